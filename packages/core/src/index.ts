@@ -1,0 +1,2 @@
+/** Tensors with automatic differentiation. */
+export {};

@@ -1,0 +1,2 @@
+/** Modules: linear, embedding, normalization. */
+export {};

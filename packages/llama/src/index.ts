@@ -1,0 +1,2 @@
+/** LLaMA-family models. */
+export {};

@@ -1,0 +1,2 @@
+/** Low-rank adaptation. */
+export {};

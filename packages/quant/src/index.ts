@@ -1,0 +1,2 @@
+/** Quantized weights. */
+export {};

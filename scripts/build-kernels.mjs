@@ -1,0 +1,203 @@
+#!/usr/bin/env node
+// Compiles a package's AssemblyScript kernels (packages/NAME/assembly/index.ts) to two wasm
+// modules, with and without relaxed SIMD, and writes them as base64 into a TypeScript file that
+// git ignores. Does nothing when the inputs have not changed since: the file's header carries
+// their hash.
+//
+//   node scripts/build-kernels.mjs --all
+//   node scripts/build-kernels.mjs --package quant --memory-base 65536
+
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { mkdir, open, rename } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** Where each package's kernels go, and where their static data starts in the shared memory. */
+const targets = {
+  core: { memoryBase: 1024, output: "packages/core/src/backend/wasm/generated/kernels.ts" },
+  quant: { memoryBase: 65536, output: "packages/quant/src/generated/kernels.ts" },
+};
+
+/** The compiler's flags. 65536 pages of 64 KiB are 4 GiB, the most that 32-bit addresses reach. */
+function flags(memoryBase) {
+  return [
+    "--optimizeLevel=3",
+    "--shrinkLevel=0",
+    "--noAssert",
+    "--runtime=stub",
+    "--importMemory",
+    "--sharedMemory",
+    "--initialMemory=16",
+    "--maximumMemory=65536",
+    `--memoryBase=${memoryBase}`,
+    "--enable=simd,threads",
+    "--use=abort=",
+  ];
+}
+
+const variants = [
+  { name: "baseline", extra: [], about: "SIMD and threads" },
+  { name: "relaxed", extra: ["--enable=relaxed-simd"], about: "SIMD, relaxed SIMD and threads" },
+];
+
+/** Every TypeScript file below `folder`, sorted, as paths relative to the root. */
+function sources(folder) {
+  return readdirSync(join(root, folder), { withFileTypes: true })
+    .flatMap((entry) => {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) return entry.name === "node_modules" ? [] : sources(path);
+      return entry.name.endsWith(".ts") ? [path] : [];
+    })
+    .sort();
+}
+
+/** The hash of all that the output depends on: sources, flags, compiler version, this script. */
+function inputsHash(packageName, memoryBase) {
+  const require = createRequire(import.meta.url);
+  const compilerEntry = require.resolve("assemblyscript");
+  const hash = createHash("sha256");
+  hash.update(compilerVersion(compilerEntry));
+  hash.update(readFileSync(fileURLToPath(import.meta.url)));
+  hash.update(JSON.stringify(flags(memoryBase)));
+  // Other packages' kernels may import core's by source.
+  const folders = new Set(["packages/core/assembly", `packages/${packageName}/assembly`]);
+  for (const folder of folders) {
+    if (!existsSync(join(root, folder))) continue;
+    for (const path of sources(folder)) {
+      hash.update(`\0${path.split(sep).join("/")}\0`);
+      hash.update(readFileSync(join(root, path)));
+    }
+  }
+  return hash.digest("hex");
+}
+
+function compilerVersion(entry) {
+  for (let folder = dirname(realpathSync(entry)); ; folder = dirname(folder)) {
+    const file = join(folder, "package.json");
+    if (existsSync(file)) {
+      const manifest = JSON.parse(readFileSync(file, "utf8"));
+      if (manifest.name === "assemblyscript") return manifest.version;
+    }
+    if (folder === dirname(folder)) throw new Error("cannot find assemblyscript's package.json");
+  }
+}
+
+/** The hash in the header of an earlier output, if there is one. */
+function writtenHash(output) {
+  try {
+    return /^\/\/ inputs: ([0-9a-f]{64})$/m.exec(readFileSync(output, "utf8").slice(0, 2000))?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+async function compile(entry, args) {
+  const { default: asc } = await import("assemblyscript/asc");
+  let binary;
+  const messages = [];
+  const { error } = await asc.main([entry, "--outFile=kernels.wasm", ...args], {
+    baseDir: root,
+    stdout: { write: (text) => messages.push(text) },
+    stderr: { write: (text) => messages.push(text) },
+    readFile(name, baseDir) {
+      try {
+        return readFileSync(join(baseDir, name), "utf8");
+      } catch {
+        return null;
+      }
+    },
+    writeFile(name, contents) {
+      if (name.endsWith("kernels.wasm")) binary = Buffer.from(contents);
+    },
+    listFiles: () => [],
+  });
+  const text = messages.join("").trim();
+  if (error) throw new Error(`asc: ${error.message}\n${text}`);
+  if (!binary) throw new Error(`asc wrote no binary\n${text}`);
+  if (text) console.error(text);
+  return binary;
+}
+
+async function writeAtomically(path, text) {
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = `${path}.${process.pid}.tmp`;
+  const file = await open(temporary, "w");
+  await file.writeFile(text);
+  await file.close();
+  await rename(temporary, path);
+}
+
+/**
+ * Compiles one package's kernels if they have changed.
+ *
+ * @returns whether a new file was written
+ */
+export async function buildKernels(packageName, { memoryBase, quiet = false, force = false } = {}) {
+  const target = targets[packageName];
+  if (!target) throw new Error(`build-kernels: no such package: ${packageName}`);
+  const base = memoryBase ?? target.memoryBase;
+  const entry = `packages/${packageName}/assembly/index.ts`;
+  const say = quiet ? () => {} : (text) => console.log(`kernels of ${packageName}: ${text}`);
+  if (!existsSync(join(root, entry))) {
+    say(`nothing to build (no ${entry})`);
+    return false;
+  }
+  const output = join(root, target.output);
+  const hash = inputsHash(packageName, base);
+  if (!force && writtenHash(output) === hash) {
+    say("up to date");
+    return false;
+  }
+  const started = performance.now();
+  const built = [];
+  for (const variant of variants) {
+    built.push({ ...variant, binary: await compile(entry, [...flags(base), ...variant.extra]) });
+  }
+  const text = [
+    `// Made from ${entry} by scripts/build-kernels.mjs: do not edit.`,
+    `// inputs: ${hash}`,
+    "",
+    ...built.flatMap(({ name, about, binary }) => [
+      `/** Kernels with ${about}: a wasm module of ${binary.length} bytes, base64. */`,
+      `export const ${name}: string =\n  "${binary.toString("base64")}";`,
+      "",
+    ]),
+  ].join("\n");
+  await writeAtomically(output, text);
+  const sizes = built.map(({ name, binary }) => `${name} ${binary.length} bytes`).join(", ");
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  say(`${sizes} in ${seconds} s → ${relative(root, output)}`);
+  return true;
+}
+
+/** Compiles the kernels of every package that has some. */
+export async function buildAllKernels(options = {}) {
+  for (const name of Object.keys(targets)) await buildKernels(name, options);
+}
+
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  const { values } = parseArgs({
+    options: {
+      all: { type: "boolean", default: false },
+      package: { type: "string" },
+      "memory-base": { type: "string" },
+      force: { type: "boolean", default: false },
+    },
+  });
+  try {
+    if (values.package) {
+      const memoryBase = values["memory-base"] === undefined ? undefined : Number(values["memory-base"]);
+      await buildKernels(values.package, { memoryBase, force: values.force });
+    } else {
+      await buildAllKernels({ force: values.force });
+    }
+  } catch (error) {
+    console.error(error.message);
+    process.exitCode = 1;
+  }
+}
