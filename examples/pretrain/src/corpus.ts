@@ -63,8 +63,8 @@ export function normalizeText(text: string): string {
 }
 
 /**
- * Drops "sentences" that are rows of a table: a model of a few million parameters learns nothing from
- * columns of figures but to print more of them.
+ * Drops "sentences" that are figures for more than a quarter, which are rows of tables: a model of a few
+ * million parameters learns nothing from them but to print more.
  */
 export function dropTables(text: string): string {
   return text
