@@ -9,7 +9,18 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { buildKernels } from "./build-kernels.mjs";
-import { bin, filesBelow, hashFiles, libraries, main, readJson, root, run, writeJson } from "./lib.mjs";
+import {
+  bin,
+  filesBelow,
+  hashFiles,
+  libraries,
+  main,
+  readJson,
+  root,
+  run,
+  ScriptError,
+  writeJson,
+} from "./lib.mjs";
 
 function stampFile(name) {
   return join(root, "packages", name, "node_modules", ".cache", "nomoat-build.json");
@@ -29,7 +40,7 @@ function inputsHash(name) {
   ]);
 }
 
-async function buildPackage(name, { dts, force }) {
+async function buildPackage(name, { dts, force, quiet }) {
   const hash = inputsHash(name);
   const last = readJson(stampFile(name));
   const present = existsSync(join(root, "packages", name, "dist/index.js"));
@@ -41,21 +52,42 @@ async function buildPackage(name, { dts, force }) {
     quiet: true,
   });
   writeJson(stampFile(name), { hash, dts });
-  console.log(`built ${name} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  if (!quiet) console.log(`built ${name} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 }
 
 /** Brings the kernels and the packages' dist folders up to date, two packages at a time. */
-export async function build({ packages = libraries, dts = true, force = false } = {}) {
+export async function build({ packages = libraries, dts = true, force = false, quiet = false } = {}) {
   for (const name of ["core", "quant"]) {
-    if (packages.includes(name)) await buildKernels(name, { force, quiet: false });
+    if (packages.includes(name)) await buildKernels(name, { force, quiet });
   }
   const queue = [...packages];
   const worker = async () => {
     for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
-      await buildPackage(name, { dts, force });
+      await buildPackage(name, { dts, force, quiet });
     }
   };
   await Promise.all([worker(), worker()]);
+}
+
+/** Bundles an example's `src/main.ts` to `dist/main.js`, with the packages as imports. */
+export async function buildExample(name, { quiet = false } = {}) {
+  const folder = `examples/${name}`;
+  if (!existsSync(join(root, folder, "src/main.ts")))
+    throw new ScriptError(`${folder}/src/main.ts is missing`);
+  const { build: bundle } = await import("esbuild");
+  await bundle({
+    absWorkingDir: join(root, folder),
+    entryPoints: ["src/main.ts"],
+    outfile: "dist/main.js",
+    bundle: true,
+    packages: "external",
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    sourcemap: true,
+    logLevel: "error",
+  });
+  if (!quiet) console.log(`built ${folder}`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

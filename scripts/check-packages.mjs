@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+// Checks the library packages as they would be published: packs them, asks publint and
+// "are the types wrong", installs the tarballs with npm into an empty folder, and runs the programs
+// of scripts/smoke there, as ES module, as CommonJS and through the type checker. Expects a build.
+
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
+import { bin, libraries, main, pnpm, readJson, root, run, ScriptError } from "./lib.mjs";
+
+/** What may stand in a tarball besides dist. */
+const besides = new Set(["package.json", "LICENSE", "README.md", "CHANGELOG.md"]);
+
+/** A published manifest has the workspace's exports without the private condition. */
+function checkManifest(name) {
+  const manifest = readJson(join(root, "packages", name, "package.json"));
+  const expected = Object.fromEntries(
+    Object.entries(manifest.exports).map(([path, target]) => {
+      if (typeof target === "string") return [path, target];
+      const { "@nomoat/source": _, ...published } = target;
+      return [path, published];
+    }),
+  );
+  if (!isDeepStrictEqual(manifest.publishConfig.exports, expected)) {
+    throw new ScriptError("exports and publishConfig.exports differ in more than @nomoat/source");
+  }
+  for (const dependency of Object.keys(manifest.dependencies ?? {})) {
+    if (name !== "llama" && dependency !== "@nomoat/core") {
+      throw new ScriptError(`${name} may not depend on ${dependency}`);
+    }
+  }
+}
+
+/** Packs a package (pnpm adds the workspace's licence); returns the tarball's path. */
+async function pack(name, folder) {
+  const { stdout } = await pnpm(["pack", "--json", "--pack-destination", folder], {
+    cwd: join(root, "packages", name),
+    capture: true,
+  });
+  const packed = JSON.parse(stdout.slice(stdout.indexOf("{")));
+  const paths = packed.files.map((file) => file.path);
+  const extra = paths.filter((path) => !path.startsWith("dist/") && !besides.has(path));
+  if (extra.length > 0) throw new ScriptError(`the tarball has ${extra.join(", ")}`);
+  if (!paths.includes("LICENSE")) throw new ScriptError("the tarball has no LICENSE");
+  return packed.filename;
+}
+
+/** The programs of scripts/smoke in an empty project that has only the tarballs. */
+async function smoke(tarballs, folder) {
+  const project = join(folder, "project");
+  mkdirSync(project);
+  writeFileSync(join(project, "package.json"), '{ "private": true }\n');
+  const npm = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", ...tarballs];
+  await run("npm", npm, { cwd: project, quiet: true, input: "ignore" });
+  const programs = readdirSync(join(root, "scripts/smoke")).sort();
+  for (const program of programs) cpSync(join(root, "scripts/smoke", program), join(project, program));
+  const copies = readdirSync(join(project, "node_modules"), { recursive: true, withFileTypes: true })
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name).replaceAll("\\", "/"))
+    .filter((path) => path.endsWith("node_modules/@nomoat/core"));
+  if (copies.length !== 1) throw new ScriptError(`core is installed ${copies.length} times`);
+  return { project, programs };
+}
+
+/** Runs every check and tells which passed. */
+export async function checkPackages() {
+  const folder = mkdtempSync(join(tmpdir(), "nomoat-packages-"));
+  const counts = { passed: 0, failed: 0 };
+  const check = async (name, body) => {
+    try {
+      const value = await body();
+      counts.passed += 1;
+      console.log(`  ✓ ${name}`);
+      return value;
+    } catch (error) {
+      if (!(error instanceof ScriptError)) throw error;
+      counts.failed += 1;
+      console.log(`  ✗ ${name}: ${error.message}`);
+      return undefined;
+    }
+  };
+  const node = (args, options) => run(process.execPath, args, { quiet: true, input: "ignore", ...options });
+  try {
+    const tarballs = [];
+    for (const name of libraries) {
+      await check(`${name}: manifest`, () => checkManifest(name));
+      const tarball = await check(`${name}: packs`, () => pack(name, folder));
+      if (!tarball) continue;
+      tarballs.push(tarball);
+      await check(`${name}: publint`, () => node([bin("publint"), "run", tarball, "--strict"]));
+      // Resolution of before Node 12 knows no subpath exports; everything else must work.
+      const attw = [bin("@arethetypeswrong/cli", "attw"), tarball, "--profile", "node16", "--no-color"];
+      await check(`${name}: are the types wrong`, () => node(attw));
+    }
+    const installed = await check("tarballs install into an empty folder", () => smoke(tarballs, folder));
+    if (installed) {
+      const { project, programs } = installed;
+      for (const program of programs.filter((name) => /\.[cm]js$/.test(name))) {
+        await check(`smoke: ${program}`, () => node([program], { cwd: project }));
+      }
+      const typed = programs.filter((name) => /\.[cm]?ts$/.test(name));
+      if (typed.length > 0) {
+        const options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--types", ""];
+        const tsc = [bin("typescript", "tsc"), ...options, "--lib", "es2023,dom,esnext.disposable", ...typed];
+        await check(`smoke: types of ${typed.join(", ")}`, () => node(tsc, { cwd: project }));
+      }
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return counts;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(async () => {
+    const { failed } = await checkPackages();
+    if (failed > 0) process.exitCode = 1;
+  });
+}
