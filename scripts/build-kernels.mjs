@@ -10,7 +10,6 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { mkdir, open, rename } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -58,10 +57,8 @@ function sources(folder) {
 
 /** The hash of all that the output depends on: sources, flags, compiler version, this script. */
 function inputsHash(packageName, memoryBase) {
-  const require = createRequire(import.meta.url);
-  const compilerEntry = require.resolve("assemblyscript");
   const hash = createHash("sha256");
-  hash.update(compilerVersion(compilerEntry));
+  hash.update(compilerVersion());
   hash.update(readFileSync(fileURLToPath(import.meta.url)));
   hash.update(JSON.stringify(flags(memoryBase)));
   // Other packages' kernels may import core's by source.
@@ -76,15 +73,9 @@ function inputsHash(packageName, memoryBase) {
   return hash.digest("hex");
 }
 
-function compilerVersion(entry) {
-  for (let folder = dirname(realpathSync(entry)); ; folder = dirname(folder)) {
-    const file = join(folder, "package.json");
-    if (existsSync(file)) {
-      const manifest = JSON.parse(readFileSync(file, "utf8"));
-      if (manifest.name === "assemblyscript") return manifest.version;
-    }
-    if (folder === dirname(folder)) throw new Error("cannot find assemblyscript's package.json");
-  }
+function compilerVersion() {
+  const manifest = join(root, "node_modules/assemblyscript/package.json");
+  return JSON.parse(readFileSync(manifest, "utf8")).version;
 }
 
 /** The hash in the header of an earlier output, if there is one. */

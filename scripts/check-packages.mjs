@@ -43,7 +43,6 @@ async function pack(name, folder) {
   const paths = packed.files.map((file) => file.path);
   const extra = paths.filter((path) => !path.startsWith("dist/") && !besides.has(path));
   if (extra.length > 0) throw new ScriptError(`the tarball has ${extra.join(", ")}`);
-  if (!paths.includes("LICENSE")) throw new ScriptError("the tarball has no LICENSE");
   return packed.filename;
 }
 
@@ -74,9 +73,8 @@ export async function checkPackages() {
       console.log(`  ✓ ${name}`);
       return value;
     } catch (error) {
-      if (!(error instanceof ScriptError)) throw error;
       counts.failed += 1;
-      console.log(`  ✗ ${name}: ${error.message}`);
+      console.log(`  ✗ ${name}: ${error instanceof ScriptError ? error.message : error.stack}`);
       return undefined;
     }
   };
@@ -93,6 +91,7 @@ export async function checkPackages() {
       const attw = [bin("@arethetypeswrong/cli", "attw"), tarball, "--profile", "node16", "--no-color"];
       await check(`${name}: are the types wrong`, () => node(attw));
     }
+    if (tarballs.length < libraries.length) return counts;
     const installed = await check("tarballs install into an empty folder", () => smoke(tarballs, folder));
     if (installed) {
       const { project, programs } = installed;
@@ -101,8 +100,9 @@ export async function checkPackages() {
       }
       const typed = programs.filter((name) => /\.[cm]?ts$/.test(name));
       if (typed.length > 0) {
-        const options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--types", ""];
-        const tsc = [bin("typescript", "tsc"), ...options, "--lib", "es2023,dom,esnext.disposable", ...typed];
+        const types = ["--typeRoots", join(root, "node_modules/@types"), "--types", "node"];
+        const options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", ...types];
+        const tsc = [bin("typescript", "tsc"), ...options, "--lib", "es2023,esnext.disposable,dom", ...typed];
         await check(`smoke: types of ${typed.join(", ")}`, () => node(tsc, { cwd: project }));
       }
     }

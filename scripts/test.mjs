@@ -23,8 +23,7 @@ async function check(name, body) {
     skipped += result?.skipped ?? 0;
     if (result?.failed) failures.push(name);
   } catch (error) {
-    if (!(error instanceof ScriptError)) throw error;
-    process.stderr.write(`${error.message}\n`);
+    process.stderr.write(`${error instanceof ScriptError ? error.message : error.stack}\n`);
     failed += 1;
     failures.push(name);
   }
@@ -55,6 +54,11 @@ async function vitest(args) {
   return counts;
 }
 
+// In a log, colours are noise; Vitest and Biome use them there when CI is set.
+const colours = process.stdout.isTTY || process.env.FORCE_COLOR;
+const plain = colours ? [] : ["--colors=off"];
+if (!colours) process.env.NO_COLOR = "1";
+
 await main(async () => {
   const args = process.argv.slice(2);
   await install();
@@ -66,7 +70,7 @@ await main(async () => {
   await check("Type-checking", () =>
     run(process.execPath, [bin("typescript", "tsc"), "--noEmit", "-p", "."]),
   );
-  await check("Linting", () => run(process.execPath, [bin("@biomejs/biome", "biome"), "ci", "."]));
+  await check("Linting", () => run(process.execPath, [bin("@biomejs/biome", "biome"), "ci", ...plain, "."]));
   await check("Testing", () => vitest(args));
   if (args.length === 0) {
     const { checkPackages } = await import("./check-packages.mjs");
