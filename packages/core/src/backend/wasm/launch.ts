@@ -1,0 +1,83 @@
+// Calling kernels by name. A kernel module is one wasm instance over the shared memory; the pool runs its kernels.
+
+import { BackendError } from "../../errors.js";
+import type { KernelEntry, KernelFunction, ThreadPool } from "./pool.js";
+import { maximumFloats, maximumInts } from "./worker-source.js";
+
+export interface LaunchOptions {
+  /** Units of one chunk, from shapes alone, so that results do not depend on the threads. Default: all units. */
+  readonly grain?: number;
+  /** Bytes of scratch memory that each thread needs. */
+  readonly scratchBytes?: number;
+}
+
+/** Base64 of one set of kernels, compiled without and with relaxed SIMD. */
+export interface KernelBuilds {
+  readonly baseline: string;
+  readonly relaxed: string;
+}
+
+const noFloats: readonly number[] = [];
+
+export class KernelModule {
+  readonly #pool: ThreadPool;
+  readonly #kernels: Map<string, KernelEntry>;
+
+  /** @param number - the module's number in the pool */
+  constructor(pool: ThreadPool, number: number, module: WebAssembly.Module, memory: WebAssembly.Memory) {
+    this.#pool = pool;
+    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    this.#kernels = new Map(
+      WebAssembly.Module.exports(module)
+        .filter(({ kind }) => kind === "function")
+        // Workers number the functions in the same order.
+        .map(({ name }, index) => [name, { name, module: number, index, run: exports[name] as KernelFunction }]),
+    );
+  }
+
+  /**
+   * Runs a kernel on units 0 to `units`, cut into chunks of `options.grain` that the threads share.
+   *
+   * @param ints - up to 96 integers for the argument block; addresses of any size and signed numbers alike
+   * @param floats - up to 16 doubles
+   * @throws {BackendError} when there is no such kernel, when it traps, when a worker dies in it, or when called in a kernel
+   */
+  launch(
+    kernel: string,
+    units: number,
+    ints: readonly number[],
+    floats: readonly number[] = noFloats,
+    options?: LaunchOptions,
+  ): void {
+    if (units <= 0) return;
+    const entry = this.#kernels.get(kernel);
+    if (entry === undefined) throw new BackendError(`wasm: no kernel "${kernel}"`);
+    if (ints.length > maximumInts || floats.length > maximumFloats) {
+      throw new BackendError(`wasm: too many arguments for kernel "${kernel}"`);
+    }
+    this.#pool.setArguments(ints, floats);
+    this.#pool.run(entry, units, Math.max(1, options?.grain ?? units), options?.scratchBytes ?? 0);
+  }
+
+  /** True when the module has a kernel of that name. */
+  has(kernel: string): boolean {
+    return this.#kernels.has(kernel);
+  }
+}
+
+/** The bytes of a base64 string. */
+export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+/** Chooses a build that this host can compile. */
+export function chooseBuild(builds: KernelBuilds, mayRelax: boolean): { bytes: Uint8Array<ArrayBuffer>; relaxed: boolean } {
+  if (mayRelax) {
+    const bytes = decodeBase64(builds.relaxed);
+    if (WebAssembly.validate(bytes)) return { bytes, relaxed: true };
+  }
+  return { bytes: decodeBase64(builds.baseline), relaxed: false };
+}
