@@ -1,2 +1,49 @@
-/** Tensors with automatic differentiation. */
-export {};
+// @nomoat/core: tensors with automatic differentiation. Public exports, nothing else.
+
+export { anomalyMode } from "./autograd/anomaly.js";
+export { grad, gradientsOf, valueAndGrad } from "./autograd/backward.js";
+export { checkpoint } from "./autograd/checkpoint.js";
+export {
+  defineFunction,
+  type ForwardContext,
+  type FunctionContext,
+  type FunctionDefinition,
+} from "./autograd/function.js";
+export { type GradcheckOptions, gradcheck } from "./autograd/gradcheck.js";
+export { enableGrad, noGrad } from "./autograd/graph.js";
+export {
+  activeBackend,
+  type BackendName,
+  type InitOptions,
+  init,
+  shutdown,
+  withBackend,
+} from "./backend/registry.js";
+export type { Backend, Operand } from "./backend/types.js";
+export { wasmRuntime } from "./backend/wasm/access.js";
+export {
+  arange,
+  type CreationOptions,
+  eye,
+  full,
+  fullLike,
+  ones,
+  type RandomOptions,
+  rand,
+  randn,
+  type TensorOptions,
+  tensor,
+  uniform,
+  zeros,
+  zerosLike,
+} from "./creation.js";
+export { bytesPerElement, type DType, type DTypeArray, isFloat, promote } from "./dtype.js";
+export * from "./errors.js";
+export { writeFileAtomic } from "./io/atomic.js";
+export { parseJson } from "./io/json.js";
+export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
+export { allocate, commonBackend, empty, operand } from "./ops/dispatch.js";
+export { withReferenceOperations } from "./ops/fused.js";
+export * from "./ops/index.js";
+export { defaultGenerator, Generator, manualSeed } from "./random.js";
+export { type NestedArray, Tensor, type TensorData } from "./tensor.js";

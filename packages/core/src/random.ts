@@ -3,6 +3,7 @@
 // Normal numbers go through Math.log, cos and sin, whose last bit may differ between JavaScript engines. Not for secrets.
 
 import { ArgumentError } from "./errors.js";
+import { runtime } from "./runtime.js";
 
 const multiplier0 = 0xd2511f53;
 const multiplier1 = 0xcd9e8d57;
@@ -96,8 +97,8 @@ function requireNumber(operation: string, name: string, value: number, valid: bo
  * blocks that the calls before it used, not on what was left over.
  */
 export class Generator {
-  readonly #seed: bigint;
-  readonly #stream: bigint;
+  #seed: bigint;
+  #stream: bigint;
   #block = 0;
 
   /**
@@ -327,6 +328,14 @@ export class Generator {
     generator.#block = Number(decimal("block", 2n ** 53n));
     return generator;
   }
+
+  /** Goes on where {@link Generator.state} was taken. @throws {ArgumentError} when `state` is not one */
+  setState(state: GeneratorState): void {
+    const other = Generator.restore(state);
+    this.#seed = other.#seed;
+    this.#stream = other.#stream;
+    this.#block = other.#block;
+  }
 }
 
 /** A multiple of 2⁻⁵³ in [0, 1) from 27 bits of `a` and 26 of `b`. */
@@ -334,12 +343,9 @@ function unit53(a: number, b: number): number {
   return ((a >>> 5) * 2 ** 26 + (b >>> 6)) * 2 ** -53;
 }
 
-let shared: Generator | undefined;
-
 /** The generator of every function that was given none; seeded by chance until {@link manualSeed}. */
 export function defaultGenerator(): Generator {
-  shared ??= new Generator(crypto.getRandomValues(new BigUint64Array(1))[0]);
-  return shared;
+  return (runtime.generator ??= new Generator(crypto.getRandomValues(new BigUint64Array(1))[0]));
 }
 
 /**
@@ -348,6 +354,5 @@ export function defaultGenerator(): Generator {
  * @throws {ArgumentError} when seed is not an integer within 0 … 2⁶⁴ − 1
  */
 export function manualSeed(seed: number | bigint): Generator {
-  shared = new Generator(seed);
-  return shared;
+  return (runtime.generator = new Generator(seed));
 }

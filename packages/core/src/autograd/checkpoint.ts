@@ -1,0 +1,49 @@
+// Gradient checkpointing (Chen et al., arXiv:1604.06174): a part of the graph is not kept but computed again in backward.
+
+import { AutogradError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { defaultGenerator } from "../random.js";
+import { runtime } from "../runtime.js";
+import type { Tensor } from "../tensor.js";
+import { runBackward } from "./backward.js";
+import { GraphNode, SavedTensor, withGradMode } from "./graph.js";
+
+/**
+ * `fn(...inputs)`, keeping only the inputs for backward, which runs `fn` again with the same random numbers of the default
+ * generator. `fn` may use parameters besides its inputs; their gradients arrive as usual.
+ * @throws {AutogradError} when gradients of its gradients are asked for
+ */
+export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
+  if (!runtime.gradEnabled) return fn(...inputs);
+  const random = defaultGenerator().state();
+  const output = withGradMode(false, () => tidy(() => fn(...inputs)));
+  const saved = inputs.map((input) => new SavedTensor(input));
+  const node = new GraphNode("checkpoint", inputs, saved, (context, dy) => {
+    if (runtime.gradEnabled) throw new AutogradError("checkpoint: has no gradient of its gradient");
+    const generator = defaultGenerator();
+    const after = generator.state();
+    generator.setState(random);
+    try {
+      const handles = saved.map((tensor, i) => {
+        const handle = tensor.restore(null, "checkpoint").detach();
+        if (context.wants[i]) handle.requiresGrad = true;
+        return handle;
+      });
+      const again = withGradMode(true, () => tidy(() => fn(...handles)));
+      if (again.requiresGrad) runBackward([{ tensor: again, gradient: dy }], { retainGraph: false });
+      return handles.map((handle) => {
+        const gradient = handle.grad;
+        handle.grad = null;
+        if (gradient) {
+          gradient.kept = false;
+          runtime.scopes.at(-1)?.push(gradient);
+        }
+        return gradient ?? undefined;
+      });
+    } finally {
+      generator.setState(after);
+    }
+  });
+  output.attach(node);
+  return output;
+}

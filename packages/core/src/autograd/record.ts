@@ -1,0 +1,55 @@
+// Turns an operation that ran into a graph node: what its rule needs is saved, nothing else.
+
+import type { Tensor } from "../tensor.js";
+import { type Backward, type BackwardContext, GraphNode, SavedTensor } from "./graph.js";
+import { type Need, type OperationAttributes, type OperationName, type Rule, rules } from "./rules.js";
+
+/** What a rule sees: attributes, shapes, and those values that it said it needs. */
+export interface RuleContext<A> extends BackwardContext {
+  readonly attributes: A;
+  input(index: number): Tensor;
+  output(): Tensor;
+  extra(index: number): Tensor;
+}
+
+/** Joins `output` to the graph as the result of the named operation on `inputs`. */
+export function recordNode<K extends OperationName>(
+  name: K,
+  inputs: readonly Tensor[],
+  attributes: OperationAttributes[K],
+  output: Tensor,
+  extras: readonly Tensor[],
+): void {
+  const rule = rules[name] as Rule<OperationAttributes[K]>;
+  const needed = new Set<Need>();
+  for (let i = 0; i < inputs.length; i++) {
+    if (inputs[i].requiresGrad) for (const need of rule.needs(i, inputs.length)) needed.add(need);
+  }
+  const all: SavedTensor[] = [];
+  const save = (tensor: Tensor): SavedTensor => {
+    const saved = new SavedTensor(tensor);
+    all.push(saved);
+    return saved;
+  };
+  const savedInputs = inputs.map((input, i) => (needed.has(i) ? save(input) : null));
+  const savedOutput = needed.has("output") ? save(output) : null;
+  const savedExtras = needed.has("extras") ? extras.map(save) : [];
+
+  const backward: Backward = (context, dy) => {
+    const missing = (what: string): never => {
+      throw new Error(`gradient rule of ${name} read ${what}, which it does not list in its needs`);
+    };
+    const ruleContext: RuleContext<OperationAttributes[K]> = {
+      wants: context.wants,
+      shape: context.shape,
+      accumulate: context.accumulate,
+      attributes,
+      input: (i) => savedInputs[i]?.restore(node.edges[i]?.node ?? null, name) ?? missing(`input ${i}`),
+      output: () => savedOutput?.restore(node, name) ?? missing("the output"),
+      extra: (i) => savedExtras[i]?.restore(null, name) ?? missing(`extra ${i}`),
+    };
+    return rule.backward(ruleContext, dy);
+  };
+  const node = new GraphNode(name, inputs, all, backward);
+  output.attach(node);
+}

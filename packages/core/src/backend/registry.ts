@@ -1,0 +1,93 @@
+// Which backends exist and which one is active. In Node the first use starts wasm; in a browser `await init()` does.
+
+import { ArgumentError, BackendError } from "../errors.js";
+import { runtime } from "../runtime.js";
+import { createReferenceBackend } from "./reference/index.js";
+import type { Backend } from "./types.js";
+import { createWasmBackend, createWasmBackendAsync } from "./wasm/backend.js";
+
+export type BackendName = "wasm" | "reference";
+
+export interface InitOptions {
+  /** Backend that new tensors go to (default "wasm"). */
+  backend?: BackendName;
+  /** Threads of the wasm backend, the caller's included (default: NOMOAT_THREADS or the cores that the process may use). */
+  threads?: number;
+}
+
+function checkThreads(threads: number | undefined): void {
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 256)) {
+    throw new ArgumentError(`init: threads must be an integer from 1 to 256, not ${threads}`);
+  }
+}
+
+/**
+ * Starts a backend, or makes a started one active. Asking for another thread count stops the wasm backend's workers
+ * and starts new ones; tensors stay.
+ * @throws {BackendError} when it cannot run here
+ */
+export async function init(options: InitOptions = {}): Promise<void> {
+  const name = options.backend ?? "wasm";
+  checkThreads(options.threads);
+  if (name !== "wasm" && name !== "reference") {
+    throw new ArgumentError(`init: unknown backend "${String(name)}" (known: wasm, reference)`);
+  }
+  let backend: Backend | undefined = runtime.backends.get(name);
+  if (!backend) {
+    backend =
+      name === "reference"
+        ? createReferenceBackend()
+        : await createWasmBackendAsync({ threads: options.threads });
+    runtime.backends.set(name, backend);
+  } else if (options.threads !== undefined) {
+    backend.setThreads?.(options.threads);
+  }
+  runtime.active = backend;
+}
+
+/**
+ * Stops all workers and forgets all backends. Tensors made before must not be used afterwards.
+ * The next use starts anew.
+ */
+export function shutdown(): void {
+  for (const backend of runtime.backends.values()) backend.shutdown();
+  runtime.backends.clear();
+  runtime.active = null;
+}
+
+/** The backend that new tensors go to. */
+export function activeBackend(): Backend {
+  return (runtime.active ??= backendByName("wasm"));
+}
+
+/** The started backend of that name; in Node it is started if need be. */
+export function backendByName(name: BackendName): Backend {
+  let backend: Backend | undefined = runtime.backends.get(name);
+  if (!backend) {
+    if (name === "reference") backend = createReferenceBackend();
+    else if (name === "wasm") {
+      if (
+        typeof (globalThis as { process?: { versions?: { node?: string } } }).process?.versions?.node !==
+        "string"
+      ) {
+        throw new BackendError(
+          "the wasm backend starts asynchronously in a browser: call `await init()` first",
+        );
+      }
+      backend = createWasmBackend();
+    } else throw new ArgumentError(`unknown backend "${String(name)}" (known: wasm, reference)`);
+    runtime.backends.set(name, backend);
+  }
+  return backend;
+}
+
+/** Runs `fn` with new tensors going to the named backend. */
+export function withBackend<T>(name: BackendName, fn: () => T): T {
+  const before = runtime.active;
+  runtime.active = backendByName(name);
+  try {
+    return fn();
+  } finally {
+    runtime.active = before;
+  }
+}

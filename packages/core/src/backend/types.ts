@@ -1,0 +1,229 @@
+// The contract between the operations and what computes them. Operations have checked shapes, dtypes,
+// broadcasting and ownership before a backend is called: it gets valid work only, and repeats no check.
+
+import type { DType, DTypeArray } from "../dtype.js";
+
+/** A backend's memory block. Only the backend that made it looks inside. */
+export interface BufferHandle {
+  /** Bytes that were asked for. */
+  readonly bytes: number;
+}
+
+/** A tensor as a kernel sees it. `strides` and `offset` count elements, not bytes. */
+export interface Operand {
+  readonly buffer: BufferHandle;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+  readonly offset: number;
+}
+
+export type UnaryKind =
+  | "neg"
+  | "abs"
+  | "sign"
+  | "sqrt"
+  | "rsqrt"
+  | "exp"
+  | "expm1"
+  | "log"
+  | "log1p"
+  | "sin"
+  | "cos"
+  | "tanh"
+  | "erf"
+  | "sigmoid"
+  | "silu"
+  | "gelu"
+  | "geluTanh"
+  | "softplus"
+  | "relu"
+  | "square"
+  | "reciprocal"
+  | "floor"
+  | "ceil"
+  | "round"
+  | "logicalNot";
+
+/** minimum and maximum return NaN when either operand is NaN. */
+export type BinaryKind = "add" | "sub" | "mul" | "div" | "pow" | "minimum" | "maximum";
+
+export type CompareKind = "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual";
+
+/** max and min return NaN when a NaN is among the elements. */
+export type ReduceKind = "sum" | "prod" | "max" | "min";
+
+export type ArgReduceKind = "argmax" | "argmin";
+
+export interface MatmulOptions {
+  /** Factor of the product. */
+  readonly alpha: number;
+  /** Factor of what `out` held before; with 0 `out` is not read, so it may hold anything. */
+  readonly beta: number;
+}
+
+export interface AttentionOptions {
+  /** Factor of q·kᵀ. */
+  readonly scale: number;
+  /** Query i sees keys up to i + (keys − queries): queries are aligned to the end of the keys. */
+  readonly causal: boolean;
+}
+
+export interface AdamWOptions {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** 1 − beta1^step and 1 − beta2^step. */
+  readonly biasCorrection1: number;
+  readonly biasCorrection2: number;
+  /** Factor applied to the gradient first (clipping). */
+  readonly gradientScale: number;
+}
+
+/**
+ * Fused kernels that a backend may have. Unless said otherwise operands are contiguous float32, outputs are
+ * preallocated, do not alias inputs, and hold anything before. Every one has a reference in `ops/`, made of primitives,
+ * that defines its meaning and that runs where it is missing. "rows" is the product of all but the last axis.
+ */
+export interface FusedKernels {
+  /** Softmax over the last axis. */
+  softmax(x: Operand, out: Operand): void;
+  /** dx = y · (dy − Σ dy·y). */
+  softmaxBackward(y: Operand, dy: Operand, dx: Operand): void;
+  logSoftmax(x: Operand, out: Operand): void;
+  /** dx = dy − exp(y) · Σ dy. */
+  logSoftmaxBackward(y: Operand, dy: Operand, dx: Operand): void;
+  /** out = x · inverse · weight, inverse [rows] = 1/√(mean x² + eps), kept for backward. */
+  rmsNorm(x: Operand, weight: Operand, eps: number, out: Operand, inverse: Operand): void;
+  /** dx [rows, n] and dWeight [n]; either may be null when nobody wants it. */
+  rmsNormBackward(
+    x: Operand,
+    weight: Operand,
+    inverse: Operand,
+    dy: Operand,
+    dx: Operand | null,
+    dWeight: Operand | null,
+  ): void;
+  /**
+   * Rotary embedding in the half-split convention. x, out [batch, heads, length, headDim], any strides but the last, which is 1;
+   * cos, sin [length, headDim/2]. out = (x1·cos − s·x2·sin, x2·cos + s·x1·sin), s = +1, or −1 for the inverse.
+   */
+  rope(x: Operand, cos: Operand, sin: Operand, sign: 1 | -1, out: Operand): void;
+  /** out = silu(gate) · up. */
+  swiglu(gate: Operand, up: Operand, out: Operand): void;
+  swigluBackward(gate: Operand, up: Operand, dy: Operand, dGate: Operand | null, dUp: Operand | null): void;
+  /**
+   * Scaled-dot-product attention. q, out [batch, heads, queries, headDim]; k, v [batch, kvHeads, keys, headDim];
+   * heads is a multiple of kvHeads; any strides but the last, which is 1. logSumExp [batch, heads, queries] of the scaled,
+   * masked scores, kept for backward (null when there is none). A row that sees no key gives zeros. Never stores queries × keys.
+   */
+  attention(
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    options: AttentionOptions,
+    out: Operand,
+    logSumExp: Operand | null,
+  ): void;
+  /** dq, dk, dv are laid out freely but for a last stride of 1; all three are written whole. */
+  attentionBackward(
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    out: Operand,
+    logSumExp: Operand,
+    dOut: Operand,
+    options: AttentionOptions,
+    dq: Operand,
+    dk: Operand,
+    dv: Operand,
+  ): void;
+  /**
+   * logits [rows, classes], targets int32 [rows] → losses [rows] = logsumexp − logit of the target, 0 where the target is
+   * ignoreIndex. With `scales` [rows], logits are overwritten by their gradient, scale · (softmax − onehot), 0 where ignored.
+   */
+  crossEntropy(
+    logits: Operand,
+    targets: Operand,
+    ignoreIndex: number,
+    losses: Operand,
+    scales: Operand | null,
+  ): void;
+  /**
+   * One AdamW step in place (decoupled weight decay, as torch.optim.AdamW):
+   * g·=gradientScale; p −= lr·wd·p; m = β1·m+(1−β1)·g; v = β2·v+(1−β2)·g²; p −= lr·(m/bc1) / (√(v/bc2)+ε).
+   */
+  adamw(parameter: Operand, gradient: Operand, m: Operand, v: Operand, options: AdamWOptions): void;
+}
+
+/** What a backend has in hand, in bytes. */
+export interface BackendMemory {
+  /** Handed out and not freed. */
+  used: number;
+  /** Highest `used` since start or {@link Backend.resetPeak}. */
+  peak: number;
+  /** Taken from the system. */
+  reserved: number;
+}
+
+export interface Backend {
+  readonly name: string;
+  /** True when results can be read at once: host backends. */
+  readonly synchronous: boolean;
+  /** The dtypes that can be stored. */
+  readonly dtypes: ReadonlySet<DType>;
+  /** The dtypes that arithmetic works on; others are cast first. int32, uint8 and bool are always among them for copy, gather, compare, where. */
+  readonly arithmetic: ReadonlySet<DType>;
+
+  /** @throws {OutOfMemoryError} leaving everything usable */
+  alloc(bytes: number): BufferHandle;
+  free(buffer: BufferHandle): void;
+  write(buffer: BufferHandle, byteOffset: number, source: Uint8Array): void;
+  /** A copy of the bytes. */
+  read(buffer: BufferHandle, byteOffset: number, bytes: number): Promise<Uint8Array>;
+  /** A copy of the bytes; absent on backends that are not synchronous. */
+  readSync?(buffer: BufferHandle, byteOffset: number, bytes: number): Uint8Array;
+  /** A live window over elements of a contiguous operand; absent on backends that are not synchronous. */
+  window?(operand: Operand): DTypeArray;
+  memory(): BackendMemory;
+  resetPeak(): void;
+
+  // Primitives. `out` is contiguous unless said otherwise; inputs have out's shape (broadcast axes have stride 0) unless
+  // said otherwise, any strides (negative ones too), any rank from 0, any axis may be 0 long.
+
+  /** out may have any strides. */
+  fill(out: Operand, value: number): void;
+  /** Same dtype; out may have any strides and must not overlap x. */
+  copy(x: Operand, out: Operand): void;
+  /** To out's dtype: round to nearest even to 16-bit floats, truncate and saturate to integers (NaN → 0), x ≠ 0 to bool. */
+  cast(x: Operand, out: Operand): void;
+  /** out may be x itself (same buffer, offset and strides). */
+  unary(kind: UnaryKind, x: Operand, out: Operand): void;
+  /** All three of one dtype; out may be a itself. */
+  binary(kind: BinaryKind, a: Operand, b: Operand, out: Operand): void;
+  /** a, b of one dtype; out is bool. */
+  compare(kind: CompareKind, a: Operand, b: Operand, out: Operand): void;
+  /** condition is bool; a, b, out of one dtype. */
+  where(condition: Operand, a: Operand, b: Operand, out: Operand): void;
+  /** out has x's shape with each of `axes` (sorted, distinct) 1 long. Empty sums are 0, products 1, max −∞, min +∞. */
+  reduce(kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void;
+  /** out int32 has x's shape with `axis` 1 long; the first of equals wins, and the first NaN before all. */
+  argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void;
+  /**
+   * out [batch…, m, n] = alpha · a [batch…, m, k] · b [batch…, k, n] + beta · out. Ranks are equal and batch axes too (stride 0
+   * where broadcast). Transposes come as strides. out's last stride is 1, its others are free. k may be 0.
+   */
+  matmul(a: Operand, b: Operand, options: MatmulOptions, out: Operand): void;
+  /** out [indices…, rest…] = x [n, rest…] at int32 indices, each checked to be within 0 … n−1 by the backend (ShapeError with the index). */
+  gather(x: Operand, indices: Operand, out: Operand): void;
+  /** out [n, rest…] += source [indices…, rest…] at indices (in index order, so sums are reproducible); indices were checked by gather. */
+  scatterAdd(source: Operand, indices: Operand, out: Operand): void;
+
+  readonly fused: Partial<FusedKernels>;
+  /** Changes how many threads compute; absent where there are none to choose. */
+  setThreads?(threads: number): void;
+  /** Stops workers and lets go of memory. */
+  shutdown(): void;
+}

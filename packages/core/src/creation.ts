@@ -1,0 +1,243 @@
+// Functions that make tensors from nothing, from values, or from random numbers.
+
+import { activeBackend, type BackendName, backendByName } from "./backend/registry.js";
+import type { Backend } from "./backend/types.js";
+import { type DType, type DTypeArray, dtypes, isDType, isFloat } from "./dtype.js";
+import { ArgumentError, DTypeError, ShapeError } from "./errors.js";
+import { empty, operand } from "./ops/dispatch.js";
+import { cast } from "./ops/elementwise.js";
+import { defaultGenerator, type Generator } from "./random.js";
+import { checkShape, formatShape, type Shape, sizeOf } from "./shape.js";
+import type { NestedArray, Tensor } from "./tensor.js";
+
+export interface CreationOptions {
+  /** Default float32 (for `tensor`: that of a typed array, float32 for numbers, bool for booleans). */
+  dtype?: DType;
+  /** Default: the active backend. */
+  device?: BackendName;
+  /** Whether `backward` gathers a gradient for it. */
+  requiresGrad?: boolean;
+}
+
+export interface RandomOptions extends CreationOptions {
+  /** Default: the generator that `manualSeed` seeds. */
+  generator?: Generator;
+}
+
+function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
+  const dtype = options.dtype ?? "float32";
+  if (!isDType(dtype)) {
+    throw new DTypeError(
+      `${operation}: unknown dtype "${String(dtype)}" (known: ${Object.keys(dtypes).join(", ")})`,
+    );
+  }
+  return { backend: options.device ? backendByName(options.device) : activeBackend(), dtype };
+}
+
+function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
+  if (options.requiresGrad) tensor.requiresGrad = true;
+  return tensor;
+}
+
+/** Every element `value`. */
+export function full(shape: Shape, value: number, options: CreationOptions = {}): Tensor {
+  const { backend, dtype } = target("full", options);
+  checkShape("full", shape);
+  const out = empty(backend, dtype, [...shape]);
+  backend.fill(operand(out), value);
+  return withOptions(out, options);
+}
+
+export function zeros(shape: Shape, options: CreationOptions = {}): Tensor {
+  return full(shape, 0, options);
+}
+
+export function ones(shape: Shape, options: CreationOptions = {}): Tensor {
+  return full(shape, 1, options);
+}
+
+/** Zeros of the shape, dtype and backend of `like`. */
+export function zerosLike(like: Tensor): Tensor {
+  return fullLike(like, 0);
+}
+
+/** `value` in the shape, dtype and backend of `like`. */
+export function fullLike(like: Tensor, value: number): Tensor {
+  const backend = like.use("fullLike").backend;
+  const out = empty(backend, like.dtype, like.shape);
+  backend.fill(operand(out), value);
+  return out;
+}
+
+/** A scalar on the backend of `like`, for arithmetic with numbers. */
+export function scalarLike(operation: string, like: Tensor, value: number, dtype: DType): Tensor {
+  if (typeof value !== "number")
+    throw new ArgumentError(`${operation}: expected a tensor or a number, not ${typeof value}`);
+  const backend = like.use(operation).backend;
+  const out = empty(backend, dtype, []);
+  backend.fill(operand(out), value);
+  return out;
+}
+
+/** The n×n identity. */
+export function eye(n: number, options: CreationOptions = {}): Tensor {
+  checkShape("eye", [n]);
+  const values = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) values[i * (n + 1)] = 1;
+  return tensor(values, { dtype: "float32", ...options, shape: [n, n] });
+}
+
+/** start, start + step, … below end; with one argument 0 … end−1. int32 where all are integers, unless `dtype` says otherwise. */
+export function arange(start: number, end?: number, step = 1, options: CreationOptions = {}): Tensor {
+  const [from, to] = end === undefined ? [0, start] : [start, end];
+  if (![from, to, step].every(Number.isFinite) || step === 0) {
+    throw new ArgumentError(
+      `arange: start ${from}, end ${to} and step ${step} must be finite and step not 0`,
+    );
+  }
+  const count = Math.max(0, Math.ceil((to - from) / step));
+  checkShape("arange", [count]);
+  const dtype = options.dtype ?? ([from, to, step].every(Number.isInteger) ? "int32" : "float32");
+  return tensor(
+    Float64Array.from({ length: count }, (_, i) => from + i * step),
+    { ...options, dtype, shape: [count] },
+  );
+}
+
+export interface TensorOptions extends CreationOptions {
+  /** Shape of a flat array of values; default: one axis, or the nesting. */
+  shape?: Shape;
+}
+
+/**
+ * A tensor of given values: a number, nested arrays, or a typed array (with `shape` for more than one axis). Values are copied.
+ * A Uint16Array is taken as the bits of float16 or bfloat16 when `dtype` names one of them.
+ * @throws {ShapeError} for ragged arrays or a shape that does not fit
+ */
+export function tensor(
+  values: NestedArray | boolean | readonly boolean[] | DTypeArray,
+  options: TensorOptions = {},
+): Tensor {
+  const given = flatten(values);
+  const { backend, dtype } = target("tensor", { ...options, dtype: options.dtype ?? given.dtype });
+  const shape = options.shape ? [...options.shape] : given.shape;
+  checkShape("tensor", shape);
+  if (sizeOf(shape) !== given.values.length) {
+    throw new ShapeError(
+      `tensor: ${given.values.length} values do not fit shape ${formatShape(shape)} (${sizeOf(shape)})`,
+    );
+  }
+  return withOptions(fromValues(backend, dtype, shape, given.values), options);
+}
+
+/** A tensor of flat values, converted to `dtype` where their array is of another kind. */
+export function fromValues(
+  backend: Backend,
+  dtype: DType,
+  shape: Shape,
+  values: DTypeArray | readonly number[],
+): Tensor {
+  const bits = dtypes[dtype];
+  const half = dtype === "float16" || dtype === "bfloat16";
+  if (values instanceof bits.array && !(dtype === "bool")) {
+    const out = empty(backend, dtype, shape);
+    backend.write(out.storage.buffer, 0, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    return out;
+  }
+  if (half) {
+    const wide = fromValues(backend, "float32", shape, values);
+    const out = cast(wide, dtype);
+    wide.dispose();
+    return out;
+  }
+  const array = new bits.array(values.length);
+  const [low, high] = { int32: [-2147483648, 2147483647], int8: [-128, 127], uint8: [0, 255] }[
+    dtype as string
+  ] ?? [0, 0];
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    if (isFloat(dtype)) array[i] = value;
+    else if (dtype === "bool") array[i] = value ? 1 : 0;
+    else if (!Number.isInteger(value) || value < low || value > high) {
+      throw new DTypeError(`tensor: ${value} at position ${i} is not within ${dtype}`);
+    } else array[i] = value;
+  }
+  const out = empty(backend, dtype, shape);
+  backend.write(out.storage.buffer, 0, new Uint8Array(array.buffer));
+  return out;
+}
+
+interface Flat {
+  values: DTypeArray | readonly number[];
+  shape: number[];
+  dtype: DType;
+}
+
+const arrayDTypes: [new (length: number) => DTypeArray, DType][] = [
+  [Float64Array, "float32"],
+  [Float32Array, "float32"],
+  [Int32Array, "int32"],
+  [Int8Array, "int8"],
+  [Uint8Array, "uint8"],
+];
+
+function flatten(values: unknown): Flat {
+  if (ArrayBuffer.isView(values)) {
+    const array = values as DTypeArray;
+    const dtype =
+      arrayDTypes.find(([kind]) => array instanceof kind)?.[1] ??
+      (array instanceof Uint16Array ? "float16" : undefined);
+    if (!dtype) throw new DTypeError(`tensor: no dtype for a ${(values as object).constructor.name}`);
+    return { values: array, shape: [array.length], dtype };
+  }
+  const shape: number[] = [];
+  for (let level = values; Array.isArray(level); level = level[0]) shape.push(level.length);
+  const flat: number[] = [];
+  let booleans = 0;
+  const walk = (value: unknown, depth: number): void => {
+    if (Array.isArray(value)) {
+      if (depth >= shape.length || value.length !== shape[depth]) {
+        throw new ShapeError(
+          `tensor: nested arrays are ragged at depth ${depth} (${value.length} ≠ ${shape[depth] ?? "a value"})`,
+        );
+      }
+      for (const item of value) walk(item, depth + 1);
+    } else if (depth !== shape.length) {
+      throw new ShapeError(`tensor: nested arrays are ragged: a value at depth ${depth} of ${shape.length}`);
+    } else if (typeof value === "number" || typeof value === "boolean") {
+      if (typeof value === "boolean") booleans++;
+      flat.push(Number(value));
+    } else throw new DTypeError(`tensor: ${typeof value} at position ${flat.length} is no number`);
+  };
+  walk(values, 0);
+  return { values: flat, shape, dtype: booleans > 0 && booleans === flat.length ? "bool" : "float32" };
+}
+
+/** Uniform in [low, high). */
+export function uniform(shape: Shape, low = 0, high = 1, options: RandomOptions = {}): Tensor {
+  return random("uniform", shape, options, (generator, array) => generator.fillUniform(array, low, high));
+}
+
+/** Uniform in [0, 1). */
+export function rand(shape: Shape, options: RandomOptions = {}): Tensor {
+  return uniform(shape, 0, 1, options);
+}
+
+/** Normal with mean 0 and standard deviation 1. */
+export function randn(shape: Shape, options: RandomOptions = {}): Tensor {
+  return random("randn", shape, options, (generator, array) => generator.fillNormal(array));
+}
+
+function random(
+  operation: string,
+  shape: Shape,
+  options: RandomOptions,
+  fill: (generator: Generator, array: Float32Array | Float64Array) => void,
+): Tensor {
+  const { backend, dtype } = target(operation, options);
+  if (!isFloat(dtype)) throw new DTypeError(`${operation}: random numbers are floats, not ${dtype}`);
+  checkShape(operation, shape);
+  const values = dtype === "float64" ? new Float64Array(sizeOf(shape)) : new Float32Array(sizeOf(shape));
+  fill(options.generator ?? defaultGenerator(), values);
+  return withOptions(fromValues(backend, dtype, [...shape], values), options);
+}

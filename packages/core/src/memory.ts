@@ -1,0 +1,114 @@
+// Who frees what: scopes (`tidy`), `keep`, counters. The garbage collector is only a net that frees and counts leaks.
+
+import type { GraphNode } from "./autograd/graph.js";
+import { activeBackend } from "./backend/registry.js";
+import { ArgumentError } from "./errors.js";
+import { runtime } from "./runtime.js";
+import type { Storage } from "./storage.js";
+import { Tensor } from "./tensor.js";
+
+/** What a tensor holds, apart from the tensor, so that it can be let go after the tensor was collected. */
+export class TensorHold {
+  storage: Storage | null;
+  node: GraphNode | null = null;
+
+  constructor(storage: Storage) {
+    this.storage = storage;
+    runtime.liveTensors++;
+  }
+
+  release(): void {
+    if (!this.storage) return;
+    runtime.liveTensors--;
+    this.storage.release();
+    this.storage = null;
+    this.node?.release();
+    this.node = null;
+  }
+}
+
+export const leakNet = new FinalizationRegistry<TensorHold>((hold) => {
+  if (!hold.storage) return;
+  runtime.leakedTensors++;
+  hold.release();
+});
+
+function collectTensors(value: unknown, found: Set<Tensor>): void {
+  if (value instanceof Tensor) found.add(value);
+  else if (Array.isArray(value) || value instanceof Set)
+    for (const item of value) collectTensors(item, found);
+  else if (value instanceof Map) for (const item of value.values()) collectTensors(item, found);
+  else if (value !== null && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
+    for (const item of Object.values(value)) collectTensors(item, found);
+  }
+}
+
+/**
+ * Runs `fn` and disposes every tensor made inside that is neither returned (alone or in arrays, plain objects, Maps,
+ * Sets) nor kept. Returned tensors pass to the enclosing scope.
+ * @throws {ArgumentError} when `fn` returns a promise: a scope cannot outlive its call
+ */
+export function tidy<T>(fn: () => T): T {
+  const scope: Tensor[] = [];
+  runtime.scopes.push(scope);
+  let returned: Set<Tensor> | null = null;
+  try {
+    const result = fn();
+    if (
+      result !== null &&
+      typeof result === "object" &&
+      typeof (result as { then?: unknown }).then === "function"
+    ) {
+      throw new ArgumentError(
+        "tidy: the function returned a promise; await outside and dispose by hand, or tidy the synchronous parts",
+      );
+    }
+    returned = new Set();
+    collectTensors(result, returned);
+    return result;
+  } finally {
+    runtime.scopes.splice(runtime.scopes.lastIndexOf(scope), 1);
+    const outer = runtime.scopes.at(-1);
+    for (const tensor of scope) {
+      if (tensor.disposed || tensor.kept) continue;
+      if (returned?.has(tensor)) outer?.push(tensor);
+      else tensor.dispose();
+    }
+  }
+}
+
+/** Takes `tensor` out of every enclosing `tidy`: from now on its owner disposes it. */
+export function keep<T extends Tensor>(tensor: T): T {
+  tensor.kept = true;
+  return tensor;
+}
+
+export interface MemoryStats {
+  /** Tensors not disposed. */
+  tensors: number;
+  /** Storages in use, those that only the graph holds included. */
+  storages: number;
+  /** Bytes that those storages asked for, on all backends. */
+  bytes: number;
+  /** Tensors that the garbage collector found undisposed since start: a leak in the program. */
+  leaked: number;
+  /** The active backend's own figures, in bytes: `used` includes rounding and what is used internally. */
+  backend: { name: string; used: number; peak: number; reserved: number };
+}
+
+/** Live tensors and bytes. */
+export function memoryStats(): MemoryStats {
+  const backend = activeBackend();
+  return {
+    tensors: runtime.liveTensors,
+    storages: runtime.liveStorages,
+    bytes: runtime.liveBytes,
+    leaked: runtime.leakedTensors,
+    backend: { name: backend.name, ...backend.memory() },
+  };
+}
+
+/** Starts the measurement of the active backend's peak anew. */
+export function resetPeakMemory(): void {
+  activeBackend().resetPeak();
+}

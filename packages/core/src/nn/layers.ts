@@ -1,0 +1,90 @@
+// Embedding, RMSNorm, Dropout.
+
+import { fromValues, ones } from "../creation.js";
+import { ArgumentError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { mul } from "../ops/elementwise.js";
+import { embedding } from "../ops/indexing.js";
+import { rmsNorm } from "../ops/norm.js";
+import { defaultGenerator, type Generator } from "../random.js";
+import type { Tensor } from "../tensor.js";
+import { type InitOptions, normal } from "./init.js";
+import { Module, parameter } from "./module.js";
+
+/** A table of vectors, weight [numEmbeddings, embeddingDim]. */
+export class Embedding extends Module {
+  readonly weight: Tensor;
+
+  /** Takes over `weight` as a parameter. */
+  constructor(weight: Tensor) {
+    super();
+    if (weight.rank !== 2)
+      throw new ArgumentError(
+        `Embedding: weight must be [numEmbeddings, embeddingDim], not [${weight.shape.join(", ")}]`,
+      );
+    this.weight = parameter(weight);
+  }
+
+  /** Standard normal values times `std` (default 1, as in PyTorch). */
+  static create(
+    numEmbeddings: number,
+    embeddingDim: number,
+    options: InitOptions & { std?: number } = {},
+  ): Embedding {
+    return new Embedding(normal([numEmbeddings, embeddingDim], options.std ?? 1, options));
+  }
+
+  /** int32 indices [...] → [..., embeddingDim]. */
+  override forward(indices: Tensor): Tensor {
+    return embedding(this.weight, indices);
+  }
+}
+
+/** x / √(mean x² + eps) · weight over the last axis. */
+export class RMSNorm extends Module {
+  readonly weight: Tensor;
+  readonly eps: number;
+
+  /** Takes over `weight` [n] as a parameter. */
+  constructor(weight: Tensor, eps = 1e-6) {
+    super();
+    this.weight = parameter(weight);
+    this.eps = eps;
+  }
+
+  static create(features: number, eps = 1e-6, options: InitOptions = {}): RMSNorm {
+    return new RMSNorm(ones([features], options), eps);
+  }
+
+  override forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight, this.eps);
+  }
+}
+
+/** In training zeroes each element with probability p and scales the others by 1/(1−p). */
+export class Dropout extends Module {
+  readonly p: number;
+  readonly generator: Generator | undefined;
+
+  /** @throws {ArgumentError} unless 0 ≤ p < 1 */
+  constructor(p = 0.5, generator?: Generator) {
+    super();
+    if (!(p >= 0 && p < 1)) throw new ArgumentError(`Dropout: p must be at least 0 and below 1, not ${p}`);
+    this.p = p;
+    this.generator = generator;
+  }
+
+  override forward(x: Tensor): Tensor {
+    if (!this.training || this.p === 0) return x.alias();
+    return tidy(() => mul(x, dropoutMask(x, this.p, this.generator ?? defaultGenerator())));
+  }
+}
+
+/** 0 with probability p, else 1/(1−p), in the shape, dtype and backend of `x`. */
+export function dropoutMask(x: Tensor, p: number, generator: Generator): Tensor {
+  const mask = new Float32Array(x.size);
+  generator.fillBernoulli(mask, 1 - p);
+  const scale = 1 / (1 - p);
+  for (let i = 0; i < mask.length; i++) mask[i] *= scale;
+  return fromValues(x.storage.backend, x.dtype, x.shape, mask);
+}

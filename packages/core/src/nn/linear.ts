@@ -1,0 +1,79 @@
+// Linear layers, dense ones and the base class of whatever can stand in for them (quantized, low-rank).
+
+import { uniform } from "../creation.js";
+import { ArgumentError } from "../errors.js";
+import { linear } from "../ops/matmul.js";
+import type { Tensor } from "../tensor.js";
+import { type InitOptions, kaimingUniform } from "./init.js";
+import { checkFeatures, Module, parameter } from "./module.js";
+
+/** What every linear layer can do. Those who wrap or replace linear layers rely on nothing else. */
+export abstract class LinearBase extends Module {
+  abstract readonly inFeatures: number;
+  abstract readonly outFeatures: number;
+  /** [outFeatures], or null. */
+  abstract readonly bias: Tensor | null;
+
+  /** x [..., inFeatures] → [..., outFeatures]. */
+  abstract override forward(x: Tensor): Tensor;
+
+  /** The weight as a dense float tensor [outFeatures, inFeatures], outside the graph; the caller disposes it. */
+  abstract denseWeight(): Tensor;
+
+  /** A layer of the same kind and format with another dense weight [outFeatures, inFeatures] (copied) and the same bias. */
+  abstract withDenseWeight(weight: Tensor): LinearBase;
+}
+
+export interface LinearOptions extends InitOptions {
+  /** Whether to add a learned bias (default true). */
+  bias?: boolean;
+}
+
+/** y = x · weightᵀ + bias, weight [outFeatures, inFeatures]. */
+export class Linear extends LinearBase {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+
+  /** Takes over `weight` and `bias` as parameters. */
+  constructor(weight: Tensor, bias: Tensor | null = null) {
+    super();
+    if (weight.rank !== 2)
+      throw new ArgumentError(
+        `Linear: weight must be [outFeatures, inFeatures], not [${weight.shape.join(", ")}]`,
+      );
+    if (bias && (bias.rank !== 1 || bias.shape[0] !== weight.shape[0])) {
+      throw new ArgumentError(`Linear: bias [${bias.shape.join(", ")}] should be [${weight.shape[0]}]`);
+    }
+    this.weight = parameter(weight);
+    this.bias = bias && parameter(bias);
+  }
+
+  /** Uniform in ±1/√inFeatures, as in PyTorch. */
+  static create(inFeatures: number, outFeatures: number, options: LinearOptions = {}): Linear {
+    const { bias = true, ...init } = options;
+    const bound = 1 / Math.sqrt(inFeatures);
+    const weight = kaimingUniform([outFeatures, inFeatures], Math.sqrt(5), init);
+    return new Linear(weight, bias ? uniform([outFeatures], -bound, bound, init) : null);
+  }
+
+  get inFeatures(): number {
+    return this.weight.shape[1];
+  }
+
+  get outFeatures(): number {
+    return this.weight.shape[0];
+  }
+
+  override forward(x: Tensor): Tensor {
+    checkFeatures("Linear", x, this.inFeatures);
+    return linear(x, this.weight, this.bias);
+  }
+
+  override denseWeight(): Tensor {
+    return this.weight.detach();
+  }
+
+  override withDenseWeight(weight: Tensor): Linear {
+    return new Linear(weight.clone().detach(), this.bias && this.bias.clone().detach());
+  }
+}

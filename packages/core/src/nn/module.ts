@@ -1,0 +1,170 @@
+// Module: a tree of parameters, buffers and submodules found among its own properties.
+
+import { noGrad } from "../autograd/graph.js";
+import { ArgumentError, ShapeError } from "../errors.js";
+import { keep } from "../memory.js";
+import { formatShape, sameShape } from "../shape.js";
+import { Tensor } from "../tensor.js";
+
+/**
+ * Makes `tensor` a parameter: it requires a gradient (unless told otherwise), outlives every `tidy`, and belongs to the
+ * module that holds it. The same tensor is returned.
+ */
+export function parameter(tensor: Tensor, requiresGrad = true): Tensor {
+  tensor.requiresGrad = requiresGrad;
+  return keep(tensor);
+}
+
+type Child = [name: string, value: Module | Tensor];
+
+/**
+ * Base class of layers and models. Own properties that are tensors are parameters (buffers when named in `buffers`), those
+ * that are modules or arrays of modules are submodules; names follow the properties, as in PyTorch: `layers.0.weight`.
+ */
+export abstract class Module {
+  /** False in evaluation mode: dropout does nothing. */
+  training = true;
+  /** Names of own tensors that are state but not parameters. */
+  protected readonly buffers: ReadonlySet<string> = new Set();
+
+  abstract forward(...inputs: never[]): unknown;
+
+  /** Own tensors and modules by property name; arrays count their modules. */
+  *#children(): Generator<Child> {
+    for (const [name, value] of Object.entries(this)) {
+      if (value instanceof Module || value instanceof Tensor) yield [name, value];
+      else if (Array.isArray(value)) {
+        for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${name}.${i}`, item];
+      }
+    }
+  }
+
+  /** This module ("") and all below it, by dotted name, parents first. */
+  *namedModules(prefix = ""): Generator<[name: string, module: Module]> {
+    yield [prefix, this];
+    for (const [name, child] of this.#children()) {
+      if (child instanceof Module) yield* child.namedModules(prefix ? `${prefix}.${name}` : name);
+    }
+  }
+
+  *#namedTensors(): Generator<[name: string, tensor: Tensor, buffer: boolean]> {
+    for (const [path, module] of this.namedModules()) {
+      for (const [name, child] of module.#children()) {
+        if (child instanceof Tensor) yield [path ? `${path}.${name}` : name, child, module.buffers.has(name)];
+      }
+    }
+  }
+
+  /** Parameters by dotted name; one that appears twice (tied weights) is given once, under its first name. */
+  *namedParameters(): Generator<[name: string, parameter: Tensor]> {
+    const seen = new Set<Tensor>();
+    for (const [name, tensor, buffer] of this.#namedTensors()) {
+      if (buffer || seen.has(tensor)) continue;
+      seen.add(tensor);
+      yield [name, tensor];
+    }
+  }
+
+  /** All parameters, trainable or frozen. */
+  parameters(): Tensor[] {
+    return Array.from(this.namedParameters(), ([, tensor]) => tensor);
+  }
+
+  /** The parameters that require a gradient. */
+  trainableParameters(): Tensor[] {
+    return this.parameters().filter((tensor) => tensor.requiresGrad);
+  }
+
+  /** Sets whether parameters gather gradients. */
+  requiresGrad(value: boolean): this {
+    for (const tensor of this.parameters()) tensor.requiresGrad = value;
+    return this;
+  }
+
+  /** Training mode, here and below. */
+  train(mode = true): this {
+    for (const [, module] of this.namedModules()) module.training = mode;
+    return this;
+  }
+
+  /** Evaluation mode, here and below. */
+  eval(): this {
+    return this.train(false);
+  }
+
+  zeroGrad(): void {
+    for (const tensor of this.parameters()) tensor.zeroGrad();
+  }
+
+  /** Parameters and buffers by name: the tensors themselves, not copies. Tied weights appear under each name. */
+  stateDict(): Map<string, Tensor> {
+    return new Map(Array.from(this.#namedTensors(), ([name, tensor]) => [name, tensor]));
+  }
+
+  /**
+   * Copies values into parameters and buffers (dtypes are converted). All faults are found before anything is written.
+   * @throws {ArgumentError} listing every missing, unexpected and misshapen name; with `strict: false` only misshapen ones
+   */
+  loadStateDict(state: ReadonlyMap<string, Tensor>, options: { strict?: boolean } = {}): void {
+    const own = this.stateDict();
+    const faults: string[] = [];
+    for (const [name, tensor] of own) {
+      const given = state.get(name);
+      if (!given) {
+        if (options.strict ?? true) faults.push(`missing "${name}" ${formatShape(tensor.shape)}`);
+      } else if (!sameShape(given.shape, tensor.shape)) {
+        faults.push(`"${name}" is ${formatShape(given.shape)}, expected ${formatShape(tensor.shape)}`);
+      }
+    }
+    if (options.strict ?? true)
+      for (const name of state.keys()) if (!own.has(name)) faults.push(`unexpected "${name}"`);
+    if (faults.length > 0) throw new ArgumentError(`loadStateDict: ${faults.join("; ")}`);
+    noGrad(() => {
+      for (const [name, tensor] of own) {
+        const given = state.get(name);
+        if (given) tensor.copyFrom(given);
+      }
+    });
+  }
+
+  /** The module at a dotted name. @throws {ArgumentError} when there is none */
+  getModule(name: string): Module {
+    let module: Module = this;
+    for (const part of name === "" ? [] : name.split(".")) {
+      const next: unknown = Array.isArray(module)
+        ? (module as Module[])[Number(part)]
+        : (module as never)[part];
+      if (!(next instanceof Module || Array.isArray(next))) {
+        throw new ArgumentError(`getModule: no module "${name}" (stopped at "${part}")`);
+      }
+      module = next as Module;
+    }
+    return module;
+  }
+
+  /** Puts `replacement` where the module named `name` was; the old one is returned, undisposed. */
+  replaceModule(name: string, replacement: Module): Module {
+    const old = this.getModule(name);
+    const at = name.lastIndexOf(".");
+    const parent = this.getModule(at < 0 ? "" : name.slice(0, at)) as unknown as Record<string, Module>;
+    if (name === "") throw new ArgumentError("replaceModule: the root cannot be replaced within itself");
+    parent[name.slice(at + 1)] = replacement;
+    return old;
+  }
+
+  /** Disposes all parameters and buffers, here and below. */
+  dispose(): void {
+    for (const [, tensor] of [...this.#namedTensors()]) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Throws unless the last axis of `x` is `inFeatures` long. */
+export function checkFeatures(layer: string, x: Tensor, inFeatures: number): void {
+  if (x.rank === 0 || x.shape[x.rank - 1] !== inFeatures) {
+    throw new ShapeError(`${layer}: the last axis of ${formatShape(x.shape)} should be ${inFeatures}`);
+  }
+}

@@ -1,0 +1,30 @@
+// Gated activations.
+
+import { ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { formatShape, sameShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { mul, silu } from "./elementwise.js";
+import { fusedKernels } from "./fused.js";
+
+/** silu(gate) · up (Shazeer, arXiv:2002.05202), without the intermediate. */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  const backend = commonBackend("swiglu", [gate, up]);
+  if (!sameShape(gate.shape, up.shape)) {
+    throw new ShapeError(`swiglu: gate ${formatShape(gate.shape)} and up ${formatShape(up.shape)} differ`);
+  }
+  if (!fusedKernels([gate, up], "swiglu", "swigluBackward")) return swigluReference(gate, up);
+  return tidy(() => {
+    const g = contiguous(gate);
+    const u = contiguous(up);
+    const out = empty(backend, g.dtype, g.shape);
+    backend.fused.swiglu!(operand(g), operand(u), operand(out));
+    return finish("swiglu", [g, u], null, out);
+  });
+}
+
+/** swiglu in primitives. */
+export function swigluReference(gate: Tensor, up: Tensor): Tensor {
+  return tidy(() => mul(silu(gate), up));
+}

@@ -1,0 +1,106 @@
+// Scaled-dot-product attention with grouped heads.
+
+import type { BackendName } from "../backend/registry.js";
+import { arange } from "../creation.js";
+import { ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { formatShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { add, greater, mul, sub, where } from "./elementwise.js";
+import { fusedKernels } from "./fused.js";
+import { matmul } from "./matmul.js";
+import { emptyLike } from "./rope.js";
+import { softmax } from "./softmax.js";
+import { expand, reshape, unsqueeze } from "./view.js";
+
+export interface AttentionArguments {
+  /** Query i sees keys up to i + (keys − queries) only: queries are aligned to the end of the keys. Default false. */
+  causal?: boolean;
+  /** Factor of q·kᵀ; default 1/√headDim. */
+  scale?: number;
+}
+
+/**
+ * softmax(scale · q·kᵀ + mask) · v, never storing queries × keys where a kernel runs.
+ *
+ * @param q - [batch, heads, queries, headDim]
+ * @param k - [batch, kvHeads, keys, headDim]; heads is a multiple of kvHeads, each serves heads/kvHeads neighbours
+ * @param v - [batch, kvHeads, keys, headDim]
+ * @returns [batch, heads, queries, headDim], laid out as q is
+ */
+export function scaledDotProductAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionArguments = {},
+): Tensor {
+  const backend = commonBackend("scaledDotProductAttention", [q, k, v]);
+  const fits =
+    q.rank === 4 &&
+    k.rank === 4 &&
+    v.rank === 4 &&
+    k.shape.every((extent, i) => extent === v.shape[i]) &&
+    q.shape[0] === k.shape[0] &&
+    q.shape[3] === k.shape[3] &&
+    k.shape[1] > 0 &&
+    q.shape[1] % k.shape[1] === 0;
+  if (!fits) {
+    throw new ShapeError(
+      `scaledDotProductAttention: expected q [batch, heads, queries, headDim] and k, v [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads, not ${formatShape(q.shape)}, ${formatShape(k.shape)}, ${formatShape(v.shape)}`,
+    );
+  }
+  const causal = options.causal ?? false;
+  if (causal && q.shape[2] > k.shape[2]) {
+    throw new ShapeError(
+      `scaledDotProductAttention: causal attention needs as many keys as queries at least (${q.shape[2]} > ${k.shape[2]})`,
+    );
+  }
+  const scale = options.scale ?? 1 / Math.sqrt(q.shape[3]);
+  if (!fusedKernels([q, k, v], "attention", "attentionBackward"))
+    return attentionReference(q, k, v, { scale, causal });
+  return tidy(() => {
+    const [queries, keys, values] = [q, k, v].map((x) => (x.strides[3] === 1 ? x : contiguous(x)));
+    const out = emptyLike(queries);
+    const logSumExp = empty(backend, "float32", q.shape.slice(0, 3));
+    backend.fused.attention!(
+      operand(queries),
+      operand(keys),
+      operand(values),
+      { scale, causal },
+      operand(out),
+      operand(logSumExp),
+    );
+    return finish("attention", [queries, keys, values], { scale, causal }, out, [logSumExp]);
+  });
+}
+
+/** Attention in primitives; stores the scores. */
+export function attentionReference(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: { scale: number; causal: boolean },
+): Tensor {
+  return tidy(() => {
+    const [batch, heads, queries, headDim] = q.shape;
+    const [, kvHeads, keys] = k.shape;
+    const grouped = [batch, kvHeads, heads / kvHeads];
+    // [batch, kvHeads, group, queries, headDim] against [batch, kvHeads, 1, keys, headDim]
+    let scores = mul(
+      matmul(reshape(q, [...grouped, queries, headDim]), unsqueeze(k, 2), { transB: true }),
+      options.scale,
+    );
+    if (options.causal) {
+      const device = { device: q.device as BackendName };
+      const last = add(reshape(arange(queries, undefined, 1, device), [-1, 1]), keys - queries);
+      scores = where(
+        greater(sub(arange(keys, undefined, 1, device), last), 0),
+        Number.NEGATIVE_INFINITY,
+        scores,
+      );
+    }
+    const out = matmul(softmax(scores, -1), expand(unsqueeze(v, 2), [...grouped, keys, headDim]));
+    return reshape(out, [batch, heads, queries, headDim]);
+  });
+}

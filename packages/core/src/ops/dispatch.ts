@@ -1,0 +1,105 @@
+// The one way from an operation to a kernel: allocate the output, run, record.
+
+import { needsGraph } from "../autograd/graph.js";
+import { recordNode } from "../autograd/record.js";
+import type { OperationAttributes, OperationName } from "../autograd/rules.js";
+import type { Backend, Operand } from "../backend/types.js";
+import type { DType } from "../dtype.js";
+import { bytesPerElement, dtypes } from "../dtype.js";
+import { AutogradError, BackendError, DTypeError } from "../errors.js";
+import { contiguousLayout, isContiguous, type Layout } from "../layout.js";
+import { runtime } from "../runtime.js";
+import type { Shape } from "../shape.js";
+import { sizeOf } from "../shape.js";
+import { Storage } from "../storage.js";
+import { Tensor } from "../tensor.js";
+
+/** A new contiguous tensor with undefined contents. */
+export function empty(backend: Backend, dtype: DType, shape: Shape): Tensor {
+  return new Tensor(allocate(backend, dtype, shape), dtype, contiguousLayout(shape));
+}
+
+/** Memory for a tensor of `shape`. */
+export function allocate(backend: Backend, dtype: DType, shape: Shape): Storage {
+  if (!backend.dtypes.has(dtype)) {
+    throw new DTypeError(
+      `the ${backend.name} backend has no ${dtype}${dtype === "float64" ? '; move to("reference") for it' : ""}`,
+    );
+  }
+  return new Storage(backend, sizeOf(shape) * bytesPerElement(dtype));
+}
+
+/** `tensor` as kernels take it, or as seen through another layout. */
+export function operand(tensor: Tensor, layout: Layout = tensor.layout): Operand {
+  return {
+    buffer: tensor.storage.buffer,
+    dtype: tensor.dtype,
+    shape: layout.shape,
+    strides: layout.strides,
+    offset: layout.offset,
+  };
+}
+
+/**
+ * The backend that all of `inputs` live on.
+ * @throws {DisposedError} for a disposed input
+ * @throws {BackendError} when two backends meet
+ */
+export function commonBackend(operation: string, inputs: readonly Tensor[]): Backend {
+  const backend = inputs[0].use(operation).backend;
+  for (let i = 1; i < inputs.length; i++) {
+    const other = inputs[i].use(operation).backend;
+    if (other !== backend) {
+      throw new BackendError(
+        `${operation}: tensors live on different backends (${backend.name}, ${other.name}); move one with to("${backend.name}")`,
+      );
+    }
+  }
+  return backend;
+}
+
+/** Records the operation when an input wants a gradient, and returns `output`. */
+export function finish<K extends OperationName>(
+  name: K,
+  inputs: readonly Tensor[],
+  attributes: OperationAttributes[K],
+  output: Tensor,
+  extras: readonly Tensor[] = [],
+): Tensor {
+  if (runtime.anomalyMode) checkAnomaly(name, inputs, output);
+  if (needsGraph(inputs) && dtypes[output.dtype].kind === "float")
+    recordNode(name, inputs, attributes, output, extras);
+  return output;
+}
+
+/** A view: same storage, other layout. */
+export function viewOf<K extends OperationName>(
+  name: K,
+  input: Tensor,
+  attributes: OperationAttributes[K],
+  layout: Layout,
+): Tensor {
+  return finish(name, [input], attributes, new Tensor(input.storage.retain(), input.dtype, layout));
+}
+
+/** `tensor` itself when contiguous, else a contiguous copy: the caller must not dispose it by hand, a scope does. */
+export function contiguous(tensor: Tensor): Tensor {
+  if (isContiguous(tensor.layout)) return tensor;
+  const out = empty(tensor.storage.backend, tensor.dtype, tensor.shape);
+  tensor.storage.backend.copy(operand(tensor), operand(out));
+  return finish("copy", [tensor], null, out);
+}
+
+function hasNonFinite(tensor: Tensor): boolean {
+  if (dtypes[tensor.dtype].kind !== "float" || !tensor.storage.backend.synchronous) return false;
+  for (const value of tensor.dataSync()) if (!Number.isFinite(value)) return true;
+  return false;
+}
+
+function checkAnomaly(name: string, inputs: readonly Tensor[], output: Tensor): void {
+  if (hasNonFinite(output) && !inputs.some(hasNonFinite)) {
+    throw new AutogradError(
+      `${name}: first operation that made a NaN or an infinity (inputs ${inputs.map((t) => `[${t.shape.join(", ")}]`).join(", ")})`,
+    );
+  }
+}

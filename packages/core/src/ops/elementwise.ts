@@ -1,0 +1,214 @@
+// Elementwise operations with broadcasting and promotion: arithmetic, functions, comparison, choice, cast.
+
+import type { BinaryKind, CompareKind, UnaryKind } from "../backend/types.js";
+import { scalarLike } from "../creation.js";
+import { type DType, dtypes, isFloat, promote } from "../dtype.js";
+import { expandLayout } from "../layout.js";
+import { tidy } from "../memory.js";
+import { broadcastShapes, sameShape } from "../shape.js";
+import { Tensor } from "../tensor.js";
+import { commonBackend, empty, finish, operand } from "./dispatch.js";
+
+/** `x` in `dtype`: itself when it has it already, else a temporary that the caller disposes. */
+function asDType(x: Tensor, dtype: DType): Tensor {
+  return x.dtype === dtype ? x : cast(x, dtype);
+}
+
+/** The dtype that arithmetic on `dtype` runs in: 16-bit floats go through float32, small integers through int32. */
+function arithmeticDType(x: Tensor, dtype: DType): DType {
+  if (x.storage.backend.arithmetic.has(dtype)) return dtype;
+  return isFloat(dtype) ? "float32" : "int32";
+}
+
+function unary(kind: UnaryKind, x: Tensor): Tensor {
+  const backend = commonBackend(kind, [x]);
+  const dtype = isFloat(x.dtype) || integerUnary.has(kind) ? x.dtype : "float32";
+  const work = arithmeticDType(x, dtype);
+  if (work !== x.dtype)
+    return tidy(() => cast(unary(kind, cast(x, work)), kind === "logicalNot" ? "bool" : dtype));
+  const out = empty(backend, x.dtype, x.shape);
+  backend.unary(kind, operand(x), operand(out));
+  return kind === "logicalNot" ? toBool(out) : finish(kind, [x], null, out);
+}
+
+const integerUnary: ReadonlySet<UnaryKind> = new Set([
+  "neg",
+  "abs",
+  "sign",
+  "square",
+  "logicalNot",
+  "floor",
+  "ceil",
+  "round",
+]);
+
+function toBool(x: Tensor): Tensor {
+  const out = cast(x, "bool");
+  x.dispose();
+  return out;
+}
+
+/** Operands as tensors of one dtype and shape; numbers take the other's dtype. */
+function binary(kind: BinaryKind, left: Tensor | number, right: Tensor | number): Tensor {
+  return withOperands(kind, left, right, (a, b, dtype) => {
+    const wanted = kind === "div" || kind === "pow" ? (isFloat(dtype) ? dtype : "float32") : dtype;
+    const work = arithmeticDType(a, wanted);
+    if (a.dtype !== work || b.dtype !== work) {
+      return tidy(() => cast(binary(kind, cast(a, work), cast(b, work)), wanted));
+    }
+    const backend = commonBackend(kind, [a, b]);
+    const shape = broadcastShapes(kind, a.shape, b.shape);
+    const out = empty(backend, work, shape);
+    backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
+    return finish(kind, [a, b], null, out);
+  });
+}
+
+function broadcastOperand(operation: string, x: Tensor, shape: readonly number[]) {
+  return operand(x, sameShape(x.shape, shape) ? x.layout : expandLayout(operation, x.layout, shape));
+}
+
+function withOperands(
+  operation: string,
+  left: Tensor | number,
+  right: Tensor | number,
+  run: (a: Tensor, b: Tensor, dtype: DType) => Tensor,
+): Tensor {
+  if (left instanceof Tensor && right instanceof Tensor)
+    return run(left, right, promote(left.dtype, right.dtype));
+  const like = (left instanceof Tensor ? left : right) as Tensor;
+  like.use(operation);
+  const value = (left instanceof Tensor ? right : left) as number;
+  const dtype =
+    isFloat(like.dtype) || Number.isInteger(value)
+      ? like.dtype === "bool"
+        ? "int32"
+        : like.dtype
+      : "float32";
+  const scalar = scalarLike(operation, like, value, dtype);
+  try {
+    return left instanceof Tensor ? run(left, scalar, dtype) : run(scalar, like, dtype);
+  } finally {
+    scalar.dispose();
+  }
+}
+
+function compare(kind: CompareKind, left: Tensor | number, right: Tensor | number): Tensor {
+  return withOperands(kind, left, right, (a, b, dtype) => {
+    const work = arithmeticDType(a, dtype);
+    if (a.dtype !== work || b.dtype !== work) return tidy(() => compare(kind, cast(a, work), cast(b, work)));
+    const backend = commonBackend(kind, [a, b]);
+    const shape = broadcastShapes(kind, a.shape, b.shape);
+    const out = empty(backend, "bool", shape);
+    backend.compare(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
+    return out;
+  });
+}
+
+/** a + b. Shapes broadcast, dtypes promote; so for all binary operations. */
+export const add = (a: Tensor | number, b: Tensor | number): Tensor => binary("add", a, b);
+/** a − b. */
+export const sub = (a: Tensor | number, b: Tensor | number): Tensor => binary("sub", a, b);
+/** a · b, element by element. */
+export const mul = (a: Tensor | number, b: Tensor | number): Tensor => binary("mul", a, b);
+/** a / b; integers divide to float32. */
+export const div = (a: Tensor | number, b: Tensor | number): Tensor => binary("div", a, b);
+/** a to the power of b. */
+export const pow = (a: Tensor | number, b: Tensor | number): Tensor => binary("pow", a, b);
+/** The smaller of each pair; NaN when either is. The gradient of a tie is halved. */
+export const minimum = (a: Tensor | number, b: Tensor | number): Tensor => binary("minimum", a, b);
+/** The larger of each pair; NaN when either is. The gradient of a tie is halved. */
+export const maximum = (a: Tensor | number, b: Tensor | number): Tensor => binary("maximum", a, b);
+
+/** Comparisons give bool tensors and have no gradient. */
+export const equal = (a: Tensor | number, b: Tensor | number): Tensor => compare("equal", a, b);
+export const notEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("notEqual", a, b);
+export const less = (a: Tensor | number, b: Tensor | number): Tensor => compare("less", a, b);
+export const lessEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("lessEqual", a, b);
+export const greater = (a: Tensor | number, b: Tensor | number): Tensor => compare("greater", a, b);
+export const greaterEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("greaterEqual", a, b);
+
+export const neg = (x: Tensor): Tensor => unary("neg", x);
+export const abs = (x: Tensor): Tensor => unary("abs", x);
+/** −1, 0 or 1. */
+export const sign = (x: Tensor): Tensor => unary("sign", x);
+export const sqrt = (x: Tensor): Tensor => unary("sqrt", x);
+/** 1 / √x. */
+export const rsqrt = (x: Tensor): Tensor => unary("rsqrt", x);
+export const exp = (x: Tensor): Tensor => unary("exp", x);
+export const expm1 = (x: Tensor): Tensor => unary("expm1", x);
+export const log = (x: Tensor): Tensor => unary("log", x);
+export const log1p = (x: Tensor): Tensor => unary("log1p", x);
+export const sin = (x: Tensor): Tensor => unary("sin", x);
+export const cos = (x: Tensor): Tensor => unary("cos", x);
+export const tanh = (x: Tensor): Tensor => unary("tanh", x);
+export const erf = (x: Tensor): Tensor => unary("erf", x);
+/** 1 / (1 + e^−x). */
+export const sigmoid = (x: Tensor): Tensor => unary("sigmoid", x);
+/** x · sigmoid(x). */
+export const silu = (x: Tensor): Tensor => unary("silu", x);
+/** log(1 + e^x). */
+export const softplus = (x: Tensor): Tensor => unary("softplus", x);
+export const relu = (x: Tensor): Tensor => unary("relu", x);
+export const square = (x: Tensor): Tensor => unary("square", x);
+export const reciprocal = (x: Tensor): Tensor => unary("reciprocal", x);
+export const floor = (x: Tensor): Tensor => unary("floor", x);
+export const ceil = (x: Tensor): Tensor => unary("ceil", x);
+/** To the nearest integer, halves to even. */
+export const round = (x: Tensor): Tensor => unary("round", x);
+/** True where x is zero. */
+export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
+
+/** x · Φ(x); "tanh" is the approximation of Hendrycks and Gimpel (arXiv:1606.08415). */
+export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
+  return unary(approximate === "tanh" ? "geluTanh" : "gelu", x);
+}
+
+/**
+ * `a` where `condition` holds, else `b`; all three broadcast.
+ * @throws {DTypeError} when condition is not bool (cast it first)
+ */
+export function where(condition: Tensor, left: Tensor | number, right: Tensor | number): Tensor {
+  if (typeof left === "number" && typeof right === "number") {
+    const scalar = scalarLike("where", condition, left, "float32");
+    try {
+      return where(condition, scalar, right);
+    } finally {
+      scalar.dispose();
+    }
+  }
+  return withOperands("where", left, right, (a, b, dtype) => {
+    if (condition.dtype !== "bool" || a.dtype !== dtype || b.dtype !== dtype) {
+      return tidy(() => where(asDType(condition, "bool"), asDType(a, dtype), asDType(b, dtype)));
+    }
+    const backend = commonBackend("where", [condition, a, b]);
+    const shape = broadcastShapes("where", condition.shape, broadcastShapes("where", a.shape, b.shape));
+    const out = empty(backend, dtype, shape);
+    const [c, x, y] = [condition, a, b].map((tensor) => broadcastOperand("where", tensor, shape));
+    backend.where(c, x, y, operand(out));
+    return finish("where", [condition, a, b], null, out);
+  });
+}
+
+/** `x` with every element within [low, high]; no gradient outside. */
+export function clip(x: Tensor, low: number, high: number): Tensor {
+  return tidy(() => minimum(maximum(x, low), high));
+}
+
+/**
+ * `x` as another dtype: to nearest even for 16-bit floats, truncated and saturated to integers, `x ≠ 0` to bool.
+ * With its own dtype it returns another handle of the same values.
+ */
+export function cast(x: Tensor, dtype: DType): Tensor {
+  const backend = commonBackend("cast", [x]);
+  if (dtype === x.dtype) return alias(x);
+  const out = empty(backend, dtype, x.shape);
+  backend.cast(operand(x), operand(out));
+  return finish("cast", [x], { from: x.dtype }, out);
+}
+
+/** Another handle of the same values at the same place in the graph. */
+export function alias(x: Tensor): Tensor {
+  const out = new Tensor(x.use("alias").retain(), x.dtype, x.layout);
+  return dtypes[x.dtype].kind === "float" ? finish("alias", [x], null, out) : out;
+}

@@ -1,0 +1,27 @@
+// All operations, by family.
+
+export { swiglu } from "./activation.js";
+export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
+export * from "./elementwise.js";
+export { embedding, gather, scatterAdd } from "./indexing.js";
+export { type CrossEntropyArguments, crossEntropy, linearCrossEntropy } from "./loss.js";
+export { linear, type MatmulArguments, matmul } from "./matmul.js";
+export { rmsNorm } from "./norm.js";
+export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
+export { rope } from "./rope.js";
+export { logSoftmax, softmax } from "./softmax.js";
+export {
+  clone,
+  concat,
+  expand,
+  flatten,
+  permute,
+  type Range,
+  reshape,
+  slice,
+  split,
+  squeeze,
+  stack,
+  transpose,
+  unsqueeze,
+} from "./view.js";

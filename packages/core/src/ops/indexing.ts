@@ -1,0 +1,57 @@
+// Rows by index: gather and its adjoint scatterAdd; the embedding look-up is a gather.
+
+import { DTypeError, ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { formatShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { cast } from "./elementwise.js";
+
+function checkedIndices(operation: string, indices: Tensor): Tensor {
+  if (indices.dtype === "int32") return contiguous(indices);
+  if (indices.dtype === "uint8" || indices.dtype === "int8") return cast(indices, "int32");
+  throw new DTypeError(`${operation}: indices must be integers, not ${indices.dtype}`);
+}
+
+/**
+ * Rows of x [n, rest…] at integer indices [indices…].
+ * @returns [indices…, rest…]
+ * @throws {ShapeError} naming the index that is not within 0 … n−1
+ */
+export function gather(x: Tensor, indices: Tensor): Tensor {
+  return tidy(() => {
+    const backend = commonBackend("gather", [x, indices]);
+    if (x.rank === 0) throw new ShapeError("gather: a scalar has no rows");
+    const rows = contiguous(x);
+    const list = checkedIndices("gather", indices);
+    const out = empty(backend, x.dtype, [...indices.shape, ...x.shape.slice(1)]);
+    backend.gather(operand(rows), operand(list), operand(out));
+    return finish("gather", [rows, list], { rows: x.shape[0] }, out);
+  });
+}
+
+/** Zeros [rows, rest…] plus source [indices…, rest…] at indices: equal indices add up, in their order. */
+export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tensor {
+  return tidy(() => {
+    const backend = commonBackend("scatterAdd", [source, indices]);
+    const lead = indices.rank;
+    if (formatShape(source.shape.slice(0, lead)) !== formatShape(indices.shape)) {
+      throw new ShapeError(
+        `scatterAdd: source ${formatShape(source.shape)} does not begin with the indices' shape ${formatShape(indices.shape)}`,
+      );
+    }
+    const list = checkedIndices("scatterAdd", indices);
+    const values = contiguous(source);
+    const out = empty(backend, source.dtype, [rows, ...source.shape.slice(lead)]);
+    backend.fill(operand(out), 0);
+    backend.scatterAdd(operand(values), operand(list), operand(out));
+    return finish("scatterAdd", [values, list], null, out);
+  });
+}
+
+/** The rows of `weight` [numEmbeddings, dim] for `indices`: [indices…, dim]. */
+export function embedding(weight: Tensor, indices: Tensor): Tensor {
+  if (weight.rank !== 2)
+    throw new ShapeError(`embedding: weight must be [numEmbeddings, dim], not ${formatShape(weight.shape)}`);
+  return gather(weight, indices);
+}

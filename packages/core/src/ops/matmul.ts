@@ -1,0 +1,159 @@
+// Matrix products. Transposes are strides, so all four forms take the same way; batches broadcast.
+
+import { needsGraph } from "../autograd/graph.js";
+import { promote } from "../dtype.js";
+import { AutogradError, DTypeError, ShapeError } from "../errors.js";
+import { expandLayout, permuteLayout } from "../layout.js";
+import { tidy } from "../memory.js";
+import { broadcastShapes, formatShape, sameShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, empty, finish, operand } from "./dispatch.js";
+import { add, cast } from "./elementwise.js";
+import { reshape } from "./view.js";
+
+export interface MatmulArguments {
+  /** Take `a` with its last two axes swapped. */
+  transA?: boolean;
+  /** Take `b` with its last two axes swapped. */
+  transB?: boolean;
+  /** Factor of the product (default 1). */
+  alpha?: number;
+  /** Factor of what `out` held before (default 0: overwritten). Needs `out`. */
+  beta?: number;
+  /** Where to put the result, last stride 1. It is returned; no gradient is recorded through it. */
+  out?: Tensor;
+}
+
+function swapLast(layout: Tensor["layout"]): Tensor["layout"] {
+  const order = layout.shape.map((_, i) => i);
+  const last = order.length - 1;
+  order[last] = last - 1;
+  order[last - 1] = last;
+  return permuteLayout(layout, order);
+}
+
+/**
+ * alpha · a · b (+ beta · out) for a [batch…, m, k] and b [batch…, k, n]; batch axes broadcast. A vector on the left counts
+ * as [1, k], on the right as [k, 1], and the added axis is dropped again, as in NumPy.
+ *
+ * @returns [batch…, m, n]
+ * @throws {ShapeError} when inner dimensions or batch axes do not fit
+ */
+export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Tensor {
+  const backend = commonBackend("matmul", options.out ? [a, b, options.out] : [a, b]);
+  if (a.rank === 0 || b.rank === 0) throw new ShapeError("matmul: scalars have no matrix product; use mul");
+  if (a.rank === 1 || b.rank === 1) {
+    return tidy(() => {
+      const product = matmul(
+        a.rank === 1 ? reshape(a, [1, -1]) : a,
+        b.rank === 1 ? reshape(b, [-1, 1]) : b,
+        options,
+      );
+      const shape = [...product.shape];
+      if (b.rank === 1) shape.pop();
+      if (a.rank === 1) shape.splice(b.rank === 1 ? shape.length - 1 : shape.length - 2, 1);
+      return reshape(product, shape);
+    });
+  }
+  const dtype = promote(a.dtype, b.dtype);
+  if (a.dtype !== dtype || b.dtype !== dtype || !backend.arithmetic.has(dtype)) {
+    const work = backend.arithmetic.has(dtype) ? dtype : "float32";
+    if (options.out)
+      throw new DTypeError(`matmul: with out, operands must share its dtype (${a.dtype}, ${b.dtype})`);
+    return tidy(() => cast(matmul(cast(a, work), cast(b, work), options), dtype));
+  }
+  // A stack of rows against one matrix is one large product: [batch·m, k] · [k, n].
+  if (b.rank === 2 && a.rank > 2 && !options.transA && !options.out) {
+    return tidy(() => {
+      const n = b.shape[options.transB ? 0 : 1];
+      return reshape(matmul(reshape(a, [-1, a.shape[a.rank - 1]]), b, options), [...a.shape.slice(0, -1), n]);
+    });
+  }
+  const left = options.transA ? swapLast(a.layout) : a.layout;
+  const right = options.transB ? swapLast(b.layout) : b.layout;
+  const [m, k] = left.shape.slice(-2);
+  const [inner, n] = right.shape.slice(-2);
+  if (k !== inner) {
+    throw new ShapeError(
+      `matmul: inner dimensions differ: ${formatShape(left.shape)} · ${formatShape(right.shape)} (${k} ≠ ${inner})`,
+    );
+  }
+  const batch = broadcastShapes("matmul", left.shape.slice(0, -2), right.shape.slice(0, -2));
+  const shape = [...batch, m, n];
+  const alpha = options.alpha ?? 1;
+  const beta = options.beta ?? 0;
+  const out = options.out ?? empty(backend, dtype, shape);
+  if (options.out) checkOut(options.out, shape, dtype, [a, b]);
+  else if (beta !== 0) throw new ShapeError("matmul: beta needs out");
+  backend.matmul(
+    operand(a, expandLayout("matmul", left, [...batch, m, k])),
+    operand(b, expandLayout("matmul", right, [...batch, k, n])),
+    { alpha, beta },
+    operand(out),
+  );
+  if (options.out) {
+    out.storage.version++;
+    return out;
+  }
+  return finish(
+    "matmul",
+    [a, b],
+    { transA: options.transA ?? false, transB: options.transB ?? false, alpha },
+    out,
+  );
+}
+
+function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: readonly Tensor[]): void {
+  if (!sameShape(out.shape, shape))
+    throw new ShapeError(`matmul: out ${formatShape(out.shape)} should be ${formatShape(shape)}`);
+  if (out.dtype !== dtype) throw new DTypeError(`matmul: out is ${out.dtype}, the product ${dtype}`);
+  if (shape[shape.length - 1] > 1 && out.strides[out.rank - 1] !== 1)
+    throw new ShapeError("matmul: the last stride of out must be 1");
+  if (needsGraph([...inputs, out]))
+    throw new AutogradError("matmul: gradients are not recorded through out; wrap the call in noGrad()");
+}
+
+/** x · weightᵀ + bias for x [..., in], weight [out, in], bias [out]. */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
+  if (!bias) return matmul(x, weight, { transB: true });
+  return tidy(() => add(matmul(x, weight, { transB: true }), bias));
+}
+
+/** The gradient of {@link matmul} for both operands, written into gradients at hand where that may be. */
+export function matmulBackward(
+  a: () => Tensor,
+  b: () => Tensor,
+  dy: Tensor,
+  attributes: { transA: boolean; transB: boolean; alpha: number },
+  context: {
+    wants: readonly boolean[];
+    shape(i: number): readonly number[];
+    accumulate(i: number): Tensor | undefined;
+  },
+): (Tensor | undefined)[] {
+  const { transA, transB, alpha } = attributes;
+  /** `left · right` as the gradient of input `i`, added to what is there when the shapes are the same. */
+  const product = (i: number, left: Tensor, leftT: boolean, right: Tensor, rightT: boolean): Tensor => {
+    const options = { transA: leftT, transB: rightT, alpha };
+    const shape = context.shape(i);
+    const existing =
+      shape.length === dy.rank && sameShape(shape.slice(0, -2), dy.shape.slice(0, -2))
+        ? context.accumulate(i)
+        : undefined;
+    if (existing) return matmul(left, right, { ...options, beta: 1, out: existing });
+    return matmul(left, right, options);
+  };
+  return [
+    // y = a·b: da = dy·bᵀ; for a given transposed, daᵀ = b·dyᵀ.
+    context.wants[0]
+      ? transA
+        ? product(0, b(), transB, dy, true)
+        : product(0, dy, false, b(), !transB)
+      : undefined,
+    context.wants[1]
+      ? transB
+        ? product(1, dy, true, a(), transA)
+        : product(1, a(), !transA, dy, false)
+      : undefined,
+  ];
+}

@@ -1,0 +1,119 @@
+// Reductions over one, several or all axes. No axes named means all; an empty list means none.
+
+import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
+import { isFloat } from "../dtype.js";
+import { ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, empty, finish, operand } from "./dispatch.js";
+import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
+import { reshape } from "./view.js";
+
+type Axes = number | readonly number[] | undefined;
+
+function reduce(kind: ReduceKind, x: Tensor, axes: Axes, keepDims: boolean): Tensor {
+  const backend = commonBackend(kind, [x]);
+  const list = normalizeAxes(kind, axes, x.rank);
+  if (!backend.arithmetic.has(x.dtype)) {
+    const work = isFloat(x.dtype) ? "float32" : "int32";
+    const back = isFloat(x.dtype) || kind === "max" || kind === "min" ? x.dtype : "int32";
+    return tidy(() => cast(reduce(kind, cast(x, work), axes, keepDims), back));
+  }
+  const out = empty(backend, x.dtype, reducedShape(x.shape, list, true));
+  backend.reduce(kind, operand(x), list, operand(out));
+  const result = finish(kind, [x], { axes: list }, out);
+  if (keepDims || list.length === 0) return result;
+  const dropped = reshape(result, reducedShape(x.shape, list, false));
+  result.dispose();
+  return dropped;
+}
+
+/** Sum; 0 over empty axes. Integers sum in int32. */
+export const sum = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("sum", x, axes, keepDims);
+/** Product; 1 over empty axes. */
+export const prod = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("prod", x, axes, keepDims);
+/** Largest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
+export const max = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
+  reduce("max", nonEmpty("max", x, axes), axes, keepDims);
+/** Smallest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
+export const min = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
+  reduce("min", nonEmpty("min", x, axes), axes, keepDims);
+
+function nonEmpty(operation: string, x: Tensor, axes: Axes): Tensor {
+  for (const axis of normalizeAxes(operation, axes, x.rank)) {
+    if (x.shape[axis] === 0)
+      throw new ShapeError(
+        `${operation}: axis ${axis} of ${formatShape(x.shape)} is empty and has no ${operation}`,
+      );
+  }
+  return x;
+}
+
+function countOver(operation: string, x: Tensor, axes: Axes): number {
+  return sizeOf(normalizeAxes(operation, axes, x.rank).map((axis) => x.shape[axis]));
+}
+
+/** Arithmetic mean, in float32 for integers; NaN over empty axes. */
+export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
+  return tidy(() =>
+    div(sum(isFloat(x.dtype) ? x : cast(x, "float32"), axes, keepDims), countOver("mean", x, axes)),
+  );
+}
+
+/** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
+export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+  return tidy(() => {
+    const squares = sum(square(sub(x, mean(x, axes, true))), axes, keepDims);
+    return div(squares, Math.max(0, countOver("variance", x, axes) - correction));
+  });
+}
+
+/** log Σ e^x without overflow. */
+export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
+  return tidy(() => {
+    const list = normalizeAxes("logsumexp", axes, x.rank);
+    const top = max(x.detach(), list, true);
+    // An infinite maximum would make ∞ − ∞: shift by 0 there, the sum is then right by itself.
+    const finite = mul(top, 0).equal(0);
+    const shift = where(finite, top, 0);
+    const result = add(log(sum(exp(sub(x, shift)), list, true)), shift);
+    return keepDims ? result : reshape(result, reducedShape(x.shape, list, false));
+  });
+}
+
+function argReduce(kind: ArgReduceKind, x: Tensor, axis: number | undefined, keepDims: boolean): Tensor {
+  return tidy(() => {
+    const source = axis === undefined ? reshape(x, [-1]) : x;
+    const backend = commonBackend(kind, [source]);
+    const at = normalizeAxis(kind, axis ?? 0, source.rank);
+    if (source.shape[at] === 0)
+      throw new ShapeError(`${kind}: axis ${at} of ${formatShape(x.shape)} is empty and has no ${kind}`);
+    const work = backend.arithmetic.has(source.dtype)
+      ? source
+      : cast(source, isFloat(source.dtype) ? "float32" : "int32");
+    const out = empty(backend, "int32", reducedShape(source.shape, [at], true));
+    backend.argReduce(kind, operand(work), at, operand(out));
+    const shape =
+      axis === undefined ? (keepDims ? x.shape.map(() => 1) : []) : reducedShape(x.shape, [at], keepDims);
+    return reshape(out, shape);
+  });
+}
+
+/** Position (int32) of the largest element along `axis`, or in the flattened tensor; the first of equals. */
+export const argmax = (x: Tensor, axis?: number, keepDims = false): Tensor =>
+  argReduce("argmax", x, axis, keepDims);
+/** Position (int32) of the smallest element along `axis`, or in the flattened tensor; the first of equals. */
+export const argmin = (x: Tensor, axis?: number, keepDims = false): Tensor =>
+  argReduce("argmin", x, axis, keepDims);
+
+/** `x` summed over the axes along which `shape` was broadcast to x's shape: the gradient of broadcasting. */
+export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
+  const lead = x.rank - shape.length;
+  const axes: number[] = [];
+  x.shape.forEach((extent, i) => {
+    if (i < lead || (shape[i - lead] === 1 && extent !== 1)) axes.push(i);
+  });
+  if (axes.length === 0) return x;
+  return tidy(() => reshape(sum(x, axes, true), shape));
+}

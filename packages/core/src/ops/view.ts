@@ -1,0 +1,276 @@
+// Operations that change how elements are laid out: views where a layout can say it, copies where not.
+
+import { fromValues } from "../creation.js";
+import type { DTypeArray } from "../dtype.js";
+import { AutogradError, DTypeError, ShapeError } from "../errors.js";
+import { expandLayout, permuteLayout, reshapeLayout, sliceLayout } from "../layout.js";
+import { tidy } from "../memory.js";
+import { runtime } from "../runtime.js";
+import {
+  checkShape,
+  formatShape,
+  inferShape,
+  normalizeAxes,
+  normalizeAxis,
+  sameShape,
+  sizeOf,
+} from "../shape.js";
+import { Tensor } from "../tensor.js";
+import { commonBackend, contiguous, empty, finish, operand, viewOf } from "./dispatch.js";
+
+/** The same elements in another shape; one extent may be −1. A view where the layout allows it, else a copy. */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  x.use("reshape");
+  const target = inferShape("reshape", shape, x.size);
+  const layout = reshapeLayout(x.layout, target);
+  if (layout) return viewOf("reshape", x, null, layout);
+  return tidy(() => reshape(contiguous(x), target));
+}
+
+/** Axes `startAxis` to `endAxis` (inclusive) made one. */
+export function flatten(x: Tensor, startAxis = 0, endAxis = -1): Tensor {
+  if (x.rank === 0) return reshape(x, [1]);
+  const start = normalizeAxis("flatten", startAxis, x.rank);
+  const end = normalizeAxis("flatten", endAxis, x.rank);
+  if (start > end) throw new ShapeError(`flatten: startAxis ${startAxis} comes after endAxis ${endAxis}`);
+  const middle = sizeOf(x.shape.slice(start, end + 1));
+  return reshape(x, [...x.shape.slice(0, start), middle, ...x.shape.slice(end + 1)]);
+}
+
+/** Axis i of the result is axis `order[i]` of `x`. */
+export function permute(x: Tensor, order: readonly number[]): Tensor {
+  x.use("permute");
+  const axes = order.map((axis) => normalizeAxis("permute", axis, x.rank));
+  if (axes.length !== x.rank || new Set(axes).size !== axes.length) {
+    throw new ShapeError(`permute: ${formatShape(order)} does not name each of the ${x.rank} axes once`);
+  }
+  return viewOf("permute", x, { order: axes }, permuteLayout(x.layout, axes));
+}
+
+/** `x` with two axes swapped; by default the last two. */
+export function transpose(x: Tensor, axis1 = -2, axis2 = -1): Tensor {
+  const order = Array.from({ length: x.rank }, (_, i) => i);
+  const a = normalizeAxis("transpose", axis1, x.rank);
+  const b = normalizeAxis("transpose", axis2, x.rank);
+  order[a] = b;
+  order[b] = a;
+  return permute(x, order);
+}
+
+/** `x` repeated along new axes and those of length 1, without a copy. −1 keeps an extent. */
+export function expand(x: Tensor, shape: readonly number[]): Tensor {
+  x.use("expand");
+  const lead = shape.length - x.rank;
+  const target = shape.map((extent, i) => (extent === -1 && i >= lead ? x.shape[i - lead] : extent));
+  checkShape("expand", target);
+  return viewOf("expand", x, null, expandLayout("expand", x.layout, target));
+}
+
+/** Without the axes of length 1, or without those named. */
+export function squeeze(x: Tensor, axes?: number | readonly number[]): Tensor {
+  const named = axes === undefined ? null : normalizeAxes("squeeze", axes, x.rank);
+  for (const axis of named ?? []) {
+    if (x.shape[axis] !== 1)
+      throw new ShapeError(
+        `squeeze: axis ${axis} of ${formatShape(x.shape)} is ${x.shape[axis]} long, not 1`,
+      );
+  }
+  return reshape(
+    x,
+    x.shape.filter((extent, i) => (named ? !named.includes(i) : extent !== 1)),
+  );
+}
+
+/** With a new axis of length 1 at `axis`. */
+export function unsqueeze(x: Tensor, axis: number): Tensor {
+  const at = normalizeAxis("unsqueeze", axis, x.rank + 1);
+  return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
+}
+
+/**
+ * What to take of one axis: everything (null), one element (which drops the axis), or `[start, end, step]` as NumPy's
+ * `start:end:step` (null for the natural end; negative positions count from the back; negative steps walk backwards).
+ */
+export type Range = null | number | readonly [start?: number | null, end?: number | null, step?: number];
+
+/** A part of `x`, one range for each axis from the front; axes without one are taken whole. A view. */
+export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
+  x.use("slice");
+  if (ranges.length > x.rank) throw new ShapeError(`slice: ${ranges.length} ranges for ${x.rank} axes`);
+  const starts: number[] = [];
+  const extents: number[] = [];
+  const steps: number[] = [];
+  const dropped: number[] = [];
+  x.shape.forEach((extent, axis) => {
+    const range = ranges[axis] ?? null;
+    if (typeof range === "number") {
+      starts.push(checkedIndex(range, extent, axis));
+      extents.push(1);
+      steps.push(1);
+      dropped.push(axis);
+      return;
+    }
+    const [start, count, step] = resolveRange(range ?? [], extent);
+    starts.push(start);
+    extents.push(count);
+    steps.push(step);
+  });
+  const part = viewOf("slice", x, { starts, steps }, sliceLayout(x.layout, starts, extents, steps));
+  if (dropped.length === 0) return part;
+  const squeezed = squeeze(part, dropped);
+  part.dispose();
+  return squeezed;
+}
+
+function checkedIndex(index: number, extent: number, axis: number): number {
+  if (!Number.isInteger(index) || index < -extent || index >= extent) {
+    throw new ShapeError(`slice: index ${index} is out of range for axis ${axis} of length ${extent}`);
+  }
+  return index < 0 ? index + extent : index;
+}
+
+/** First position, count and step of a NumPy-style range over an axis of length `extent`. */
+function resolveRange(
+  range: readonly (number | null | undefined)[],
+  extent: number,
+): [number, number, number] {
+  const step = range[2] ?? 1;
+  for (const value of [range[0] ?? 0, range[1] ?? 0, step]) {
+    if (!Number.isInteger(value))
+      throw new ShapeError(`slice: [${range.join(", ")}] is no range of integers`);
+  }
+  if (step === 0) throw new ShapeError("slice: step must not be 0");
+  const [low, high] = step > 0 ? [0, extent] : [-1, extent - 1];
+  const place = (value: number | null | undefined, natural: number) =>
+    value === null || value === undefined
+      ? natural
+      : Math.min(Math.max(value < 0 ? value + extent : value, low), high);
+  const start = place(range[0], step > 0 ? 0 : extent - 1);
+  const end = place(range[1], step > 0 ? extent : -1);
+  const count = Math.max(0, Math.ceil((end - start) / step));
+  return [count === 0 ? 0 : start, count, step];
+}
+
+/** The gradient of {@link slice}: zeros of `shape` with `x` laid into the places that the slice took. */
+export function sliceBackward(
+  x: Tensor,
+  shape: readonly number[],
+  starts: readonly number[],
+  steps: readonly number[],
+): Tensor {
+  const backend = commonBackend("sliceBackward", [x]);
+  const out = empty(backend, x.dtype, shape);
+  backend.fill(operand(out), 0);
+  if (x.size > 0) backend.copy(operand(x), operand(out, sliceLayout(out.layout, starts, x.shape, steps)));
+  return finish("sliceBackward", [x], { starts, steps }, out);
+}
+
+/**
+ * Tensors joined along `axis`; other extents and dtypes must agree.
+ * @throws {ShapeError} naming the tensor that does not fit
+ */
+export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
+  if (tensors.length === 0) throw new ShapeError("concat: expected at least one tensor");
+  const backend = commonBackend("concat", tensors);
+  const first = tensors[0];
+  const at = normalizeAxis("concat", axis, first.rank);
+  tensors.forEach((tensor, i) => {
+    const fits =
+      tensor.rank === first.rank && tensor.shape.every((extent, j) => j === at || extent === first.shape[j]);
+    if (!fits) {
+      throw new ShapeError(
+        `concat: tensor ${i} of shape ${formatShape(tensor.shape)} does not fit ${formatShape(first.shape)} along axis ${at}`,
+      );
+    }
+    if (tensor.dtype !== first.dtype)
+      throw new DTypeError(`concat: tensor ${i} is ${tensor.dtype}, tensor 0 is ${first.dtype}`);
+  });
+  const total = tensors.reduce((sum, tensor) => sum + tensor.shape[at], 0);
+  const out = empty(backend, first.dtype, first.shape.with(at, total));
+  const steps = first.shape.map(() => 1);
+  let start = 0;
+  for (const tensor of tensors) {
+    const starts = first.shape.map((_, i) => (i === at ? start : 0));
+    if (tensor.size > 0)
+      backend.copy(operand(tensor), operand(out, sliceLayout(out.layout, starts, tensor.shape, steps)));
+    start += tensor.shape[at];
+  }
+  return finish("concat", tensors, { axis: at }, out);
+}
+
+/** Tensors of one shape joined along a new axis. */
+export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
+  return tidy(() =>
+    concat(
+      tensors.map((tensor) => unsqueeze(tensor, axis)),
+      tensors.length > 0 ? normalizeAxis("stack", axis, tensors[0].rank + 1) : axis,
+    ),
+  );
+}
+
+/** Views of `size` (the last may be shorter), or of each of the given sizes, along `axis`. */
+export function split(x: Tensor, size: number | readonly number[], axis = 0): Tensor[] {
+  const at = normalizeAxis("split", axis, x.rank);
+  const extent = x.shape[at];
+  if (typeof size === "number" && !(Number.isInteger(size) && size > 0)) {
+    throw new ShapeError(`split: size must be a positive integer, not ${size}`);
+  }
+  const sizes =
+    typeof size === "number"
+      ? Array.from({ length: Math.ceil(extent / size) }, (_, i) => Math.min(size, extent - i * size))
+      : size;
+  checkShape("split", sizes);
+  if (sizes.reduce((sum, part) => sum + part, 0) !== extent) {
+    throw new ShapeError(
+      `split: sizes [${sizes.join(", ")}] do not add up to ${extent}, the length of axis ${at}`,
+    );
+  }
+  let start = 0;
+  return sizes.map((part) => {
+    const ranges: Range[] = x.shape.map(() => null);
+    ranges[at] = [start, start + part];
+    start += part;
+    return slice(x, ...ranges);
+  });
+}
+
+/** A contiguous copy with storage of its own. */
+export function clone(x: Tensor): Tensor {
+  const backend = commonBackend("clone", [x]);
+  const out = empty(backend, x.dtype, x.shape);
+  backend.copy(operand(x), operand(out));
+  return finish("copy", [x], null, out);
+}
+
+/** Writes `source`'s values over `target`'s; see {@link Tensor.copyFrom}. */
+export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
+  const storage = target.use("copyFrom");
+  if (runtime.gradEnabled && target.requiresGrad) {
+    throw new AutogradError(
+      "copyFrom: writing over a tensor that requires a gradient is not recorded; wrap it in noGrad()",
+    );
+  }
+  const { backend } = storage;
+  if (source instanceof Tensor) {
+    commonBackend("copyFrom", [target, source]);
+    if (!sameShape(source.shape, target.shape)) {
+      throw new ShapeError(
+        `copyFrom: ${formatShape(source.shape)} does not fit ${formatShape(target.shape)}`,
+      );
+    }
+    if (source.dtype === target.dtype) backend.copy(operand(source), operand(target));
+    else {
+      const same = empty(backend, target.dtype, target.shape);
+      backend.cast(operand(source), operand(same));
+      backend.copy(operand(same), operand(target));
+      same.dispose();
+    }
+  } else {
+    if (source.length !== target.size)
+      throw new ShapeError(`copyFrom: ${source.length} values for ${target.size} elements`);
+    const staged = fromValues(backend, target.dtype, target.shape, source);
+    backend.copy(operand(staged), operand(target));
+    staged.dispose();
+  }
+  storage.version++;
+}

@@ -1,0 +1,134 @@
+// What optimizers share: parameter groups, steps, savable state.
+
+import { zerosLike } from "../creation.js";
+import { ArgumentError } from "../errors.js";
+import { keep } from "../memory.js";
+import { formatShape, sameShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+
+/** Parameters that share options; what a group leaves out comes from the optimizer. */
+export type ParameterGroup<O> = { parameters: readonly Tensor[] } & Partial<O>;
+
+export interface OptimizerState {
+  /** Steps taken. */
+  step: number;
+  /** Tensors by `index.name`, index counting parameters over all groups. */
+  tensors: Map<string, Tensor>;
+}
+
+export abstract class Optimizer<O extends { learningRate: number }> {
+  readonly groups: ({ parameters: readonly Tensor[] } & O)[];
+  /** Steps taken. */
+  stepCount = 0;
+  protected readonly slots = new Map<Tensor, Map<string, Tensor>>();
+
+  constructor(parameters: readonly Tensor[] | readonly ParameterGroup<O>[], defaults: O) {
+    const given = parameters as readonly (Tensor | ParameterGroup<O>)[];
+    const groups =
+      given.length > 0 && "parameters" in given[0]
+        ? (given as readonly ParameterGroup<O>[])
+        : [{ parameters: given as readonly Tensor[] } as unknown as ParameterGroup<O>];
+    this.groups = groups.map((group) => ({ ...defaults, ...group }));
+    const seen = new Set<Tensor>();
+    for (const parameter of this.parameters()) {
+      if (seen.has(parameter))
+        throw new ArgumentError(
+          `optimizer: a parameter of shape ${formatShape(parameter.shape)} is given twice`,
+        );
+      if (!parameter.isLeaf || !parameter.requiresGrad) {
+        throw new ArgumentError(
+          `optimizer: a tensor of shape ${formatShape(parameter.shape)} does not gather gradients`,
+        );
+      }
+      seen.add(parameter);
+    }
+    if (seen.size === 0) throw new ArgumentError("optimizer: no parameters");
+  }
+
+  /** All parameters, in order. */
+  parameters(): Tensor[] {
+    return this.groups.flatMap((group) => group.parameters);
+  }
+
+  /** Sets the learning rate of every group. */
+  set learningRate(value: number) {
+    for (const group of this.groups) group.learningRate = value;
+  }
+
+  get learningRate(): number {
+    return this.groups[0].learningRate;
+  }
+
+  /** Updates every parameter that has a gradient. `gradientScale` multiplies gradients first (clipping without another pass). */
+  step(options: { gradientScale?: number } = {}): void {
+    this.stepCount++;
+    for (const group of this.groups) {
+      for (const parameter of group.parameters) {
+        if (parameter.grad) this.update(parameter, parameter.grad, group, options.gradientScale ?? 1);
+      }
+    }
+  }
+
+  protected abstract update(parameter: Tensor, gradient: Tensor, options: O, gradientScale: number): void;
+
+  /** The state tensor `name` of `parameter`, zeros at first. */
+  protected slot(parameter: Tensor, name: string): Tensor {
+    let slots = this.slots.get(parameter);
+    if (!slots) this.slots.set(parameter, (slots = new Map()));
+    let tensor = slots.get(name);
+    if (!tensor) slots.set(name, (tensor = keep(zerosLike(parameter))));
+    return tensor;
+  }
+
+  /** Disposes gradients. */
+  zeroGrad(): void {
+    for (const parameter of this.parameters()) parameter.zeroGrad();
+  }
+
+  /** The state, for saving: the tensors themselves, not copies. */
+  stateDict(): OptimizerState {
+    const tensors = new Map<string, Tensor>();
+    this.parameters().forEach((parameter, i) => {
+      for (const [name, tensor] of this.slots.get(parameter) ?? []) tensors.set(`${i}.${name}`, tensor);
+    });
+    return { step: this.stepCount, tensors };
+  }
+
+  /**
+   * Takes over the values of a saved state.
+   * @throws {ArgumentError} naming the tensor that belongs to no parameter or has another shape; nothing is changed then
+   */
+  loadStateDict(state: OptimizerState): void {
+    const parameters = this.parameters();
+    const places: [Tensor, string, Tensor][] = [];
+    for (const [key, tensor] of state.tensors) {
+      const parameter = parameters[Number(key.slice(0, key.indexOf(".")))];
+      if (!parameter || !sameShape(parameter.shape, tensor.shape)) {
+        throw new ArgumentError(
+          `optimizer.loadStateDict: "${key}" ${formatShape(tensor.shape)} fits no parameter`,
+        );
+      }
+      places.push([parameter, key.slice(key.indexOf(".") + 1), tensor]);
+    }
+    if (!Number.isSafeInteger(state.step) || state.step < 0)
+      throw new ArgumentError(`optimizer.loadStateDict: step ${state.step}`);
+    for (const [parameter, name, tensor] of places) this.slot(parameter, name).copyFrom(tensor);
+    this.stepCount = state.step;
+  }
+
+  /** Disposes the state. */
+  dispose(): void {
+    for (const slots of this.slots.values()) for (const tensor of slots.values()) tensor.dispose();
+    this.slots.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Throws unless `value` is finite and at least 0. */
+export function requireNonNegative(optimizer: string, name: string, value: number): void {
+  if (!(Number.isFinite(value) && value >= 0))
+    throw new ArgumentError(`${optimizer}: ${name} must be finite and not negative, not ${value}`);
+}

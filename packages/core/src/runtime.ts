@@ -1,0 +1,44 @@
+// The state of which there is one per process: backends, gradient mode, ownership scopes, counters.
+// It hangs on globalThis, so that two copies of this library (ESM and CJS, quant's and the application's) share it.
+
+import type { Backend } from "./backend/types.js";
+import type { Generator } from "./random.js";
+import type { Tensor } from "./tensor.js";
+
+interface Runtime {
+  /** The backend that new tensors go to; null until the first use or `init`. */
+  active: Backend | null;
+  /** Every backend that was started and not shut down, by name. */
+  readonly backends: Map<string, Backend>;
+  gradEnabled: boolean;
+  /** Name the operation that first makes a NaN or an infinity. */
+  anomalyMode: boolean;
+  /** Open ownership scopes, innermost last. */
+  readonly scopes: Tensor[][];
+  liveTensors: number;
+  liveStorages: number;
+  liveBytes: number;
+  /** Tensors that the garbage collector found undisposed. */
+  leakedTensors: number;
+  /** What draws random numbers where no generator is given; made on first use. */
+  generator: Generator | null;
+  /** Order of creation of graph nodes. */
+  nextNode: number;
+}
+
+const key = Symbol.for("@nomoat/core/runtime/1");
+const holder = globalThis as { [key]?: Runtime };
+
+export const runtime: Runtime = (holder[key] ??= {
+  active: null,
+  backends: new Map(),
+  gradEnabled: true,
+  anomalyMode: false,
+  scopes: [],
+  liveTensors: 0,
+  liveStorages: 0,
+  liveBytes: 0,
+  leakedTensors: 0,
+  generator: null,
+  nextNode: 0,
+});
