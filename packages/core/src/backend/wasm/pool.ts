@@ -7,9 +7,9 @@ import type { Allocator } from "./allocator.js";
 import type { SharedMemory } from "./memory.js";
 import { startWorker, type WorkerHandle } from "./worker.js";
 import {
-  intArgumentBytes,
   control,
   controlBytes,
+  intArgumentBytes,
   maximumModules,
   maximumThreads,
   messageBytes,
@@ -178,7 +178,13 @@ export class ThreadPool {
     }
   }
 
-  #runTogether(kernel: KernelEntry, units: number, grain: number, chunks: number, participants: number): void {
+  #runTogether(
+    kernel: KernelEntry,
+    units: number,
+    grain: number,
+    chunks: number,
+    participants: number,
+  ): void {
     if (this.#broken || this.#workers.length === 0) this.#startKeepingArguments();
     const words = this.#words;
     for (let i = 0; i < participants; i++) {

@@ -42,7 +42,11 @@ export class WasmRuntime {
   readonly #pool: ThreadPool;
   readonly #modules = new Map<string, KernelModule>();
 
-  private constructor(options: RuntimeOptions, chosen: ReturnType<typeof chooseBuild>, module: WebAssembly.Module) {
+  private constructor(
+    options: RuntimeOptions,
+    chosen: ReturnType<typeof chooseBuild>,
+    module: WebAssembly.Module,
+  ) {
     const spinMicroseconds = options.spinMicroseconds ?? 50;
     this.views = new SharedMemory(options.maximumBytes);
     this.memory = this.views.memory;
@@ -124,7 +128,9 @@ function compile(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Module {
   try {
     return new WebAssembly.Module(bytes);
   } catch (cause) {
-    throw new BackendError("wasm: this host cannot compile the kernels (SIMD and threads are needed)", { cause });
+    throw new BackendError("wasm: this host cannot compile the kernels (SIMD and threads are needed)", {
+      cause,
+    });
   }
 }
 

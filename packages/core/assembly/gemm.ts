@@ -1,0 +1,331 @@
+// Single-precision matrix product: the tiles, the macro-kernel over packed blocks, and the kernel that walks over
+// blocks of C. Which operands are packed, and how C is cut, is decided by matmul.ts; the packed layouts stand in pack.ts.
+//
+// A package that stores B otherwise (quant) packs it by a function of its own into the layout of packB, and calls
+// `macroKernel` for every block; see `gemm` for the loops around it.
+//
+// Every element of C is summed over blocks of KC in order of k, and within a block in order of k, in one lane: the
+// result does not depend on how C is cut.
+
+import { address, float, int, madd } from "./abi";
+import { KC, MR, NR, packA, packB } from "./pack";
+
+// What a tile does with C: overwrite, add to it, or scale it by beta and add.
+const STORE: i32 = 0;
+const ADD: i32 = 1;
+const SCALE: i32 = 2;
+
+/** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
+export const EDGE_BYTES: i32 = 128;
+
+// @ts-ignore: decorator
+@inline
+function put(c: usize, sum: v128, alpha: v128, beta: v128, mode: i32): void {
+  let x = f32x4.mul(alpha, sum);
+  if (mode == ADD) x = f32x4.add(v128.load(c), x);
+  else if (mode == SCALE) x = f32x4.add(f32x4.mul(beta, v128.load(c)), x);
+  v128.store(c, x);
+}
+
+/**
+ * One tile, C[4×8] (+)= alpha · A·B, from one panel of packed A and one of packed B.
+ * K is not unrolled: more live values than the 16 registers of SSE would be spilled.
+ */
+// @ts-ignore: decorator
+@inline
+function packedTile(a: usize, b: usize, kc: i32, c: usize, row: usize, alpha: v128, beta: v128, mode: i32): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  const end = a + ((<usize>kc) << 4);
+  do {
+    const b0 = v128.load(b), b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a, 4);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a, 8);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a, 12);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    a += 16;
+    b += 32;
+  } while (a != end);
+  put(c, c00, alpha, beta, mode);
+  put(c + 16, c01, alpha, beta, mode);
+  c += row;
+  put(c, c10, alpha, beta, mode);
+  put(c + 16, c11, alpha, beta, mode);
+  c += row;
+  put(c, c20, alpha, beta, mode);
+  put(c + 16, c21, alpha, beta, mode);
+  c += row;
+  put(c, c30, alpha, beta, mode);
+  put(c + 16, c31, alpha, beta, mode);
+}
+
+/** One tile from rows of A at a0 … a3 with k stride `ak`, and rows of eight floats of B with k stride `bk`. */
+// @ts-ignore: decorator
+@inline
+function stridedTile(
+  a0: usize, a1: usize, a2: usize, a3: usize, ak: usize, b: usize, bk: usize, kc: i32,
+  c: usize, row: usize, alpha: v128, beta: v128, mode: i32,
+): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  let at: usize = 0;
+  let p = kc;
+  do {
+    const b0 = v128.load(b), b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a0 + at);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a1 + at);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a2 + at);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a3 + at);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    at += ak;
+    b += bk;
+  } while (--p);
+  put(c, c00, alpha, beta, mode);
+  put(c + 16, c01, alpha, beta, mode);
+  c += row;
+  put(c, c10, alpha, beta, mode);
+  put(c + 16, c11, alpha, beta, mode);
+  c += row;
+  put(c, c20, alpha, beta, mode);
+  put(c + 16, c21, alpha, beta, mode);
+  c += row;
+  put(c, c30, alpha, beta, mode);
+  put(c + 16, c31, alpha, beta, mode);
+}
+
+// Adds the part of a tile at `edge` that lies within C to it.
+function merge(edge: usize, rows: i32, columns: i32, c: usize, row: usize, alpha: f32, beta: f32, mode: i32): void {
+  for (let i = 0; i < rows; i++) {
+    for (let j: usize = 0; j < (<usize>columns) << 2; j += 4) {
+      let x = alpha * load<f32>(edge + j);
+      if (mode == ADD) x = load<f32>(c + j) + x;
+      else if (mode == SCALE) x = beta * load<f32>(c + j) + x;
+      store<f32>(c + j, x);
+    }
+    edge += 32;
+    c += row;
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function modeOf(beta: f32): i32 {
+  return beta == 0 ? STORE : beta == 1 ? ADD : SCALE;
+}
+
+/**
+ * C[mc×nc] = alpha · A·B + beta · C from packed A [mc×kc] and packed B [kc×nc], kc ≥ 1; with beta 0 C is not read.
+ *
+ * @param c - first element; @param row - bytes from one row of C to the next
+ * @param edge - EDGE_BYTES bytes of the thread's own
+ */
+export function macroKernel(
+  packedA: usize, mc: i32, packedB: usize, nc: i32, kc: i32,
+  c: usize, row: usize, alpha: f32, beta: f32, edge: usize,
+): void {
+  const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
+  const mode = modeOf(beta);
+  const aPanel = (<usize>kc) << 4, bPanel = (<usize>kc) << 5;
+  const fullRows = mc & ~(MR - 1);
+  let b = packedB;
+  for (let j = 0; j < nc; j += NR) {
+    const columns = min(NR, nc - j);
+    let a = packedA;
+    let tile = c + ((<usize>j) << 2);
+    if (columns == NR) {
+      for (let i = 0; i < fullRows; i += MR) {
+        packedTile(a, b, kc, tile, row, alphas, betas, mode);
+        a += aPanel;
+        tile += row << 2;
+      }
+      if (fullRows < mc) {
+        packedTile(a, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, mc - fullRows, NR, tile, row, alpha, beta, mode);
+      }
+    } else {
+      for (let i = 0; i < mc; i += MR) {
+        packedTile(a, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, min(MR, mc - i), columns, tile, row, alpha, beta, mode);
+        a += aPanel;
+        tile += row << 2;
+      }
+    }
+    b += bPanel;
+  }
+}
+
+/**
+ * As `macroKernel`, with A where it stands (row stride `ai`, k stride `ak`), and with B either packed (`bPanel` 32·kc,
+ * `bk` 32) or where it stands with contiguous columns (`bPanel` 32, `bk` its k stride; nc a multiple of 8).
+ * Walks along rows of C, so that few rows of A are in use at a time.
+ */
+function directKernel(
+  a: usize, ai: usize, ak: usize, mc: i32, b: usize, bPanel: usize, bk: usize, nc: i32, kc: i32,
+  c: usize, row: usize, alpha: f32, beta: f32, edge: usize,
+): void {
+  const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
+  const mode = modeOf(beta);
+  for (let i = 0; i < mc; i += MR) {
+    const rows = min(MR, mc - i);
+    const a0 = a + (<usize>i) * ai;
+    const a1 = rows > 1 ? a0 + ai : a0;
+    const a2 = rows > 2 ? a1 + ai : a1;
+    const a3 = rows > 3 ? a2 + ai : a2;
+    let panel = b;
+    let tile = c + (<usize>i) * row;
+    for (let j = 0; j < nc; j += NR) {
+      const columns = min(NR, nc - j);
+      if (rows == MR && columns == NR) {
+        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, tile, row, alphas, betas, mode);
+      } else {
+        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, edge, 32, ones, ones, STORE);
+        merge(edge, rows, columns, tile, row, alpha, beta, mode);
+      }
+      panel += bPanel;
+      tile += 32;
+    }
+  }
+}
+
+/** Bytes of packed B [k×n] over all blocks of KC. */
+// @ts-ignore: decorator
+@inline
+function packedBytes(k: i32, n: i32): usize {
+  return ((<usize>k) * (<usize>((n + NR - 1) & ~(NR - 1)))) << 2;
+}
+
+/**
+ * Packs B [k×n] for `gemm` in mode PREPACKED: blocks of KC one after the other, each as packB lays it out. A unit is
+ * 32 columns of one block. Integers: b, k stride, column stride, k, n, out.
+ */
+export function gemmPackB(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const b = address(args, 0), bk = address(args, 1), bj = address(args, 2);
+  const k = int(args, 3), n = int(args, 4), out = address(args, 5);
+  const groups = (n + 31) >> 5;
+  for (let unit = begin; unit < end; unit++) {
+    const p = (unit / groups) * KC;
+    const j = (unit % groups) << 5;
+    const kc = min(KC, k - p);
+    const to = out + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2);
+    packB(b + (<usize>p) * bk + (<usize>j) * bj, bk, bj, kc, min(32, n - j), to);
+  }
+}
+
+// How `gemm` gets B: packs it for itself, uses it where it stands, or finds it packed by gemmPackB.
+const PACK: i32 = 0;
+const DIRECT: i32 = 1;
+const PREPACKED: i32 = 2;
+
+/**
+ * C = alpha · A·B + beta · C for blocks of rows and groups of columns of a batch of products. Units run over blocks
+ * of rows first, then groups of columns, then the batch; k ≥ 1.
+ *
+ * Integers: 0 a, 1 row stride, 2 k stride; 3 b, 4 k stride, 5 column stride; 6 c, 7 row stride; 8 m, 9 n, 10 k;
+ * 11 rows of a block, 12 columns of a group (a multiple of 8), 13 mode of A (PACK or DIRECT), 14 mode of B (DIRECT
+ * only with columns contiguous and A DIRECT);
+ * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c. Floats: alpha, beta.
+ * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns).
+ */
+export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
+  const ai = address(args, 1), ak = address(args, 2), bk = address(args, 4), bj = address(args, 5);
+  const row = address(args, 7);
+  const m = int(args, 8), n = int(args, 9), k = int(args, 10);
+  const blockRows = int(args, 11), groupColumns = int(args, 12);
+  const modeA = int(args, 13), modeB = int(args, 14), axes = int(args, 15);
+  const alpha = <f32>float(args, 0), beta = <f32>float(args, 1);
+  const blocks = (m + blockRows - 1) / blockRows;
+  const groups = (n + groupColumns - 1) / groupColumns;
+  const edge = scratch;
+  const packedA = scratch + EDGE_BYTES;
+  const ownB = packedA + (((<usize>((blockRows + MR - 1) & ~(MR - 1))) * (<usize>min(k, KC))) << 2);
+  let packedFor = -1;
+  for (let unit = begin; unit < end; unit++) {
+    const i = (unit % blocks) * blockRows;
+    const product = unit / blocks;
+    const j = (product % groups) * groupColumns;
+    let rest = product / groups;
+    let a = address(args, 0), b = address(args, 3), c = address(args, 6);
+    for (let axis = 0; axis < axes; axis++) {
+      const length = int(args, 16 + 4 * axis);
+      const index = <usize>(rest % length);
+      rest /= length;
+      a += index * address(args, 17 + 4 * axis);
+      b += index * address(args, 18 + 4 * axis);
+      c += index * address(args, 19 + 4 * axis);
+    }
+    a += (<usize>i) * ai;
+    c += (<usize>i) * row + ((<usize>j) << 2);
+    const mc = min(blockRows, m - i), nc = min(groupColumns, n - j);
+    // B in place serves full panels; columns beyond the last full one are packed.
+    const direct = modeB == DIRECT ? nc & ~(NR - 1) : 0;
+    if (modeB != PREPACKED) {
+      b += (<usize>j) * bj;
+      if (packedFor != product && direct < nc) {
+        packAllB(b + (<usize>direct) * bj, bk, bj, k, nc - direct, ownB);
+        packedFor = product;
+      }
+    }
+    for (let p = 0; p < k; p += KC) {
+      const kc = min(KC, k - p);
+      const factor: f32 = p == 0 ? beta : 1;
+      const aBlock = a + (<usize>p) * ak;
+      const packedB =
+        modeB == PREPACKED
+          ? b + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2)
+          : ownB + packedBytes(p, nc - direct);
+      if (modeA == PACK) {
+        packA(aBlock, ai, ak, mc, kc, packedA);
+        macroKernel(packedA, mc, packedB, nc, kc, c, row, alpha, factor, edge);
+        continue;
+      }
+      if (direct > 0) {
+        directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, 32, bk, direct, kc, c, row, alpha, factor, edge);
+      }
+      if (direct < nc) {
+        const cRest = c + ((<usize>direct) << 2);
+        directKernel(aBlock, ai, ak, mc, packedB, (<usize>kc) << 5, 32, nc - direct, kc, cRest, row, alpha, factor, edge);
+      }
+    }
+  }
+}
+
+function packAllB(b: usize, bk: usize, bj: usize, k: i32, n: i32, out: usize): void {
+  for (let p = 0; p < k; p += KC) {
+    packB(b + (<usize>p) * bk, bk, bj, min(KC, k - p), n, out + packedBytes(p, n));
+  }
+}
+
+/**
+ * out[r, 0 … n] *= beta, or = 0 where beta is 0: the product over an empty k. A unit is a row of the batch.
+ * Integers: c, row stride, m, n, number of batch axes, 5 + 2·axis: its length and stride. Floats: beta.
+ */
+export function gemmScale(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const m = int(args, 2), n = int(args, 3), axes = int(args, 4);
+  const beta = <f32>float(args, 0);
+  for (let unit = begin; unit < end; unit++) {
+    let c = address(args, 0) + (<usize>(unit % m)) * address(args, 1);
+    let rest = unit / m;
+    for (let axis = 0; axis < axes; axis++) {
+      const length = int(args, 5 + 2 * axis);
+      c += (<usize>(rest % length)) * address(args, 6 + 2 * axis);
+      rest /= length;
+    }
+    for (let j = 0; j < n; j++) {
+      store<f32>(c, beta == 0 ? 0 : beta * load<f32>(c));
+      c += 4;
+    }
+  }
+}

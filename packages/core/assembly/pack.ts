@@ -1,0 +1,164 @@
+// Copies blocks of matrices into the panel layout of the GEMM's macro-kernel (gemm.ts). Multiplies nothing.
+//
+// Packed A, mc rows by kc: panels of 4 rows, one after the other, each kc groups of 4 floats:
+//   panel i/4, then k, then row i%4:   A[i, k] stands at float (i/4)·4·kc + 4·k + i%4
+// Packed B, kc by nc columns: panels of 8 columns, each kc groups of 8 floats:
+//   panel j/8, then k, then column j%8: B[k, j] stands at float (j/8)·8·kc + 8·k + j%8
+// A last panel that is not full is as long as the others; its rows or columns beyond the edge hold some finite or
+// copied value, which never reaches C.
+//
+// All strides are in bytes and may be zero or negative (addresses wrap). A panel of A is 16·kc bytes, one of B 32·kc.
+
+/** Rows of a tile of C, and of a panel of A. */
+export const MR: i32 = 4;
+/** Columns of a tile of C, and of a panel of B. */
+export const NR: i32 = 8;
+/** Most of k that is packed at once: a panel of B is then 8 KiB and stays in L1 while it meets every panel of A. */
+export const KC: i32 = 256;
+
+// Transposes the 4×4 block whose rows start at r0 … r3; out row stride in bytes.
+// @ts-ignore: decorator
+@inline
+function transpose4(r0: usize, r1: usize, r2: usize, r3: usize, out: usize, step: usize): void {
+  const a = v128.load(r0), b = v128.load(r1), c = v128.load(r2), d = v128.load(r3);
+  const ab = i32x4.shuffle(a, b, 0, 4, 1, 5), AB = i32x4.shuffle(a, b, 2, 6, 3, 7);
+  const cd = i32x4.shuffle(c, d, 0, 4, 1, 5), CD = i32x4.shuffle(c, d, 2, 6, 3, 7);
+  v128.store(out, i32x4.shuffle(ab, cd, 0, 1, 4, 5));
+  v128.store(out + step, i32x4.shuffle(ab, cd, 2, 3, 6, 7));
+  v128.store(out + 2 * step, i32x4.shuffle(AB, CD, 0, 1, 4, 5));
+  v128.store(out + 3 * step, i32x4.shuffle(AB, CD, 2, 3, 6, 7));
+}
+
+/** Packs mc rows by kc of A at `a`, with row stride `row` and k stride `col`. */
+export function packA(a: usize, row: usize, col: usize, mc: i32, kc: i32, out: usize): void {
+  let i = 0;
+  if (row == 4) {
+    // Rows contiguous: 16 rows at once use whole cache lines.
+    for (; i + 16 <= mc; i += 16) {
+      packColumns(a + ((<usize>i) << 2), col, kc, out + (<usize>i) * ((<usize>kc) << 2), (<usize>kc) << 4);
+    }
+    for (; i + 4 <= mc; i += 4) {
+      let from = a + ((<usize>i) << 2);
+      let to = out + (<usize>i) * ((<usize>kc) << 2);
+      for (let p = 0; p < kc; p++) {
+        v128.store(to, v128.load(from));
+        from += col;
+        to += 16;
+      }
+    }
+  }
+  for (; i < mc; i += 4) {
+    const r0 = a + (<usize>i) * row;
+    const r1 = i + 1 < mc ? r0 + row : r0;
+    const r2 = i + 2 < mc ? r1 + row : r1;
+    const r3 = i + 3 < mc ? r2 + row : r2;
+    let to = out + (<usize>i) * ((<usize>kc) << 2);
+    let p = 0;
+    let at: usize = 0;
+    if (col == 4) {
+      for (; p + 4 <= kc; p += 4) {
+        transpose4(r0 + at, r1 + at, r2 + at, r3 + at, to, 16);
+        at += 16;
+        to += 64;
+      }
+    }
+    for (; p < kc; p++) {
+      store<f32>(to, load<f32>(r0 + at));
+      store<f32>(to, load<f32>(r1 + at), 4);
+      store<f32>(to, load<f32>(r2 + at), 8);
+      store<f32>(to, load<f32>(r3 + at), 12);
+      at += col;
+      to += 16;
+    }
+  }
+}
+
+// Four panels of four floats, from kc rows of 64 contiguous bytes.
+function packColumns(from: usize, step: usize, kc: i32, out: usize, panel: usize): void {
+  let o0 = out, o1 = out + panel, o2 = o1 + panel, o3 = o2 + panel;
+  for (let p = 0; p < kc; p++) {
+    v128.store(o0, v128.load(from));
+    v128.store(o1, v128.load(from, 16));
+    v128.store(o2, v128.load(from, 32));
+    v128.store(o3, v128.load(from, 48));
+    from += step;
+    o0 += 16;
+    o1 += 16;
+    o2 += 16;
+    o3 += 16;
+  }
+}
+
+// Two panels of eight floats, from kc rows of 64 contiguous bytes.
+function packRows2(from: usize, step: usize, kc: i32, out: usize, panel: usize): void {
+  let o0 = out, o1 = out + panel;
+  for (let p = 0; p < kc; p++) {
+    v128.store(o0, v128.load(from));
+    v128.store(o0, v128.load(from, 16), 16);
+    v128.store(o1, v128.load(from, 32));
+    v128.store(o1, v128.load(from, 48), 16);
+    from += step;
+    o0 += 32;
+    o1 += 32;
+  }
+}
+
+/** Packs kc by nc columns of B at `b`, with k stride `row` and column stride `col`. */
+export function packB(b: usize, row: usize, col: usize, kc: i32, nc: i32, out: usize): void {
+  const panel = (<usize>kc) << 5;
+  let j = 0;
+  let to = out;
+  if (col == 4) {
+    for (; j + 16 <= nc; j += 16) {
+      packRows2(b + ((<usize>j) << 2), row, kc, to, panel);
+      to += 2 * panel;
+    }
+    for (; j + 8 <= nc; j += 8) {
+      let from = b + ((<usize>j) << 2);
+      let o = to;
+      for (let p = 0; p < kc; p++) {
+        v128.store(o, v128.load(from));
+        v128.store(o, v128.load(from, 16), 16);
+        from += row;
+        o += 32;
+      }
+      to += panel;
+    }
+  }
+  for (; j < nc; j += 8) {
+    // Columns beyond the edge repeat the last one.
+    const last = nc - 1;
+    const c0 = b + (<usize>j) * col;
+    const c1 = b + (<usize>min(j + 1, last)) * col;
+    const c2 = b + (<usize>min(j + 2, last)) * col;
+    const c3 = b + (<usize>min(j + 3, last)) * col;
+    const c4 = b + (<usize>min(j + 4, last)) * col;
+    const c5 = b + (<usize>min(j + 5, last)) * col;
+    const c6 = b + (<usize>min(j + 6, last)) * col;
+    const c7 = b + (<usize>min(j + 7, last)) * col;
+    let o = to;
+    let p = 0;
+    let at: usize = 0;
+    if (row == 4) {
+      for (; p + 4 <= kc; p += 4) {
+        transpose4(c0 + at, c1 + at, c2 + at, c3 + at, o, 32);
+        transpose4(c4 + at, c5 + at, c6 + at, c7 + at, o + 16, 32);
+        at += 16;
+        o += 128;
+      }
+    }
+    for (; p < kc; p++) {
+      store<f32>(o, load<f32>(c0 + at));
+      store<f32>(o, load<f32>(c1 + at), 4);
+      store<f32>(o, load<f32>(c2 + at), 8);
+      store<f32>(o, load<f32>(c3 + at), 12);
+      store<f32>(o, load<f32>(c4 + at), 16);
+      store<f32>(o, load<f32>(c5 + at), 20);
+      store<f32>(o, load<f32>(c6 + at), 24);
+      store<f32>(o, load<f32>(c7 + at), 28);
+      at += row;
+      o += 32;
+    }
+    to += panel;
+  }
+}

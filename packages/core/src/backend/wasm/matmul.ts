@@ -1,0 +1,248 @@
+// Matrix products on the wasm kernels: folds batch axes, chooses the kernel and how to cut the work. All choices follow
+// from shapes and strides alone, so that results do not depend on the number of threads. Computes nothing itself.
+
+import type { MatmulOptions, Operand } from "../types.js";
+import type { WasmRuntime } from "./runtime.js";
+
+// As in assembly/pack.ts and gemm.ts.
+const tileRows = 4;
+const tileColumns = 8;
+const blockK = 256;
+const edgeBytes = 128;
+const packHere = 0;
+const direct = 1;
+const prepacked = 2;
+
+/** Rows of A packed at once: 96 rows × 256 are 96 KiB and stay in L2. */
+const blockRows = 96;
+/** Operations that are worth a thread's while: about 20 µs. */
+const grainOperations = 600_000;
+/** Most bytes of packed B that are made at once. */
+const packedBytesLimit = 8 << 20;
+
+/** A product with its operands' byte addresses and strides. */
+interface Product {
+  m: number;
+  n: number;
+  k: number;
+  a: number;
+  aRow: number;
+  aK: number;
+  b: number;
+  bK: number;
+  bColumn: number;
+  out: number;
+  outRow: number;
+  /** Batch axes, innermost first. */
+  axes: Axis[];
+  batch: number;
+  alpha: number;
+  beta: number;
+}
+
+interface Axis {
+  length: number;
+  a: number;
+  b: number;
+  out: number;
+}
+
+/**
+ * out [batch…, m, n] = alpha · a [batch…, m, k] · b [batch…, k, n] + beta · out, all float32, ranks and batch axes equal.
+ * Any strides for a and b; out's last stride is 1. Results are the same bits for every number of threads.
+ */
+export function matmul(runtime: WasmRuntime, a: Operand, b: Operand, options: MatmulOptions, out: Operand): void {
+  const product = describe(runtime, a, b, options, out);
+  const { m, n, k, batch } = product;
+  if (m === 0 || n === 0 || batch === 0) return;
+  if (k === 0) scale(runtime, product);
+  else if (!vectors(runtime, product)) blocks(runtime, product);
+}
+
+function describe(runtime: WasmRuntime, a: Operand, b: Operand, options: MatmulOptions, out: Operand): Product {
+  const rank = out.shape.length;
+  const axes: Axis[] = [];
+  let batch = 1;
+  for (let i = rank - 3; i >= 0; i--) {
+    const length = out.shape[i];
+    batch *= length;
+    if (length === 1) continue;
+    const axis = { length, a: 4 * a.strides[i], b: 4 * b.strides[i], out: 4 * out.strides[i] };
+    const inner = axes[axes.length - 1];
+    if (inner && follows(axis.a, inner.a, inner) && follows(axis.b, inner.b, inner) && follows(axis.out, inner.out, inner)) {
+      inner.length *= length;
+    } else {
+      axes.push(axis);
+    }
+  }
+  const product: Product = {
+    m: out.shape[rank - 2],
+    n: out.shape[rank - 1],
+    k: a.shape[rank - 1],
+    a: runtime.address(a),
+    aRow: 4 * a.strides[rank - 2],
+    aK: 4 * a.strides[rank - 1],
+    b: runtime.address(b),
+    bK: 4 * b.strides[rank - 2],
+    bColumn: 4 * b.strides[rank - 1],
+    out: runtime.address(out),
+    outRow: 4 * out.strides[rank - 2],
+    axes,
+    batch,
+    alpha: options.alpha,
+    beta: options.beta,
+  };
+  foldRows(product);
+  // An axis of length 1 may have any stride; the natural one lets the contiguous paths see it.
+  if (product.k === 1) {
+    if (product.bColumn !== 4) product.bK = 4;
+    if (product.aRow !== 4) product.aK = 4;
+  }
+  if (product.n === 1) product.bColumn = product.bK === 4 ? 0 : 4;
+  if (product.m === 1) product.aRow = product.aK === 4 ? 0 : 4;
+  return product;
+}
+
+/** True when a stride continues the inner axis, so that both are one. */
+function follows(stride: number, innerStride: number, inner: Axis): boolean {
+  return stride === innerStride * inner.length;
+}
+
+/** x [batch, rows, k] · w [k, n] is one product of batch · rows rows. */
+function foldRows(product: Product): void {
+  while (product.axes.length > 0) {
+    const [axis] = product.axes;
+    const rowsFollow = product.m === 1 || (axis.a === product.aRow * product.m && axis.out === product.outRow * product.m);
+    if (axis.b !== 0 || !rowsFollow) return;
+    if (product.m === 1) {
+      product.aRow = axis.a;
+      product.outRow = axis.out;
+    }
+    product.m *= axis.length;
+    product.batch /= axis.length;
+    product.axes.shift();
+  }
+}
+
+function scale(runtime: WasmRuntime, { out, outRow, m, n, axes, batch, beta }: Product): void {
+  const ints = [out, outRow, m, n, axes.length];
+  for (const axis of axes) ints.push(axis.length, axis.out);
+  runtime.core.launch("gemmScale", m * batch, ints, [beta], { grain: Math.max(1, Math.ceil(65536 / n)) });
+}
+
+/** Runs products with few vectors along the matrix's contiguous direction; false when this is none. */
+function vectors(runtime: WasmRuntime, p: Product): boolean {
+  if (p.m <= 3 && p.n > p.m) {
+    // Bᵀ is the matrix, the rows of A are the vectors.
+    const kernel = p.bK === 4 ? "gemvDot" : p.bColumn === 4 ? "gemvAxpy" : undefined;
+    if (!kernel) return false;
+    const stride = p.bK === 4 ? p.bColumn : p.bK;
+    const ints = [p.b, stride, p.a, p.aK, p.out, 4, p.n, p.k, p.m, p.aRow, p.outRow];
+    launchVectors(runtime, kernel, ints, p, (axis) => [axis.length, axis.b, axis.a, axis.out]);
+    return true;
+  }
+  if (p.n <= 3) {
+    const kernel = p.aK === 4 ? "gemvDot" : p.aRow === 4 ? "gemvAxpy" : undefined;
+    if (!kernel) return false;
+    const stride = p.aK === 4 ? p.aRow : p.aK;
+    const ints = [p.a, stride, p.b, p.bK, p.out, p.outRow, p.m, p.k, p.n, p.bColumn, 4];
+    launchVectors(runtime, kernel, ints, p, (axis) => [axis.length, axis.a, axis.b, axis.out]);
+    return true;
+  }
+  return false;
+}
+
+function launchVectors(
+  runtime: WasmRuntime,
+  kernel: "gemvDot" | "gemvAxpy",
+  ints: number[],
+  p: Product,
+  strides: (axis: Axis) => number[],
+): void {
+  const rows = ints[6];
+  // A block's part of the matrix fits L2, so that several vectors read it from there; axpy's rows are long for the prefetcher.
+  const fit = Math.max(4, Math.floor(32768 / p.k) & ~3);
+  const block = kernel === "gemvDot" ? Math.min(rows, fit, 256) : Math.min(rows, 1024);
+  ints.push(block, p.axes.length);
+  for (const axis of p.axes) ints.push(...strides(axis));
+  const units = Math.ceil(rows / block) * p.batch;
+  const grain = Math.max(1, Math.ceil(65536 / (block * p.k)));
+  const scratchBytes = 4 * Math.max(p.k, block);
+  runtime.core.launch(kernel, units, ints, [p.alpha, p.beta], { grain, scratchBytes });
+}
+
+function blocks(runtime: WasmRuntime, p: Product): void {
+  const operations = 2 * p.m * p.n * p.k;
+  if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) shared(runtime, p);
+  else separate(runtime, p);
+}
+
+/** One large product: B is packed once for all threads, then each takes blocks of rows. */
+function shared(runtime: WasmRuntime, p: Product): void {
+  const columns = Math.max(tileColumns, floorTo(packedBytesLimit / (4 * p.k), tileColumns));
+  const buffer = runtime.allocator.allocateUncounted(4 * p.k * Math.min(columns, ceilTo(p.n, tileColumns)));
+  try {
+    for (let from = 0; from < p.n; from += columns) {
+      const n = Math.min(columns, p.n - from);
+      const part = { ...p, n, b: p.b + from * p.bColumn, out: p.out + 4 * from };
+      const units = Math.ceil(p.k / blockK) * Math.ceil(n / 32);
+      const packing = [part.b, p.bK, p.bColumn, p.k, n, buffer];
+      runtime.core.launch("gemmPackB", units, packing, [], { grain: Math.max(1, Math.ceil(units / 32)) });
+      // At least 16 blocks, so that threads end at about the same time, but of 32 rows or more.
+      const rows = Math.min(blockRows, Math.max(32, ceilTo(p.m / 16, tileRows)));
+      const balanced = ceilTo(p.m / Math.ceil(p.m / rows), tileRows);
+      const modeA = p.aK === 4 && n <= 32 ? direct : packHere;
+      launchBlocks(runtime, { ...part, b: buffer }, balanced, ceilTo(n, tileColumns), modeA, prepacked, 1);
+    }
+  } finally {
+    runtime.allocator.freeUncounted(buffer);
+  }
+}
+
+/** Batches and products of few rows: every chunk packs the B that it needs. */
+function separate(runtime: WasmRuntime, p: Product): void {
+  const rows = ceilTo(p.m / Math.ceil(p.m / blockRows), tileRows);
+  const rowBlocks = Math.ceil(p.m / rows);
+  const limit = Math.max(tileColumns, floorTo((1 << 19) / (4 * p.k), tileColumns));
+  let columns = Math.min(limit, ceilTo(p.n, tileColumns));
+  if (p.batch === 1) {
+    // Some 16 chunks, but none too small.
+    const worthwhile = ceilTo(grainOperations / (2 * p.m * p.k), tileColumns);
+    columns = Math.min(columns, Math.max(worthwhile, ceilTo(p.n / 16, tileColumns), 32));
+  }
+  const groups = Math.ceil(p.n / columns);
+  const perProduct = 2 * p.m * Math.min(columns, p.n) * p.k;
+  const products = Math.max(1, Math.floor(grainOperations / perProduct));
+  const modeB = p.bColumn === 4 && (p.m <= 8 || p.k * p.n <= 8192) ? direct : packHere;
+  const modeA = modeB === direct || p.n <= 32 || p.m * p.k <= 4096 ? direct : packHere;
+  const grain = Math.min(products * rowBlocks, rowBlocks * groups * p.batch);
+  launchBlocks(runtime, p, rows, columns, modeA, modeB, grain);
+}
+
+function launchBlocks(
+  runtime: WasmRuntime,
+  p: Product,
+  rows: number,
+  columns: number,
+  modeA: number,
+  modeB: number,
+  grain: number,
+): void {
+  const { m, n, k, axes } = p;
+  const ints = [p.a, p.aRow, p.aK, p.b, p.bK, p.bColumn, p.out, p.outRow, m, n, k];
+  ints.push(rows, columns, modeA, modeB, axes.length);
+  for (const axis of axes) ints.push(axis.length, axis.a, axis.b, axis.out);
+  const units = Math.ceil(m / rows) * Math.ceil(n / columns) * p.batch;
+  const packedA = 4 * rows * Math.min(k, blockK);
+  const packedB = modeB === prepacked ? 0 : 4 * k * columns;
+  const scratchBytes = edgeBytes + packedA + packedB;
+  runtime.core.launch("gemm", units, ints, [p.alpha, p.beta], { grain, scratchBytes });
+}
+
+function ceilTo(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}
+
+function floorTo(value: number, multiple: number): number {
+  return Math.floor(value / multiple) * multiple;
+}
