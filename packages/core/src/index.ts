@@ -39,8 +39,9 @@ export {
 } from "./creation.js";
 export { bytesPerElement, type DType, type DTypeArray, isFloat, promote } from "./dtype.js";
 export * from "./errors.js";
-export { writeFileAtomic } from "./io/atomic.js";
-export { parseJson } from "./io/json.js";
+export { writeFileAtomic, writeFilesAtomic } from "./io/atomic.js";
+export { type JsonObject, type JsonValue, parseJson } from "./io/json.js";
+export { openSource, type Source, type SourceLike } from "./io/source.js";
 export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
 export { allocate, commonBackend, empty, operand } from "./ops/dispatch.js";
 export { withReferenceOperations } from "./ops/fused.js";

@@ -1,0 +1,138 @@
+// Models from and to Hugging Face folders.
+
+import {
+  type BackendName,
+  FormatError,
+  NomoatError,
+  openSource,
+  parseJson,
+  type SourceLike,
+  type Tensor,
+} from "@nomoat/core";
+import {
+  loadSafetensors,
+  type SafetensorsSource,
+  serializeSafetensors,
+  writeFilesAtomic,
+} from "@nomoat/core/safetensors";
+import { formatConfig, parseConfig } from "./model/config.js";
+import { LlamaForCausalLM } from "./model/model.js";
+import { Tokenizer } from "./tokenizer.js";
+
+/** A folder's path (Node), or its files by name (Blobs, bytes, open files). */
+export type LlamaSource = string | ReadonlyMap<string, SourceLike>;
+
+export interface LoadLlamaOptions {
+  /** Default: the active backend. */
+  device?: BackendName;
+  /** Dtype of the weights (default float32; float64 on the reference backend only). */
+  dtype?: "float32" | "float64";
+}
+
+/** JSON files of a model folder are far below this. */
+const maxJsonBytes = 64 * 2 ** 20;
+
+async function readFile(source: LlamaSource, name: string): Promise<Uint8Array | null> {
+  let input: SourceLike;
+  if (typeof source === "string") {
+    const { existsSync } = process.getBuiltinModule("node:fs");
+    const path = `${source.replace(/[/\\]+$/, "")}/${name}`;
+    if (!existsSync(source)) throw new NomoatError(`${source}: there is no such folder`, "IO");
+    if (!existsSync(path)) return null;
+    input = path;
+  } else {
+    const given = source.get(name);
+    if (given === undefined) return null;
+    input = given;
+  }
+  const opened = await openSource(input, name);
+  try {
+    if (opened.size > maxJsonBytes)
+      throw new FormatError(`${opened.size} bytes are too many`, { file: opened.name });
+    return await opened.read(0, opened.size);
+  } finally {
+    await opened.close();
+  }
+}
+
+async function requireFile(source: LlamaSource, name: string): Promise<Uint8Array> {
+  const bytes = await readFile(source, name);
+  if (!bytes) {
+    const folder = typeof source === "string" ? `${source}: ` : "";
+    throw new FormatError(
+      `${folder}there is no ${name}: expected a Hugging Face folder with config.json, model.safetensors and tokenizer.json`,
+    );
+  }
+  return bytes;
+}
+
+/** The tokenizer of a Hugging Face folder (tokenizer.json, tokenizer_config.json). */
+export async function loadTokenizer(source: LlamaSource): Promise<Tokenizer> {
+  const [json, config] = [
+    await requireFile(source, "tokenizer.json"),
+    await readFile(source, "tokenizer_config.json"),
+  ];
+  const settings = config ? parseJson(config, { file: "tokenizer_config.json" }) : {};
+  if (typeof settings !== "object" || settings === null || Array.isArray(settings)) {
+    throw new FormatError("expected a JSON object", { file: "tokenizer_config.json" });
+  }
+  return Tokenizer.fromJson(new TextDecoder().decode(json), settings);
+}
+
+/**
+ * Loads a LLaMA-family model and its tokenizer from a Hugging Face folder: config.json, model.safetensors (or shards with an
+ * index), tokenizer.json, tokenizer_config.json.
+ *
+ * @throws {FormatError} naming file, field and reason; nothing stays allocated then
+ */
+export async function loadLlama(
+  source: LlamaSource,
+  options: LoadLlamaOptions = {},
+): Promise<{ model: LlamaForCausalLM; tokenizer: Tokenizer }> {
+  const config = parseConfig(await requireFile(source, "config.json"));
+  const tokenizer = await loadTokenizer(source);
+  if (tokenizer.vocabSize > config.vocabSize) {
+    throw new FormatError(`names ${tokenizer.vocabSize} tokens, the model embeds ${config.vocabSize}`, {
+      file: "tokenizer.json",
+    });
+  }
+  const { dtype = "float32", device } = options;
+  const { tensors } = await loadSafetensors(source as SafetensorsSource, { dtype, device });
+  try {
+    const model = LlamaForCausalLM.fromTensors(config, tensors);
+    releaseUnused(tensors, model);
+    return { model, tokenizer };
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.dispose();
+    throw error;
+  }
+}
+
+/** Disposes what the file holds and the model does not: a tied output layer's copy, old buffers. */
+function releaseUnused(tensors: ReadonlyMap<string, Tensor>, model: LlamaForCausalLM): void {
+  const used = new Set(model.stateDict().values());
+  for (const tensor of tensors.values()) if (!used.has(tensor)) tensor.dispose();
+}
+
+/**
+ * Writes config.json and model.safetensors (a tied output layer once, under the embedding's name), all or nothing.
+ * Layers must be dense: merge adapters and dequantize before.
+ */
+export async function saveLlama(
+  model: LlamaForCausalLM,
+  folder: string,
+  options: { dtype?: "float32" | "float16" | "bfloat16" } = {},
+): Promise<void> {
+  const { dtype = "float32" } = options;
+  const tied = model.config.tieWordEmbeddings;
+  const state = [...model.stateDict()].filter(([name]) => !(tied && name === "lm_head.weight"));
+  const tensors = new Map(state.map(([name, tensor]) => [name, tensor.detach().cast(dtype)]));
+  try {
+    await writeFilesAtomic(folder, {
+      "model.safetensors": await serializeSafetensors(tensors, { format: "pt" }),
+      "config.json": new TextEncoder().encode(formatConfig(model.config, dtype)),
+    });
+  } finally {
+    for (const tensor of tensors.values()) tensor.dispose();
+  }
+}

@@ -1,0 +1,241 @@
+// The LLaMA decoder with its output layer: building it from named tensors, running it, its loss.
+
+import {
+  type BackendName,
+  checkpoint,
+  crossEntropy,
+  FormatError,
+  type Generator,
+  gather,
+  linearCrossEntropy,
+  ShapeError,
+  type Tensor,
+  tensor,
+  tidy,
+} from "@nomoat/core";
+import { Embedding, Linear, type LinearBase, Module, normal, RMSNorm } from "@nomoat/core/nn";
+import { LlamaAttention, LlamaBlock, LlamaMLP } from "./block.js";
+import type { KVCache } from "./cache.js";
+import type { LlamaConfig } from "./config.js";
+import { RotaryTables } from "./rotary.js";
+
+/** Embedding, blocks and final norm: everything below the output layer. */
+export class LlamaModel extends Module {
+  readonly embed_tokens: Embedding;
+  readonly layers: LlamaBlock[];
+  readonly norm: RMSNorm;
+
+  constructor(embedding: Embedding, layers: LlamaBlock[], norm: RMSNorm) {
+    super();
+    this.embed_tokens = embedding;
+    this.layers = layers;
+    this.norm = norm;
+  }
+
+  override forward(): never {
+    throw new ShapeError("LlamaModel is run through LlamaForCausalLM");
+  }
+}
+
+export interface HiddenOptions {
+  /** Positions read before; the new ones are appended. */
+  cache?: KVCache | null;
+  /** Keep only each block's input for backward and compute the rest again: less memory, a third more time. */
+  gradientCheckpointing?: boolean;
+}
+
+/** Names and shapes of all tensors of a model of this configuration; the output layer is left out where it is tied. */
+export function llamaShapes(config: LlamaConfig): Map<string, number[]> {
+  const { hiddenSize: hidden, intermediateSize: inner, headDim } = config;
+  const queries = config.numHeads * headDim;
+  const keys = config.numKeyValueHeads * headDim;
+  const shapes = new Map<string, number[]>([["model.embed_tokens.weight", [config.vocabSize, hidden]]]);
+  const linear = (name: string, outFeatures: number, inFeatures: number, bias: boolean): void => {
+    shapes.set(`${name}.weight`, [outFeatures, inFeatures]);
+    if (bias) shapes.set(`${name}.bias`, [outFeatures]);
+  };
+  for (let i = 0; i < config.numLayers; i++) {
+    const block = `model.layers.${i}`;
+    shapes.set(`${block}.input_layernorm.weight`, [hidden]);
+    linear(`${block}.self_attn.q_proj`, queries, hidden, config.attentionBias);
+    linear(`${block}.self_attn.k_proj`, keys, hidden, config.attentionBias);
+    linear(`${block}.self_attn.v_proj`, keys, hidden, config.attentionBias);
+    linear(`${block}.self_attn.o_proj`, hidden, queries, config.attentionBias);
+    shapes.set(`${block}.post_attention_layernorm.weight`, [hidden]);
+    linear(`${block}.mlp.gate_proj`, inner, hidden, config.mlpBias);
+    linear(`${block}.mlp.up_proj`, inner, hidden, config.mlpBias);
+    linear(`${block}.mlp.down_proj`, hidden, inner, config.mlpBias);
+  }
+  shapes.set("model.norm.weight", [hidden]);
+  if (!config.tieWordEmbeddings) shapes.set("lm_head.weight", [config.vocabSize, hidden]);
+  return shapes;
+}
+
+/** Tensors in a file that a model may lack without loss: buffers that older versions of Transformers wrote. */
+const ignorable = /(?:^|\.)rotary_emb\.inv_freq$/;
+
+export class LlamaForCausalLM extends Module {
+  readonly config: LlamaConfig;
+  readonly model: LlamaModel;
+  /** The output layer; its weight is the embedding's where they are tied. */
+  lm_head: LinearBase;
+  readonly #rotary: RotaryTables;
+
+  private constructor(config: LlamaConfig, model: LlamaModel, head: LinearBase) {
+    super();
+    this.config = config;
+    this.model = model;
+    this.lm_head = head;
+    this.#rotary = new RotaryTables(config);
+  }
+
+  /**
+   * A model out of tensors by Hugging Face's names, which it takes over.
+   * @throws {FormatError} listing every missing, unexpected and misshapen tensor; none is taken then
+   */
+  static fromTensors(
+    config: LlamaConfig,
+    tensors: ReadonlyMap<string, Tensor>,
+    file = "model.safetensors",
+  ): LlamaForCausalLM {
+    const shapes = llamaShapes(config);
+    const faults: string[] = [];
+    for (const [name, shape] of shapes) {
+      const given = tensors.get(name);
+      if (!given) faults.push(`missing "${name}" [${shape.join(", ")}]`);
+      else if (given.shape.join() !== shape.join()) {
+        faults.push(`"${name}" is [${given.shape.join(", ")}], expected [${shape.join(", ")}]`);
+      }
+    }
+    for (const name of tensors.keys()) {
+      const tied = config.tieWordEmbeddings && name === "lm_head.weight";
+      if (!shapes.has(name) && !ignorable.test(name) && !tied) faults.push(`unexpected "${name}"`);
+    }
+    if (faults.length > 0)
+      throw new FormatError(`tensors do not fit config.json: ${faults.join("; ")}`, { file });
+    const take = (name: string): Tensor => tensors.get(name)!;
+    const norm = (name: string): RMSNorm => new RMSNorm(take(`${name}.weight`), config.rmsNormEps);
+    const linear = (name: string): Linear =>
+      new Linear(take(`${name}.weight`), tensors.get(`${name}.bias`) ?? null);
+    const layers = Array.from({ length: config.numLayers }, (_, i) => {
+      const block = `model.layers.${i}`;
+      const attention = new LlamaAttention(config, i, {
+        q_proj: linear(`${block}.self_attn.q_proj`),
+        k_proj: linear(`${block}.self_attn.k_proj`),
+        v_proj: linear(`${block}.self_attn.v_proj`),
+        o_proj: linear(`${block}.self_attn.o_proj`),
+      });
+      const mlp = new LlamaMLP({
+        gate_proj: linear(`${block}.mlp.gate_proj`),
+        up_proj: linear(`${block}.mlp.up_proj`),
+        down_proj: linear(`${block}.mlp.down_proj`),
+      });
+      return new LlamaBlock(
+        [norm(`${block}.input_layernorm`), norm(`${block}.post_attention_layernorm`)],
+        attention,
+        mlp,
+      );
+    });
+    const embedding = new Embedding(take("model.embed_tokens.weight"));
+    const head = config.tieWordEmbeddings ? new Linear(embedding.weight) : linear("lm_head");
+    return new LlamaForCausalLM(config, new LlamaModel(embedding, layers, norm("model.norm")), head);
+  }
+
+  /**
+   * A model with fresh weights: normal with standard deviation 0.02, those that write to the residual stream divided by
+   * √(2 · layers) (Radford et al. 2019), norms 1, biases 0.
+   */
+  static create(
+    config: LlamaConfig,
+    options: { generator?: Generator; device?: BackendName } = {},
+  ): LlamaForCausalLM {
+    const tensors = new Map<string, Tensor>();
+    const residual = 0.02 / Math.sqrt(2 * config.numLayers);
+    for (const [name, shape] of llamaShapes(config)) {
+      const value = name.endsWith("norm.weight") ? 1 : 0;
+      const std = /(?:o_proj|down_proj)\.weight$/.test(name) ? residual : 0.02;
+      const constant = shape.length === 1;
+      tensors.set(
+        name,
+        constant ? tensor(new Float32Array(shape[0]).fill(value), options) : normal(shape, std, options),
+      );
+    }
+    return LlamaForCausalLM.fromTensors(config, tensors);
+  }
+
+  /** Final hidden states [batch, length, hiddenSize] of token ids (int32 [batch, length]). */
+  hidden(ids: Tensor, options: HiddenOptions = {}): Tensor {
+    if (ids.rank !== 2)
+      throw new ShapeError(`LlamaForCausalLM: ids must be [batch, length], not [${ids.shape.join(", ")}]`);
+    const { cache = null, gradientCheckpointing = false } = options;
+    return tidy(() => {
+      let x = this.model.embed_tokens.forward(ids);
+      const start = cache?.length ?? 0;
+      const state = { ...this.#rotary.at(start, ids.shape[1], x), cache };
+      for (const block of this.model.layers) {
+        const input = x;
+        x = gradientCheckpointing
+          ? checkpoint((y) => block.forward(y, state), input)
+          : block.forward(input, state);
+      }
+      if (cache) cache.length = start + ids.shape[1];
+      return this.model.norm.forward(x);
+    });
+  }
+
+  /** Logits [batch, length, vocabSize] of token ids (int32 [batch, length]). */
+  override forward(ids: Tensor, options: HiddenOptions = {}): Tensor {
+    return tidy(() => this.lm_head.forward(this.hidden(ids, options)));
+  }
+
+  /**
+   * Cross entropy of each position's prediction of the next token, over the positions that count, in nats.
+   *
+   * @param ids - int32 [batch, length]
+   * @param labels - int32 [batch, length], as Hugging Face: not shifted, −100 where nothing is asked; default `ids`
+   * @returns scalar: mean over the counted positions, or their sum
+   */
+  loss(
+    ids: Tensor,
+    labels: Tensor = ids,
+    options: HiddenOptions & { reduction?: "mean" | "sum" } = {},
+  ): Tensor {
+    const { reduction = "mean" } = options;
+    return tidy(() => {
+      const { rows, targets } = nextTokenTargets(labels);
+      const hidden = this.hidden(ids, options).reshape(-1, this.config.hiddenSize);
+      // Positions that nobody asks about never reach the output layer.
+      const counted = gather(hidden, rows);
+      if (this.lm_head instanceof Linear && !this.lm_head.bias) {
+        return linearCrossEntropy(counted, this.lm_head.weight, targets, { reduction });
+      }
+      return crossEntropy(this.lm_head.forward(counted), targets, { reduction });
+    });
+  }
+
+  override dispose(): void {
+    this.#rotary.dispose();
+    super.dispose();
+  }
+}
+
+/** Flat positions whose next label counts, and those labels (both int32, on the labels' backend). */
+function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tensor } {
+  const [batch, length] = labels.shape;
+  const values = labels.dataSync();
+  const rows: number[] = [];
+  const targets: number[] = [];
+  for (let b = 0; b < batch; b++) {
+    for (let t = 0; t + 1 < length; t++) {
+      const target = Number(values[b * length + t + 1]);
+      if (target === -100) continue;
+      rows.push(b * length + t);
+      targets.push(target);
+    }
+  }
+  const device = labels.device;
+  return {
+    rows: tensor(Int32Array.from(rows), { dtype: "int32", device }),
+    targets: tensor(Int32Array.from(targets), { dtype: "int32", device }),
+  };
+}
