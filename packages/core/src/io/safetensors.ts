@@ -1,2 +1,309 @@
-/** Reads and writes safetensors files. */
-export {};
+// Safetensors files and sharded folders, as tensors. What the format is stands in safetensors-format.ts; pickled checkpoints
+// (.bin, .pt) are not read: convert them to safetensors first.
+
+import { activeBackend, type BackendName, backendByName } from "../backend/registry.js";
+import type { Backend } from "../backend/types.js";
+import { bytesPerElement, type DType, isDType, isFloat } from "../dtype.js";
+import { ArgumentError, DTypeError, FormatError } from "../errors.js";
+import { contiguous, empty } from "../ops/dispatch.js";
+import { cast } from "../ops/elementwise.js";
+import { Tensor } from "../tensor.js";
+import { writeFileAtomic } from "./atomic.js";
+import { printable } from "./json-scanner.js";
+import {
+  encodeSafetensorsHeader,
+  requireEntry,
+  type SafetensorsDType,
+  type SafetensorsEntry,
+  type SafetensorsFile,
+} from "./safetensors-format.js";
+import { openShards, type SafetensorsSource } from "./safetensors-shards.js";
+
+export { writeFileAtomic, writeFilesAtomic } from "./atomic.js";
+export {
+  encodeSafetensors,
+  parseSafetensors,
+  type SafetensorsDType,
+  type SafetensorsEntry,
+  type SafetensorsFile,
+  type SafetensorsSpec,
+} from "./safetensors-format.js";
+export type { SafetensorsSource } from "./safetensors-shards.js";
+export { openSource, type Source, type SourceLike } from "./source.js";
+
+const fromCore: Readonly<Record<DType, SafetensorsDType>> = {
+  float64: "F64",
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+  int32: "I32",
+  int8: "I8",
+  uint8: "U8",
+  bool: "BOOL",
+};
+
+const toCore = new Map(Object.entries(fromCore).map(([core, name]) => [name, core as DType]));
+
+/** Integers that core lacks, read as int32 when every value fits. */
+const widths: Partial<Record<SafetensorsDType, (view: DataView, offset: number) => bigint | number>> = {
+  I16: (view, offset) => view.getInt16(offset, true),
+  U16: (view, offset) => view.getUint16(offset, true),
+  U32: (view, offset) => view.getUint32(offset, true),
+  I64: (view, offset) => view.getBigInt64(offset, true),
+  U64: (view, offset) => view.getBigUint64(offset, true),
+};
+const widthBytes: Partial<Record<SafetensorsDType, number>> = { I16: 2, U16: 2, U32: 4, I64: 8, U64: 8 };
+
+/** Bytes that are read at once, a multiple of every element's. */
+const chunkBytes = 2 ** 24;
+
+export interface LoadTensorOptions {
+  /** Float tensors are cast to this float dtype; others keep theirs. Default: as stored. */
+  dtype?: DType;
+  /** Default: the active backend. */
+  device?: BackendName;
+}
+
+export interface LoadSafetensorsOptions extends LoadTensorOptions {
+  /** Which tensors to load: their names, or a test of a name. Default: all. */
+  names?: Iterable<string> | ((name: string) => boolean);
+}
+
+/** An opened file or sharded folder, whose tensors are read when asked for. */
+export interface OpenSafetensors {
+  /** dtype and shape of every tensor, by name. */
+  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  /** `__metadata__`; of several shards the union, the first of equal keys. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /**
+   * Reads one tensor; the caller owns it. I64, U64, U32, U16 and I16 become int32.
+   *
+   * @throws {FormatError} when there is no such tensor, its dtype has no counterpart, or an integer is beyond int32
+   */
+  load(name: string, options?: LoadTensorOptions): Promise<Tensor>;
+  /** The stored bytes of one tensor, little-endian and row-major. Read them, do not write them. */
+  readBytes(name: string): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** Turns stored chunks of one dtype into those of another. */
+interface Decoding {
+  /** dtype of the tensor that is filled. */
+  readonly dtype: DType;
+  /** Bytes of an element in the file. */
+  readonly storedBytes: number;
+  /** The chunk that starts at element `first`, as elements of `dtype`. */
+  decode(chunk: Uint8Array, first: number): Uint8Array;
+}
+
+function viewOf(chunk: Uint8Array): DataView {
+  return new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+}
+
+function chooseDecoding(
+  backend: Backend,
+  stored: SafetensorsDType,
+  wanted: DType | undefined,
+  error: (reason: string) => FormatError,
+): Decoding {
+  const core = toCore.get(stored);
+  if (core === "bool") {
+    return { dtype: "bool", storedBytes: 1, decode: (chunk) => chunk.map((byte) => (byte ? 1 : 0)) };
+  }
+  if (core === "float64" && wanted && wanted !== "float64" && !backend.dtypes.has("float64")) {
+    const decode = (chunk: Uint8Array) => {
+      const view = viewOf(chunk);
+      const values = Float32Array.from({ length: chunk.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
+      return new Uint8Array(values.buffer);
+    };
+    return { dtype: "float32", storedBytes: 8, decode };
+  }
+  if (core) return { dtype: core, storedBytes: bytesPerElement(core), decode: (chunk) => chunk };
+  const read = widths[stored];
+  const storedBytes = widthBytes[stored];
+  if (!read || !storedBytes) {
+    throw error(`${stored} has no counterpart among the dtypes here; readBytes gives its bytes`);
+  }
+  const decode = (chunk: Uint8Array, first: number) => {
+    const view = viewOf(chunk);
+    const values = Int32Array.from({ length: chunk.length / storedBytes }, (_, i) => {
+      const value = read(view, i * storedBytes);
+      if (value < -(2 ** 31) || value >= 2 ** 31) {
+        throw error(`${stored} value ${value} at position ${first + i} is beyond int32`);
+      }
+      return Number(value);
+    });
+    return new Uint8Array(values.buffer);
+  };
+  return { dtype: "int32", storedBytes, decode };
+}
+
+function requireOptions({ dtype }: LoadTensorOptions): void {
+  if (dtype === undefined) return;
+  if (!isDType(dtype) || !isFloat(dtype)) {
+    throw new DTypeError(`safetensors: the dtype to load as must be a float, not ${String(dtype)}`);
+  }
+}
+
+async function loadTensor(file: SafetensorsFile, name: string, options: LoadTensorOptions): Promise<Tensor> {
+  requireOptions(options);
+  const backend = options.device ? backendByName(options.device) : activeBackend();
+  const { source, dataStart, entries } = file;
+  const entry = requireEntry(entries, name, source.name);
+  const start = dataStart + entry.begin;
+  const fault = (reason: string) =>
+    new FormatError(reason, { file: source.name, offset: start, field: `tensor ${printable(name)}` });
+  const { dtype, storedBytes, decode } = chooseDecoding(backend, entry.dtype, options.dtype, fault);
+  const loaded = empty(backend, dtype, [...entry.shape]);
+  try {
+    const bytes = entry.end - entry.begin;
+    for (let done = 0; done < bytes; done += chunkBytes) {
+      const chunk = await source.read(start + done, Math.min(chunkBytes, bytes - done));
+      const first = done / storedBytes;
+      backend.write(loaded.storage.buffer, first * bytesPerElement(dtype), decode(chunk, first));
+    }
+    if (!options.dtype || !isFloat(dtype) || dtype === options.dtype) return loaded;
+    const converted = cast(loaded, options.dtype);
+    loaded.dispose();
+    return converted;
+  } catch (error) {
+    loaded.dispose();
+    throw error;
+  }
+}
+
+/**
+ * Opens a safetensors file, or a folder of shards, and reads and validates its headers; of tensors nothing is read yet.
+ *
+ * @throws {FormatError} with file, offset and field
+ */
+export async function openSafetensors(source: SafetensorsSource): Promise<OpenSafetensors> {
+  const { files, places, metadata, name: label } = await openShards(source);
+  const entries = new Map<string, SafetensorsEntry>();
+  for (const [name, file] of places) entries.set(name, requireEntry(file.entries, name, file.source.name));
+  return {
+    entries,
+    metadata,
+    load: async (name, options = {}) => loadTensor(requireEntry(places, name, label), name, options),
+    readBytes: async (name) => requireEntry(places, name, label).readBytes(name),
+    async close() {
+      await Promise.all(files.map((file) => file.close()));
+    },
+  };
+}
+
+/**
+ * Loads tensors of a safetensors file, or of a folder of shards.
+ *
+ * @param source - a path of a file, of a folder or of its `*.safetensors.index.json`; bytes; a Blob; an open file; or a map from the
+ *   names of a folder's files to what holds them
+ * @returns the tensors, which the caller owns, in the file's order, and the file's metadata
+ * @throws {FormatError} with file, offset and field; nothing stays allocated then
+ */
+export async function loadSafetensors(
+  source: SafetensorsSource,
+  options: LoadSafetensorsOptions = {},
+): Promise<{ tensors: Map<string, Tensor>; metadata: Record<string, string> }> {
+  requireOptions(options);
+  const opened = await openSafetensors(source);
+  const tensors = new Map<string, Tensor>();
+  try {
+    for (const name of chooseNames(opened, options.names))
+      tensors.set(name, await opened.load(name, options));
+    return { tensors, metadata: opened.metadata };
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.dispose();
+    throw error;
+  } finally {
+    await opened.close();
+  }
+}
+
+function chooseNames({ entries }: OpenSafetensors, names: LoadSafetensorsOptions["names"]): Iterable<string> {
+  if (names === undefined) return entries.keys();
+  if (typeof names === "function") return [...entries.keys()].filter(names);
+  return typeof names === "string" ? [names] : new Set(names);
+}
+
+/** Tensors by name. */
+export type NamedTensors = ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>;
+
+/** A file to be written: its header, and then the tensors' bytes in pieces. */
+function planFile(tensors: NamedTensors, metadata: Readonly<Record<string, string>> | undefined) {
+  const named = tensors instanceof Map ? [...tensors] : Object.entries(tensors as Record<string, Tensor>);
+  const specs = named.map(([name, tensor]) => {
+    if (!(tensor instanceof Tensor))
+      throw new ArgumentError(`safetensors: ${printable(name)} is not a tensor`);
+    tensor.use("saveSafetensors");
+    return { name, dtype: fromCore[tensor.dtype], shape: tensor.shape, tensor };
+  });
+  const plan = encodeSafetensorsHeader(specs, metadata);
+  // Handles of their own, so that a tensor disposed meanwhile is written all the same.
+  const held = plan.ordered.map(({ tensor }) => tensor.detach());
+
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    try {
+      yield plan.header;
+      for (const tensor of held) {
+        const flat = contiguous(tensor);
+        try {
+          const { backend, buffer } = flat.storage;
+          const width = bytesPerElement(flat.dtype);
+          const bytes = flat.size * width;
+          for (let done = 0; done < bytes; done += chunkBytes) {
+            const length = Math.min(chunkBytes, bytes - done);
+            yield await backend.read(buffer, flat.layout.offset * width + done, length);
+          }
+        } finally {
+          if (flat !== tensor) flat.dispose();
+        }
+      }
+    } finally {
+      release();
+    }
+  }
+  const release = () => {
+    for (const tensor of held) tensor.dispose();
+  };
+  return { chunks: chunks(), release, bytes: plan.header.length + plan.dataBytes };
+}
+
+/**
+ * Writes tensors to a safetensors file, byte for byte as the reference implementation does, whole or not at all (see
+ * {@link writeFileAtomic}). Their values must not change until the promise is fulfilled.
+ *
+ * @param metadata - strings by name, kept as `__metadata__`
+ * @throws {ArgumentError} for what the format cannot hold
+ * @throws {NomoatError} with code `"IO"` when the file system refuses
+ */
+export async function saveSafetensors(
+  path: string,
+  tensors: NamedTensors,
+  metadata?: Readonly<Record<string, string>>,
+): Promise<void> {
+  const { chunks, release } = planFile(tensors, metadata);
+  try {
+    await writeFileAtomic(path, chunks);
+  } finally {
+    release();
+  }
+}
+
+/** The file that {@link saveSafetensors} would write, as bytes. */
+export async function serializeSafetensors(
+  tensors: NamedTensors,
+  metadata?: Readonly<Record<string, string>>,
+): Promise<Uint8Array> {
+  const { chunks, release, bytes } = planFile(tensors, metadata);
+  try {
+    const file = new Uint8Array(bytes);
+    let offset = 0;
+    for await (const chunk of chunks) {
+      file.set(chunk, offset);
+      offset += chunk.length;
+    }
+    return file;
+  } finally {
+    release();
+  }
+}
