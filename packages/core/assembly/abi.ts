@@ -1,0 +1,64 @@
+// How a kernel reads its argument block, and the multiply-add of both builds. Nothing here is exported from the module.
+//
+// Every exported kernel is `(args, begin, end, scratch)`: int32 values at args + 4·i, float64 values at
+// args + 384 + 8·j, the units begin … end of the work, and memory of the thread's own.
+
+/** Argument i as an int32. */
+// @ts-ignore: decorator
+@inline
+export function int(args: usize, i: i32): i32 {
+  return load<i32>(args + ((<usize>i) << 2));
+}
+
+/** Argument i as an address or a byte count. */
+// @ts-ignore: decorator
+@inline
+export function address(args: usize, i: i32): usize {
+  return <usize>load<u32>(args + ((<usize>i) << 2));
+}
+
+/** Float argument j. */
+// @ts-ignore: decorator
+@inline
+export function float(args: usize, j: i32): f64 {
+  return load<f64>(args + 384 + ((<usize>j) << 3));
+}
+
+/** a·b + c, fused where the relaxed build has it. */
+// @ts-ignore: decorator
+@inline
+export function madd(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
+  return f32x4.add(f32x4.mul(a, b), c);
+}
+
+/** c − a·b, fused where the relaxed build has it. */
+// @ts-ignore: decorator
+@inline
+export function nmadd(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_nmadd(a, b, c);
+  return f32x4.sub(c, f32x4.mul(a, b));
+}
+
+/** Float number k of a static table, in all four lanes. */
+// @ts-ignore: decorator
+@inline
+export function constant(table: usize, k: i32): v128 {
+  return v128.load32_splat(table + ((<usize>k) << 2));
+}
+
+/** Sum of the four lanes, as (0 + 2) + (1 + 3). */
+// @ts-ignore: decorator
+@inline
+export function laneSum(x: v128): f32 {
+  const y = f32x4.add(x, i32x4.shuffle(x, x, 2, 3, 0, 1));
+  return f32x4.extract_lane(y, 0) + f32x4.extract_lane(y, 1);
+}
+
+/** Largest lane; NaN when one is NaN. */
+// @ts-ignore: decorator
+@inline
+export function laneMax(x: v128): f32 {
+  const y = f32x4.max(x, i32x4.shuffle(x, x, 2, 3, 0, 1));
+  return max(f32x4.extract_lane(y, 0), f32x4.extract_lane(y, 1));
+}

@@ -1,0 +1,201 @@
+// Binary kernels over strided operands: one export a kind, so that no inner loop branches on it. Inner strides are one
+// element or none (broadcast); what is strided otherwise was copied before. Operands: 0 out, 1 a, 2 b.
+
+import { int } from "./abi";
+import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, seek } from "./odometer";
+
+const F_ADD: i32 = 0;
+const F_SUB: i32 = 1;
+const F_MUL: i32 = 2;
+const F_DIV: i32 = 3;
+const F_MINIMUM: i32 = 4;
+const F_MAXIMUM: i32 = 5;
+const F_POW: i32 = 6;
+const I_ADD: i32 = 7;
+const I_SUB: i32 = 8;
+const I_MUL: i32 = 9;
+const I_MINIMUM: i32 = 10;
+const I_MAXIMUM: i32 = 11;
+const I_DIV: i32 = 12;
+const I_POW: i32 = 13;
+
+/** a^b; as in C, 1 to any power and −1 to an infinite one are 1, where JavaScript says NaN. */
+function pow(a: f32, b: f32): f32 {
+  if (a == 1 || (a == -1 && abs(b) == Infinity)) return 1;
+  return NativeMathf.pow(a, b);
+}
+
+/** a^b lane by lane. */
+function pow4(a: v128, b: v128): v128 {
+  let y = a;
+  y = f32x4.replace_lane(y, 0, pow(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0)));
+  y = f32x4.replace_lane(y, 1, pow(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1)));
+  y = f32x4.replace_lane(y, 2, pow(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2)));
+  return f32x4.replace_lane(y, 3, pow(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3)));
+}
+
+function divide(a: i32, b: i32): i32 {
+  return b == 0 ? 0 : b == -1 ? -a : a / b;
+}
+
+/** Quotients cut towards 0; 0 where b is 0. */
+function divide4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(divide(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, divide(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, divide(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, divide(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+}
+
+/** a^b cut towards 0 and modulo 2^32, by squaring. */
+function power(a: i32, b: i32): i32 {
+  if (b < 0) return a == 1 ? 1 : a == -1 ? (b & 1 ? -1 : 1) : 0;
+  let y = 1;
+  for (let base = a; b > 0; b >>= 1, base *= base) if (b & 1) y *= base;
+  return y;
+}
+
+function power4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(power(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, power(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, power(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, power(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+}
+
+// @ts-ignore: decorator
+@inline
+function apply(kind: i32, a: v128, b: v128): v128 {
+  if (kind == F_ADD) return f32x4.add(a, b);
+  if (kind == F_SUB) return f32x4.sub(a, b);
+  if (kind == F_MUL) return f32x4.mul(a, b);
+  if (kind == F_DIV) return f32x4.div(a, b);
+  if (kind == F_MINIMUM) return f32x4.min(a, b);
+  if (kind == F_MAXIMUM) return f32x4.max(a, b);
+  if (kind == F_POW) return pow4(a, b);
+  if (kind == I_ADD) return i32x4.add(a, b);
+  if (kind == I_SUB) return i32x4.sub(a, b);
+  if (kind == I_MUL) return i32x4.mul(a, b);
+  if (kind == I_MINIMUM) return i32x4.min_s(a, b);
+  if (kind == I_MAXIMUM) return i32x4.max_s(a, b);
+  if (kind == I_DIV) return divide4(a, b);
+  if (kind == I_POW) return power4(a, b);
+  return a;
+}
+
+/** Four elements, or one of them in all lanes. */
+// @ts-ignore: decorator
+@inline
+function take(pointer: usize, broadcast: bool): v128 {
+  return broadcast ? v128.load32_splat(pointer) : v128.load(pointer);
+}
+
+// @ts-ignore: decorator
+@inline
+function rowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, splatA: bool, splatB: bool): void {
+  const stop = dst + ((<usize>n) << 2);
+  const wide = dst + ((<usize>(n & ~15)) << 2);
+  const whole = dst + ((<usize>(n & ~3)) << 2);
+  if (kind == F_ADD || kind == F_SUB || kind == F_MUL) {
+    while (dst < wide) {
+      const y0 = apply(kind, take(a, splatA), take(b, splatB));
+      const y1 = apply(kind, take(splatA ? a : a + 16, splatA), take(splatB ? b : b + 16, splatB));
+      const y2 = apply(kind, take(splatA ? a : a + 32, splatA), take(splatB ? b : b + 32, splatB));
+      const y3 = apply(kind, take(splatA ? a : a + 48, splatA), take(splatB ? b : b + 48, splatB));
+      v128.store(dst, y0);
+      v128.store(dst, y1, 16);
+      v128.store(dst, y2, 32);
+      v128.store(dst, y3, 48);
+      dst += 64;
+      if (!splatA) a += 64;
+      if (!splatB) b += 64;
+    }
+  }
+  while (dst < whole) {
+    v128.store(dst, apply(kind, take(a, splatA), take(b, splatB)));
+    dst += 16;
+    if (!splatA) a += 16;
+    if (!splatB) b += 16;
+  }
+  while (dst < stop) {
+    v128.store_lane<u32>(dst, apply(kind, v128.load32_splat(a), v128.load32_splat(b)), 0);
+    dst += 4;
+    if (!splatA) a += 4;
+    if (!splatB) b += 4;
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function zip(kind: i32, args: usize, begin: i32, end: i32, state: usize): void {
+  seek(args, begin / int(args, 1), state);
+  const strideA = rowStride(args, 1);
+  const strideB = rowStride(args, 2);
+  for (let unit = begin; unit < end; ) {
+    const n = nextRun(args, unit, end, state);
+    const start = runStart(state);
+    const dst = rowAddress(state, 0) + (start << 2);
+    const a = rowAddress(state, 1) + start * strideA;
+    const b = rowAddress(state, 2) + start * strideB;
+    if (strideA && strideB) rowOf(kind, dst, a, b, n, false, false);
+    else if (strideA) rowOf(kind, dst, a, b, n, false, true);
+    else if (strideB) rowOf(kind, dst, a, b, n, true, false);
+    else rowOf(kind, dst, a, b, n, true, true);
+    unit += runBlocks(state);
+    if (unit < end) advance(args, state);
+  }
+}
+
+export function binary_add(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_ADD, args, begin, end, scratch);
+}
+
+export function binary_sub(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_SUB, args, begin, end, scratch);
+}
+
+export function binary_mul(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_MUL, args, begin, end, scratch);
+}
+
+export function binary_div(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_DIV, args, begin, end, scratch);
+}
+
+export function binary_minimum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_MINIMUM, args, begin, end, scratch);
+}
+
+export function binary_maximum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_MAXIMUM, args, begin, end, scratch);
+}
+
+export function binary_pow(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_POW, args, begin, end, scratch);
+}
+
+export function binaryInt_add(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_ADD, args, begin, end, scratch);
+}
+
+export function binaryInt_sub(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_SUB, args, begin, end, scratch);
+}
+
+export function binaryInt_mul(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_MUL, args, begin, end, scratch);
+}
+
+export function binaryInt_minimum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_MINIMUM, args, begin, end, scratch);
+}
+
+export function binaryInt_maximum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_MAXIMUM, args, begin, end, scratch);
+}
+
+export function binaryInt_div(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_DIV, args, begin, end, scratch);
+}
+
+export function binaryInt_pow(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_POW, args, begin, end, scratch);
+}

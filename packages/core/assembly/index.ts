@@ -1,0 +1,20 @@
+// All kernels of the module, by name. The ABI stands in abi.ts.
+
+export * from "./unary";
+export * from "./elementwise";
+export * from "./compare";
+export { copyRows, copyStrided, fill, transpose } from "./copy";
+export { cast } from "./cast";
+export * from "./reduce";
+export { logSoftmax, logSoftmaxBackward, softmax, softmaxBackward } from "./softmax";
+export { crossEntropy } from "./loss";
+export * from "./norm";
+export * from "./rope";
+export * from "./swiglu";
+export * from "./gather";
+export * from "./adamw";
+export { gemm, gemmPackB, gemmScale } from "./gemm";
+export { gemvAxpy, gemvDot } from "./gemv";
+export { peak } from "./peak";
+export { attention, attentionDecode } from "./attention";
+export { attentionDelta, attentionKeyGradient, attentionQueryGradient } from "./attention-backward";

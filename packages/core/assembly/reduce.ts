@@ -1,0 +1,289 @@
+// Reductions of contiguous rows and of columns, one export a kind and dtype. float32 sums go over runs of 512 elements
+// (columns: 64 rows) in float32 lanes and over the runs in float64, so that their error hardly grows with the length.
+// Which elements meet in which order depends on shapes alone.
+//
+// Rows: arguments 0 row length, 1 blocks per row, 2 block length, 3 x, 4 byte stride of rows, 5 out; unit u is block
+// u mod blocks of row u / blocks, and gives out[u].
+// Columns of x [outer, rows, columns]: 0 rows, 1 columns, 2 column blocks, 3 row blocks, 4 rows per row block, 5 x,
+// 6 byte stride of outer, 7 byte stride of rows, 8 out [outer, row blocks, columns]. A column block has 64 columns.
+
+import { address, int } from "./abi";
+
+const F_SUM: i32 = 0;
+const F_PROD: i32 = 1;
+const F_MAX: i32 = 2;
+const F_MIN: i32 = 3;
+const I_SUM: i32 = 4;
+const I_PROD: i32 = 5;
+const I_MAX: i32 = 6;
+const I_MIN: i32 = 7;
+
+/** Columns of one unit. */
+const COLUMNS: i32 = 64;
+
+// @ts-ignore: decorator
+@inline
+function identity(kind: i32): v128 {
+  if (kind == F_PROD) return f32x4.splat(1.0);
+  if (kind == F_MAX) return f32x4.splat(-Infinity);
+  if (kind == F_MIN) return f32x4.splat(Infinity);
+  if (kind == I_PROD) return i32x4.splat(1);
+  if (kind == I_MAX) return i32x4.splat(i32.MIN_VALUE);
+  if (kind == I_MIN) return i32x4.splat(i32.MAX_VALUE);
+  return i32x4.splat(0);
+}
+
+// @ts-ignore: decorator
+@inline
+function combine(kind: i32, a: v128, b: v128): v128 {
+  if (kind == F_SUM) return f32x4.add(a, b);
+  if (kind == F_PROD) return f32x4.mul(a, b);
+  if (kind == F_MAX) return f32x4.max(a, b);
+  if (kind == F_MIN) return f32x4.min(a, b);
+  if (kind == I_SUM) return i32x4.add(a, b);
+  if (kind == I_PROD) return i32x4.mul(a, b);
+  if (kind == I_MAX) return i32x4.max_s(a, b);
+  return i32x4.min_s(a, b);
+}
+
+/** All elements of one contiguous run, in lane 0. */
+// @ts-ignore: decorator
+@inline
+function reduceRun(kind: i32, x: usize, n: i32): v128 {
+  const stop = x + ((<usize>n) << 2);
+  const wide = x + ((<usize>(n & ~15)) << 2);
+  const whole = x + ((<usize>(n & ~3)) << 2);
+  let a = identity(kind);
+  let b = a;
+  let c = a;
+  let d = a;
+  for (; x < wide; x += 64) {
+    a = combine(kind, a, v128.load(x));
+    b = combine(kind, b, v128.load(x, 16));
+    c = combine(kind, c, v128.load(x, 32));
+    d = combine(kind, d, v128.load(x, 48));
+  }
+  for (; x < whole; x += 16) a = combine(kind, a, v128.load(x));
+  a = combine(kind, combine(kind, a, b), combine(kind, c, d));
+  a = combine(kind, a, i32x4.shuffle(a, a, 2, 3, 0, 1));
+  a = combine(kind, a, i32x4.shuffle(a, a, 1, 0, 3, 2));
+  for (; x < stop; x += 4) a = combine(kind, a, v128.load32_splat(x));
+  return a;
+}
+
+/** Σ x over n contiguous elements. */
+export function sumOf(x: usize, n: i32): f64 {
+  let total: f64 = 0;
+  for (; n > 512; n -= 512, x += 2048) total += <f64>f32x4.extract_lane(reduceRun(F_SUM, x, 512), 0);
+  return total + <f64>f32x4.extract_lane(reduceRun(F_SUM, x, n), 0);
+}
+
+/** max x over n contiguous elements; NaN when one is. */
+export function maxOf(x: usize, n: i32): f32 {
+  return f32x4.extract_lane(reduceRun(F_MAX, x, n), 0);
+}
+
+// @ts-ignore: decorator
+@inline
+function rows(kind: i32, args: usize, begin: i32, end: i32): void {
+  const length = int(args, 0);
+  const blocks = int(args, 1);
+  const block = int(args, 2);
+  const x = address(args, 3);
+  const stride = address(args, 4);
+  const out = address(args, 5);
+  for (let unit = begin; unit < end; unit++) {
+    const start = (unit % blocks) * block;
+    const n = min(block, length - start);
+    const run = x + <usize>(unit / blocks) * stride + ((<usize>start) << 2);
+    const dst = out + ((<usize>unit) << 2);
+    if (kind == F_SUM) store<f32>(dst, <f32>sumOf(run, n));
+    else v128.store_lane<u32>(dst, reduceRun(kind, run, n), 0);
+  }
+}
+
+/** Four columns at a time (or one, when `single`), all rows in order. */
+// @ts-ignore: decorator
+@inline
+function columnGroup(kind: i32, x: usize, rows: i32, stride: usize, single: bool): v128 {
+  if (kind == F_SUM) {
+    let low = f64x2.splat(0);
+    let high = low;
+    for (let row = 0; row < rows; row += 64) {
+      const stop = min(row + 64, rows);
+      let sum = i32x4.splat(0);
+      for (let r = row; r < stop; r++, x += stride) sum = f32x4.add(sum, single ? v128.load32_zero(x) : v128.load(x));
+      low = f64x2.add(low, f64x2.promote_low_f32x4(sum));
+      high = f64x2.add(high, f64x2.promote_low_f32x4(i32x4.shuffle(sum, sum, 2, 3, 2, 3)));
+    }
+    return i32x4.shuffle(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 1, 4, 5);
+  }
+  let y = identity(kind);
+  for (let r = 0; r < rows; r++, x += stride) y = combine(kind, y, single ? v128.load32_splat(x) : v128.load(x));
+  return y;
+}
+
+/** Sixteen columns' sums at a time: whole cache lines. */
+function sumSixteen(x: usize, rows: i32, stride: usize, dst: usize): void {
+  let t0 = f64x2.splat(0);
+  let t1 = t0, t2 = t0, t3 = t0, t4 = t0, t5 = t0, t6 = t0, t7 = t0;
+  for (let row = 0; row < rows; row += 64) {
+    const stop = min(row + 64, rows);
+    let a = i32x4.splat(0);
+    let b = a, c = a, d = a;
+    for (let r = row; r < stop; r++, x += stride) {
+      a = f32x4.add(a, v128.load(x));
+      b = f32x4.add(b, v128.load(x, 16));
+      c = f32x4.add(c, v128.load(x, 32));
+      d = f32x4.add(d, v128.load(x, 48));
+    }
+    t0 = f64x2.add(t0, f64x2.promote_low_f32x4(a));
+    t1 = f64x2.add(t1, f64x2.promote_low_f32x4(i32x4.shuffle(a, a, 2, 3, 2, 3)));
+    t2 = f64x2.add(t2, f64x2.promote_low_f32x4(b));
+    t3 = f64x2.add(t3, f64x2.promote_low_f32x4(i32x4.shuffle(b, b, 2, 3, 2, 3)));
+    t4 = f64x2.add(t4, f64x2.promote_low_f32x4(c));
+    t5 = f64x2.add(t5, f64x2.promote_low_f32x4(i32x4.shuffle(c, c, 2, 3, 2, 3)));
+    t6 = f64x2.add(t6, f64x2.promote_low_f32x4(d));
+    t7 = f64x2.add(t7, f64x2.promote_low_f32x4(i32x4.shuffle(d, d, 2, 3, 2, 3)));
+  }
+  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t0), f32x4.demote_f64x2_zero(t1), 0, 1, 4, 5));
+  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t2), f32x4.demote_f64x2_zero(t3), 0, 1, 4, 5), 16);
+  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t4), f32x4.demote_f64x2_zero(t5), 0, 1, 4, 5), 32);
+  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t6), f32x4.demote_f64x2_zero(t7), 0, 1, 4, 5), 48);
+}
+
+// @ts-ignore: decorator
+@inline
+function columns(kind: i32, args: usize, begin: i32, end: i32): void {
+  const rows = int(args, 0);
+  const columns = int(args, 1);
+  const columnBlocks = int(args, 2);
+  const rowBlocks = int(args, 3);
+  const perBlock = int(args, 4);
+  const x = address(args, 5);
+  const outerStride = address(args, 6);
+  const stride = address(args, 7);
+  const out = address(args, 8);
+  for (let unit = begin; unit < end; unit++) {
+    const outRow = unit / columnBlocks;
+    const first = (unit % columnBlocks) * COLUMNS;
+    const last = min(first + COLUMNS, columns);
+    const row = (outRow % rowBlocks) * perBlock;
+    const n = min(perBlock, rows - row);
+    const src = x + <usize>(outRow / rowBlocks) * outerStride + <usize>row * stride;
+    const dst = out + ((<usize>outRow * <usize>columns) << 2);
+    let c = first;
+    if (kind == F_SUM) {
+      for (; c + 16 <= last; c += 16) sumSixteen(src + ((<usize>c) << 2), n, stride, dst + ((<usize>c) << 2));
+    }
+    for (; c + 4 <= last; c += 4) {
+      v128.store(dst + ((<usize>c) << 2), columnGroup(kind, src + ((<usize>c) << 2), n, stride, false));
+    }
+    for (; c < last; c++) {
+      v128.store_lane<u32>(dst + ((<usize>c) << 2), columnGroup(kind, src + ((<usize>c) << 2), n, stride, true), 0);
+    }
+  }
+}
+
+export function rows_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(F_SUM, args, begin, end);
+}
+
+export function columns_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(F_SUM, args, begin, end);
+}
+
+export function rows_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(F_PROD, args, begin, end);
+}
+
+export function columns_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(F_PROD, args, begin, end);
+}
+
+export function rows_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(F_MAX, args, begin, end);
+}
+
+export function columns_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(F_MAX, args, begin, end);
+}
+
+export function rows_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(F_MIN, args, begin, end);
+}
+
+export function columns_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(F_MIN, args, begin, end);
+}
+
+export function rowsInt_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(I_SUM, args, begin, end);
+}
+
+export function columnsInt_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(I_SUM, args, begin, end);
+}
+
+export function rowsInt_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(I_PROD, args, begin, end);
+}
+
+export function columnsInt_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(I_PROD, args, begin, end);
+}
+
+export function rowsInt_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(I_MAX, args, begin, end);
+}
+
+export function columnsInt_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(I_MAX, args, begin, end);
+}
+
+export function rowsInt_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  rows(I_MIN, args, begin, end);
+}
+
+export function columnsInt_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  columns(I_MIN, args, begin, end);
+}
+
+// @ts-ignore: decorator
+@inline
+function argRows(kind: i32, args: usize, begin: i32, end: i32): void {
+  const length = int(args, 0);
+  const x = address(args, 1);
+  const out = address(args, 2);
+  for (let row = begin; row < end; row++) {
+    const src = x + (((<usize>row) * <usize>length) << 2);
+    const best = reduceRun(kind, src, length);
+    const value = i32x4.splat(i32x4.extract_lane(best, 0));
+    let i = 0;
+    for (; i < length; i++) {
+      const element = v128.load32_splat(src + ((<usize>i) << 2));
+      // The best is NaN exactly when a NaN is among the elements: then the first of those is wanted.
+      if (kind == F_MAX || kind == F_MIN) {
+        if (v128.any_true(v128.or(f32x4.eq(element, value), f32x4.ne(element, element)))) break;
+      } else if (v128.any_true(i32x4.eq(element, value))) break;
+    }
+    store<i32>(out + ((<usize>row) << 2), i);
+  }
+}
+
+/** Index of the first best element of contiguous rows. Arguments: 0 row length, 1 x, 2 out int32; a unit is a row. */
+export function argRows_argmax(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  argRows(F_MAX, args, begin, end);
+}
+
+export function argRows_argmin(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  argRows(F_MIN, args, begin, end);
+}
+
+export function argRowsInt_argmax(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  argRows(I_MAX, args, begin, end);
+}
+
+export function argRowsInt_argmin(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  argRows(I_MIN, args, begin, end);
+}
