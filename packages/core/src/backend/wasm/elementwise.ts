@@ -1,0 +1,216 @@
+// Elementwise primitives on the wasm kernels: fill, copy, cast, unary, binary, compare, where.
+//
+// Arithmetic kernels take operands whose innermost axis is contiguous or broadcast; an operand that is strided otherwise
+// (a transposed view) goes through a contiguous temporary, made by the blocked transposition.
+
+import { bytesPerElement, type DType, isFloat } from "../../dtype.js";
+import { DTypeError } from "../../errors.js";
+import { isContiguous } from "../../layout.js";
+import { sizeOf } from "../../shape.js";
+import type { BinaryKind, CompareKind, Operand, UnaryKind } from "../types.js";
+import type { WasmRuntime } from "./runtime.js";
+import {
+  type Axes,
+  axesOf,
+  innerStride,
+  launchFlat,
+  launchRows,
+  mergeAxes,
+  odometerBytes,
+  rowGrain,
+  withTemporary,
+} from "./strided.js";
+
+/** Elements of a chunk where memory sets the pace, and where arithmetic does: some 10 to 30 µs each. */
+const lightChunk = 16384;
+const heavyChunk = 8192;
+
+const light: ReadonlySet<UnaryKind> = new Set([
+  "neg", "abs", "sign", "sqrt", "rsqrt", "relu", "square", "reciprocal", "floor", "ceil", "round", "logicalNot",
+]);
+
+/** Suffix of a kernel's name for the dtype that it computes in. */
+export function arithmeticSuffix(operation: string, dtype: DType): "" | "Int" {
+  if (dtype === "float32") return "";
+  if (dtype === "int32") return "Int";
+  throw new DTypeError(`${operation}: the wasm backend computes in float32 and int32, not ${dtype}`);
+}
+
+/** Bits of `value` as an element of `dtype`, repeated to 32 bits. */
+function elementBits(runtime: WasmRuntime, dtype: DType, value: number): number {
+  const bytes = bytesPerElement(dtype);
+  let bits = 0;
+  if (dtype === "float32") bits = new Int32Array(new Float32Array([value]).buffer)[0];
+  else if (dtype === "float16" || dtype === "bfloat16") {
+    bits = withTemporary(runtime, "float32", [1], (source) =>
+      withTemporary(runtime, dtype, [1], (target) => {
+        runtime.views.f32()[runtime.address(source) / 4] = value;
+        cast(runtime, source, target);
+        return runtime.views.u8()[runtime.address(target)] | (runtime.views.u8()[runtime.address(target) + 1] << 8);
+      }),
+    );
+  } else if (dtype === "bool") bits = value !== 0 ? 1 : 0;
+  else if (!Number.isNaN(value)) {
+    const [low, high] = dtype === "int32" ? [-(2 ** 31), 2 ** 31 - 1] : dtype === "int8" ? [-128, 127] : [0, 255];
+    bits = Math.trunc(Math.min(Math.max(value, low), high));
+  }
+  if (bytes === 2) return (bits & 0xffff) * 0x10001;
+  return bytes === 1 ? (bits & 0xff) * 0x1010101 : bits;
+}
+
+export function fill(runtime: WasmRuntime, out: Operand, value: number): void {
+  if (sizeOf(out.shape) === 0) return;
+  const bytes = bytesPerElement(out.dtype);
+  const bits = elementBits(runtime, out.dtype, value);
+  launchRows(runtime, "fill", axesOf([out]), [runtime.address(out)], [bytes], lightChunk, [bytes, bits]);
+}
+
+/** Copies elements of one size between any two layouts of one shape. */
+export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
+  if (sizeOf(out.shape) === 0) return;
+  const bytes = bytesPerElement(out.dtype);
+  const addresses = [runtime.address(out), runtime.address(x)];
+  let axes = axesOf([out, x]);
+  if (axes.shape.length > 1) {
+    // Walk in the order of out's memory: whatever order the axes came in, neighbours then merge and writes are sequential.
+    const order = axes.shape.map((_, i) => i);
+    const [s] = axes.strides;
+    order.sort((i, j) => Math.abs(s[j]) - Math.abs(s[i]) || i - j);
+    const permuted = (list: readonly number[]) => order.map((i) => list[i]);
+    axes = mergeAxes(permuted(axes.shape), axes.strides.map(permuted));
+  }
+  const last = axes.shape.length - 1;
+  if (innerStride(axes, 0) === 1 && innerStride(axes, 1) === 1) {
+    // Contiguous rows are copied as bytes.
+    const [length, ...outer] = last < 0 ? [1] : [axes.shape[last], ...axes.shape.slice(0, last)];
+    const asBytes: Axes = {
+      shape: [...outer, length * bytes],
+      strides: axes.strides.map((list) => [...list.slice(0, last < 0 ? 0 : last).map((stride) => stride * bytes), 1]),
+    };
+    launchRows(runtime, "copyRows", asBytes, addresses, [1, 1], 4 * lightChunk);
+    return;
+  }
+  const other = axes.strides[1].indexOf(1);
+  if (innerStride(axes, 0) === 1 && other >= 0 && axes.shape[other] >= 4 && axes.shape[last] >= 4 && last <= 9) {
+    transpose(runtime, axes, other, addresses, bytes);
+    return;
+  }
+  launchRows(runtime, "copyStrided", axes, addresses, [bytes, bytes], heavyChunk, [bytes, 0]);
+}
+
+/** Copies where x is contiguous along axis p and out along the last. */
+function transpose(runtime: WasmRuntime, axes: Axes, p: number, addresses: readonly number[], bytes: number): void {
+  const { shape, strides } = axes;
+  const q = shape.length - 1;
+  const outer = shape.map((_, i) => i).filter((i) => i !== p && i !== q);
+  const ints = [shape[p], shape[q], 0, outer.length, bytes, 0, 0, 0];
+  for (let i = 0; i < 8; i++) ints.push(i < outer.length ? shape[outer[i]] : 1);
+  for (let operand = 0; operand < 2; operand++) {
+    ints.push(addresses[operand], strides[operand][operand === 0 ? p : q] * bytes);
+    for (let i = 0; i < 8; i++) ints.push(i < outer.length ? strides[operand][outer[i]] * bytes : 0);
+  }
+  for (let i = 0; i < 20; i++) ints.push(0);
+  const planes = outer.reduce((product, i) => product * shape[i], 1);
+  const units = planes * Math.ceil(shape[p] / 32) * Math.ceil(shape[q] / 32);
+  const tile = Math.min(32, shape[p]) * Math.min(32, shape[q]);
+  runtime.core.launch("transpose", units, ints, undefined, { grain: rowGrain(tile, heavyChunk), scratchBytes: odometerBytes });
+}
+
+/** Runs `fn` with `x` itself when it is contiguous, else with a contiguous copy. */
+export function withContiguous<T>(runtime: WasmRuntime, x: Operand, fn: (x: Operand) => T): T {
+  if (isContiguous(x)) return fn(x);
+  return withTemporary(runtime, x.dtype, x.shape, (temporary) => {
+    copy(runtime, x, temporary);
+    return fn(temporary);
+  });
+}
+
+/** Runs `fn` with inputs that a row kernel can walk beside `out`: innermost strides of 0 or 1, others copied. */
+function withWalkable(runtime: WasmRuntime, out: Operand, inputs: readonly Operand[], fn: (operands: Operand[], axes: Axes) => void): void {
+  const axes = axesOf([out, ...inputs]);
+  const odd = inputs.findIndex((_, i) => innerStride(axes, i + 1) !== 0 && innerStride(axes, i + 1) !== 1);
+  if (odd < 0) {
+    fn([out, ...inputs], axes);
+    return;
+  }
+  withTemporary(runtime, inputs[odd].dtype, out.shape, (temporary) => {
+    copy(runtime, inputs[odd], temporary);
+    withWalkable(runtime, out, inputs.with(odd, temporary), fn);
+  });
+}
+
+/** Launches a kernel over `out` and inputs of its shape. */
+function launchElementwise(runtime: WasmRuntime, kernel: string, out: Operand, inputs: readonly Operand[], chunk: number): void {
+  if (sizeOf(out.shape) === 0) return;
+  withWalkable(runtime, out, inputs, (operands, axes) => {
+    launchRows(
+      runtime,
+      kernel,
+      axes,
+      operands.map((operand) => runtime.address(operand)),
+      operands.map((operand) => bytesPerElement(operand.dtype)),
+      chunk,
+    );
+  });
+}
+
+const castCodes: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2, int32: 3, int8: 4, uint8: 5, bool: 6 };
+
+export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
+  const size = sizeOf(out.shape);
+  if (size === 0) return;
+  // bool and uint8 hold 0 and 1 alike, so bool → uint8 is a copy too.
+  if (x.dtype === out.dtype || (x.dtype === "bool" && out.dtype === "uint8")) {
+    copy(runtime, x, out);
+    return;
+  }
+  const to = castCodes[out.dtype];
+  const from = castCodes[x.dtype];
+  if (to === undefined || from === undefined) throw new DTypeError(`cast: the wasm backend has no ${to === undefined ? out.dtype : x.dtype}`);
+  withContiguous(runtime, x, (source) => {
+    launchFlat(runtime, "cast", size, lightChunk, [runtime.address(out), runtime.address(source), to, from], undefined, 2048);
+  });
+}
+
+const integerUnary: ReadonlySet<UnaryKind> = new Set(["neg", "abs", "sign", "relu", "square", "logicalNot"]);
+const integerIdentity: ReadonlySet<UnaryKind> = new Set(["floor", "ceil", "round"]);
+
+export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Operand): void {
+  const suffix = arithmeticSuffix(kind, x.dtype);
+  if (suffix === "Int" && integerIdentity.has(kind)) {
+    if (runtime.address(x) !== runtime.address(out) || !isContiguous(x)) copy(runtime, x, out);
+    return;
+  }
+  if (suffix === "Int" && !integerUnary.has(kind)) throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
+  // A broadcast scalar is spread by the copy as well: the kernel reads rows.
+  const chunk = light.has(kind) ? lightChunk : heavyChunk;
+  if (sizeOf(out.shape) > 1 && innerStride(axesOf([out, x]), 1) !== 1) {
+    copy(runtime, x, out);
+    launchElementwise(runtime, `unary${suffix}_${kind}`, out, [out], chunk);
+  } else launchElementwise(runtime, `unary${suffix}_${kind}`, out, [x], chunk);
+}
+
+export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
+  const suffix = arithmeticSuffix(kind, out.dtype);
+  const heavy = kind === "pow" || (suffix === "Int" && kind === "div");
+  launchElementwise(runtime, `binary${suffix}_${kind}`, out, [a, b], heavy ? 1024 : lightChunk);
+}
+
+export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: Operand, out: Operand): void {
+  if (a.dtype === "float32" || a.dtype === "int32") {
+    launchElementwise(runtime, `compare${arithmeticSuffix(kind, a.dtype)}_${kind}`, out, [a, b], lightChunk);
+    return;
+  }
+  const wide = isFloat(a.dtype) ? "float32" : "int32";
+  withTemporary(runtime, wide, a.shape, (left) =>
+    withTemporary(runtime, wide, b.shape, (right) => {
+      cast(runtime, a, left);
+      cast(runtime, b, right);
+      compare(runtime, kind, left, right, out);
+    }),
+  );
+}
+
+export function where(runtime: WasmRuntime, condition: Operand, a: Operand, b: Operand, out: Operand): void {
+  launchElementwise(runtime, `where${bytesPerElement(out.dtype)}`, out, [condition, a, b], lightChunk);
+}

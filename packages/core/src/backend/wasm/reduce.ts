@@ -1,0 +1,163 @@
+// Reductions on the wasm kernels: rows (reduced axes innermost) and columns (a kept axis innermost) directly, any other
+// layout after a copy. Long reductions with little output go in two stages over blocks whose size is fixed, so that
+// threads share them and the order of additions still depends on the shape alone.
+
+import { BackendError } from "../../errors.js";
+import { isContiguous } from "../../layout.js";
+import { sizeOf } from "../../shape.js";
+import type { ArgReduceKind, Operand, ReduceKind } from "../types.js";
+import { arithmeticSuffix, copy, fill, withContiguous } from "./elementwise.js";
+import type { WasmRuntime } from "./runtime.js";
+import { rowGrain, withTemporary } from "./strided.js";
+
+/** Elements of one block of a long row. */
+const rowBlock = 16384;
+/** Columns that a unit of the column kernels takes. */
+const columnBlock = 64;
+/** Rows of one block of a tall reduction by columns, and the height from which it is cut. */
+const rowsPerBlock = 512;
+const tall = 2048;
+/** Elements that a chunk should read about. */
+const chunk = 32768;
+
+const identities: Record<ReduceKind, number> = { sum: 0, prod: 1, max: Number.NEGATIVE_INFINITY, min: Number.POSITIVE_INFINITY };
+
+/** An axis that is longer than 1, or several merged. */
+interface Run {
+  extent: number;
+  stride: number;
+  reduced: boolean;
+}
+
+function runsOf(x: Operand, axes: readonly number[]): Run[] {
+  const runs: Run[] = [];
+  for (let i = 0; i < x.shape.length; i++) {
+    const extent = x.shape[i];
+    if (extent === 1) continue;
+    const stride = x.strides[i];
+    const reduced = axes.includes(i);
+    const last = runs.at(-1);
+    if (last && last.reduced === reduced && last.stride === stride * extent) {
+      last.extent *= extent;
+      last.stride = stride;
+    } else runs.push({ extent, stride, reduced });
+  }
+  return runs;
+}
+
+export function reduce(runtime: WasmRuntime, kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void {
+  if (sizeOf(out.shape) === 0) return;
+  if (sizeOf(x.shape) === 0) {
+    fill(runtime, out, identities[kind]);
+    return;
+  }
+  const suffix = arithmeticSuffix(kind, x.dtype);
+  const runs = runsOf(x, axes);
+  const pattern = runs.map((run) => (run.reduced ? "R" : "K")).join("");
+  const address = runtime.address(x);
+  const target = runtime.address(out);
+  const inner = runs.at(-1);
+  if (!pattern.includes("R")) copy(runtime, { ...x, shape: out.shape }, out);
+  else if ((pattern === "R" || pattern === "KR") && inner!.stride === 1) {
+    const [outer] = pattern === "R" ? [{ extent: 1, stride: 0 }] : runs;
+    rows(runtime, `${suffix}_${kind}`, address, outer.extent, outer.stride, inner!.extent, target);
+  } else if ((pattern === "RK" || pattern === "KRK") && inner!.stride === 1) {
+    const outer = pattern === "RK" ? { extent: 1, stride: 0 } : runs[0];
+    const middle = runs[runs.length - 2];
+    columns(runtime, `${suffix}_${kind}`, address, outer, middle, inner!.extent, target);
+  } else reduceCopied(runtime, kind, x, axes, out, pattern);
+}
+
+/** Copies x so that one of the kernels fits: as it is, or with the reduced axes moved to the end. */
+function reduceCopied(
+  runtime: WasmRuntime,
+  kind: ReduceKind,
+  x: Operand,
+  axes: readonly number[],
+  out: Operand,
+  pattern: string,
+): void {
+  const keepsOrder = /^K*R+K*$/.test(pattern) && !isContiguous(x);
+  const kept = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
+  const order = keepsOrder ? x.shape.map((_, i) => i) : [...kept, ...axes];
+  const view: Operand = { ...x, shape: order.map((i) => x.shape[i]), strides: order.map((i) => x.strides[i]) };
+  withTemporary(runtime, x.dtype, view.shape, (temporary) => {
+    copy(runtime, view, temporary);
+    const reduced = order.flatMap((axis, i) => (axes.includes(axis) ? [i] : []));
+    reduce(runtime, kind, temporary, reduced, { ...out, shape: view.shape.map((extent, i) => (reduced.includes(i) ? 1 : extent)) });
+  });
+}
+
+/** Contiguous rows of `length` elements → one number a row. */
+function rows(runtime: WasmRuntime, name: string, x: number, count: number, stride: number, length: number, out: number): void {
+  const blocks = Math.ceil(length / rowBlock);
+  const stage = (target: number) =>
+    runtime.core.launch(`rows${name}`, count * blocks, [length, blocks, rowBlock, x, stride * 4, target], undefined, {
+      grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
+    });
+  if (blocks === 1) stage(out);
+  else {
+    withTemporary(runtime, "float32", [count, blocks], (partial) => {
+      const address = runtime.address(partial);
+      stage(address);
+      rows(runtime, name, address, count, blocks, blocks, out);
+    });
+  }
+}
+
+/** x [outer, rows, columns] → [outer, columns]. */
+function columns(
+  runtime: WasmRuntime,
+  name: string,
+  x: number,
+  outer: { extent: number; stride: number },
+  middle: { extent: number; stride: number },
+  width: number,
+  out: number,
+): void {
+  const columnBlocks = Math.ceil(width / columnBlock);
+  const cut = middle.extent >= tall && outer.extent * columnBlocks < 16;
+  const perBlock = cut ? rowsPerBlock : middle.extent;
+  const rowBlocks = Math.ceil(middle.extent / perBlock);
+  const stage = (target: number) =>
+    runtime.core.launch(
+      `columns${name}`,
+      outer.extent * rowBlocks * columnBlocks,
+      [middle.extent, width, columnBlocks, rowBlocks, perBlock, x, outer.stride * 4, middle.stride * 4, target],
+      undefined,
+      { grain: rowGrain(perBlock * Math.min(width, columnBlock), chunk) },
+    );
+  if (!cut) stage(out);
+  else {
+    withTemporary(runtime, "float32", [outer.extent, rowBlocks, width], (partial) => {
+      const address = runtime.address(partial);
+      stage(address);
+      const blocks = { extent: rowBlocks, stride: width };
+      columns(runtime, name, address, { extent: outer.extent, stride: rowBlocks * width }, blocks, width, out);
+    });
+  }
+}
+
+/** Sums the rows of a contiguous float32 [rows, columns] at an address into [columns] at another, in a fixed order. */
+export function sumColumns(runtime: WasmRuntime, x: number, count: number, width: number, out: number): void {
+  columns(runtime, "_sum", x, { extent: 1, stride: 0 }, { extent: count, stride: width }, width, out);
+}
+
+export function argReduce(runtime: WasmRuntime, kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void {
+  const count = sizeOf(out.shape);
+  if (count === 0) return;
+  if (x.shape[axis] === 0) throw new BackendError(`${kind}: axis ${axis} has no elements`);
+  const suffix = arithmeticSuffix(kind, x.dtype);
+  const order = [...x.shape.keys()].filter((i) => i !== axis).concat(axis);
+  const view: Operand = { ...x, shape: order.map((i) => x.shape[i]), strides: order.map((i) => x.strides[i]) };
+  withContiguous(runtime, view, (contiguous) => {
+    const length = x.shape[axis];
+    runtime.core.launch(
+      `argRows${suffix}_${kind}`,
+      count,
+      [length, runtime.address(contiguous), runtime.address(out)],
+      undefined,
+      { grain: rowGrain(length + 16, chunk) },
+    );
+  });
+}
