@@ -9,7 +9,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
 import {
   BOS_ID,
   BpeEncoder,
@@ -20,10 +20,10 @@ import {
   tokenStrings,
   trainBpe,
 } from "./bpe.js";
+import { CACHE_FOLDER } from "./cache.js";
 import { type CorpusDocument, type CorpusSource, loadCorpus } from "./corpus.js";
 
-/** Where the prepared files lie. */
-export const CACHE_FOLDER = fileURLToPath(new URL("../.cache", import.meta.url));
+export { CACHE_FOLDER };
 
 export interface PreparedText {
   file: string;

@@ -9,13 +9,12 @@
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Generator, init, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { AdamW, clipScale, gradNorm } from "@nomoat/core/optim";
 import { loadSafetensors, saveSafetensors } from "@nomoat/core/safetensors";
 import { type LlamaConfig, LlamaForCausalLM } from "@nomoat/llama";
-import { CACHE_FOLDER } from "./prepare.js";
+import { CACHE_FOLDER } from "./cache.js";
 
 const { values: flags } = parseArgs({
   options: {
@@ -50,9 +49,9 @@ const config: LlamaConfig = {
   hiddenSize: 160,
   intermediateSize: 448,
   numLayers: 6,
-  numHeads: 5,
-  numKeyValueHeads: 5,
-  headDim: 32,
+  numHeads: 4,
+  numKeyValueHeads: 2,
+  headDim: 40,
   maxPositionEmbeddings: 256,
   rmsNormEps: 1e-5,
   ropeTheta: 10000,
@@ -64,7 +63,7 @@ const config: LlamaConfig = {
   eosTokenIds: [1],
 };
 
-const folder = fileURLToPath(new URL("../.cache/run/", import.meta.url));
+const folder = join(CACHE_FOLDER, "run");
 const logFile = join(folder, "log.jsonl");
 mkdirSync(folder, { recursive: true });
 
@@ -79,7 +78,9 @@ const heldOut = tokens("held-out.u16");
 /** Token windows [count, length + 1] beginning at `starts`. */
 function windows(source: Uint16Array, starts: readonly number[]): Tensor {
   const ids = new Int32Array(starts.length * (length + 1));
-  starts.forEach((start, i) => ids.set(source.subarray(start, start + length + 1), i * (length + 1)));
+  starts.forEach((start, i) => {
+    ids.set(source.subarray(start, start + length + 1), i * (length + 1));
+  });
   return tensor(ids, { shape: [starts.length, length + 1] });
 }
 
