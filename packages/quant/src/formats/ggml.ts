@@ -1,0 +1,69 @@
+// What ggml's formats have in common: every block is a record of fixed size, and rows are whole blocks. One file a
+// format defines the records.
+
+import { ShapeError } from "@nomoat/core";
+import type { BlockFormat } from "./format.js";
+import { toHalf } from "./half.js";
+
+/** How one ggml format codes a block. */
+export interface GgmlBlock {
+  readonly name: string;
+  readonly blockSize: number;
+  readonly bytesPerBlock: number;
+  readonly integerDot?: boolean;
+  /** Writes the record of the block at `values[from]` to `bytes[at]`. */
+  encode(values: Float32Array, from: number, bytes: Uint8Array, at: number): void;
+  /** Writes the values of the record at `bytes[at]` to `out[to]`. */
+  decode(bytes: Uint8Array, at: number, out: Float32Array, to: number): void;
+  errorBound(absmax: number): number;
+}
+
+/** A ggml format from its block's code. */
+export function ggmlFormat(block: GgmlBlock): BlockFormat {
+  const { name, blockSize, bytesPerBlock } = block;
+  return {
+    name,
+    blockSize,
+    bytesPerBlock,
+    integerDot: block.integerDot ?? false,
+    checkShape([, columns], tensor) {
+      if (columns % blockSize !== 0) {
+        throw new ShapeError(
+          `quantize: ${tensor}: ${name} needs rows that are a multiple of ${blockSize} long, not ${columns}; use nf4 or int8, or skip it`,
+        );
+      }
+    },
+    parts: ([rows, columns]) => [
+      { name: "data", dtype: "uint8", shape: [rows, (columns / blockSize) * bytesPerBlock] },
+    ],
+    quantizeBlock(values, from, _count, parts, index) {
+      block.encode(values, from, parts.data as Uint8Array, index * bytesPerBlock);
+    },
+    dequantizeBlock(parts, index, out, to) {
+      block.decode(parts.data as Uint8Array, index * bytesPerBlock, out, to);
+    },
+    errorBound: block.errorBound,
+  };
+}
+
+/**
+ * Stores `value` as little-endian float16.
+ * @throws {RangeError} when it overflows: the caller adds the place
+ */
+export function storeHalf(bytes: Uint8Array, at: number, value: number, what = "scale"): void {
+  const half = toHalf(value);
+  if ((half & 0x7c00) === 0x7c00) throw new RangeError(`${what} ${value} is beyond float16`);
+  bytes[at] = half & 0xff;
+  bytes[at + 1] = half >>> 8;
+}
+
+/** The bits of the float16 at `bytes[at]`. */
+export function halfBits(bytes: Uint8Array, at: number): number {
+  return bytes[at] | (bytes[at + 1] << 8);
+}
+
+/** 1/d in float32, 0 where d is 0 or so small that the quotient overflows. */
+export function inverse(d: number): number {
+  const id = Math.fround(1 / d);
+  return Number.isFinite(id) ? id : 0;
+}

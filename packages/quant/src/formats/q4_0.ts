@@ -1,0 +1,48 @@
+// ggml's Q4_0, byte for byte as its reference quantizer writes it: 32 elements in 18 bytes, float16 scale d, then
+// 16 bytes of codes 0 … 15; byte j has element j in its low and element j + 16 in its high half. x ≈ d·(code − 8).
+//
+// quantize(dequantize(q)) gives the bytes of q where d ≠ 0: the largest magnitude of a block has code 0 and returns as
+// −8·d exactly. In a block whose d underflows (magnitudes below 2⁻²²) all values return as 0, and codes become 8.
+
+import { ggmlFormat, halfBits, inverse, storeHalf } from "./ggml.js";
+import { fromHalf } from "./half.js";
+
+const half = 16;
+
+export const q4_0 = ggmlFormat({
+  name: "q4_0",
+  blockSize: 32,
+  bytesPerBlock: 18,
+  integerDot: true,
+  encode(values, from, bytes, at) {
+    let absmax = 0;
+    let extreme = 0;
+    for (let j = 0; j < 32; j++) {
+      const value = values[from + j];
+      if (Math.abs(value) > absmax) {
+        absmax = Math.abs(value);
+        extreme = value;
+      }
+    }
+    const d = Math.fround(extreme / -8);
+    const id = inverse(d);
+    storeHalf(bytes, at, d);
+    for (let j = 0; j < half; j++) {
+      bytes[at + 2 + j] = code(values[from + j], id) | (code(values[from + half + j], id) << 4);
+    }
+  },
+  decode(bytes, at, out, to) {
+    const d = fromHalf(halfBits(bytes, at));
+    for (let j = 0; j < half; j++) {
+      const byte = bytes[at + 2 + j];
+      out[to + j] = d * ((byte & 15) - 8);
+      out[to + half + j] = d * ((byte >> 4) - 8);
+    }
+  },
+  // The end away from the extreme is cut at code 15, a step short of +8. A scale rounds by at most 2⁻¹¹.
+  errorBound: (absmax) => (absmax / 8) * (1 + 2 ** -7),
+});
+
+function code(value: number, id: number): number {
+  return Math.min(15, Math.trunc(Math.fround(Math.fround(value * id) + 8.5)));
+}

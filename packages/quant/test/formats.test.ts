@@ -1,0 +1,213 @@
+// The formats against golden bytes (tools/golden/quant_formats.py), their error bounds, and their law: quantizing what
+// was dequantized gives the same bytes.
+
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { dynamicMap } from "../src/formats/dynamic-map.js";
+import { type BlockFormat, dequantizeValues, type Parts, quantizeValues } from "../src/formats/format.js";
+import { fromHalf, toHalf } from "../src/formats/half.js";
+import { type FormatName, formats } from "../src/formats/index.js";
+import { decodeAbsmax, nf4Bounds, nf4Codebook } from "../src/formats/nf4.js";
+
+interface GoldenCase {
+  name: string;
+  shape: [number, number];
+  values: string;
+  [format: string]: unknown;
+}
+
+const golden = JSON.parse(readFileSync(new URL("./fixtures/formats.json", import.meta.url), "utf8")) as {
+  nf4Codebook: string;
+  nf4Pivots: string;
+  dynamicMap: string;
+  cases: GoldenCase[];
+};
+
+function floats(base64: string): Float32Array {
+  return new Float32Array(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
+}
+
+function base64(array: ArrayBufferView): string {
+  return Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
+}
+
+function encoded(parts: Parts): Record<string, string> {
+  return Object.fromEntries(Object.entries(parts).map(([name, array]) => [name, base64(array)]));
+}
+
+const all = Object.values(formats) as BlockFormat[];
+
+/** Weights of many magnitudes: normal rows, tiny and large scales, zeros, one outlier. */
+function weights(multiple: number): fc.Arbitrary<{ values: Float32Array; shape: [number, number] }> {
+  return fc
+    .record({
+      rows: fc.integer({ min: 1, max: 5 }),
+      blocks: fc.integer({ min: 1, max: multiple === 1 ? 150 : 5 }),
+      exponent: fc.integer({ min: -14, max: 10 }),
+      seed: fc.integer(),
+      zeros: fc.double({ min: 0, max: 1, noNaN: true }),
+      outlier: fc.boolean(),
+    })
+    .map(({ rows, blocks, exponent, seed, zeros, outlier }) => {
+      const columns = blocks * multiple;
+      let state = seed >>> 0;
+      const random = () => {
+        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+        return state / 2 ** 32;
+      };
+      const values = Float32Array.from({ length: rows * columns }, () =>
+        random() < zeros * 0.5 ? 0 : (random() - 0.5) * (1 + random()) * 2 ** exponent,
+      );
+      if (outlier) values[Math.floor(random() * values.length)] *= 50;
+      return { values, shape: [rows, columns] };
+    });
+}
+
+const multipleOf = (format: BlockFormat) => (format.name.startsWith("q") ? 32 : 1);
+
+describe("golden bytes", () => {
+  it("has bitsandbytes' codebook, bounds and dynamic map", () => {
+    expect(base64(nf4Codebook)).toBe(golden.nf4Codebook);
+    expect(base64(nf4Bounds)).toBe(golden.nf4Pivots);
+    expect(base64(dynamicMap)).toBe(golden.dynamicMap);
+  });
+
+  for (const example of golden.cases) {
+    for (const name of Object.keys(formats) as FormatName[]) {
+      if (!(name in example)) continue;
+      it(`${name}: ${example.name}`, () => {
+        const parts = quantizeValues(formats[name], floats(example.values), example.shape);
+        expect(encoded(parts)).toEqual(example[name]);
+      });
+    }
+  }
+});
+
+describe.each(all)("$name", (format) => {
+  it("stays within its error bound", () => {
+    fc.assert(
+      fc.property(weights(multipleOf(format)), ({ values, shape }) => {
+        const parts = quantizeValues(format, values, shape);
+        const back = dequantizeValues(format, parts, shape);
+        const block = format.blockSize === Infinity ? shape[1] : format.blockSize;
+        for (let from = 0; from < values.length; from += block) {
+          const end = Math.min(from + block, values.length);
+          let absmax = 0;
+          for (let i = from; i < end; i++) absmax = Math.max(absmax, Math.abs(values[i]));
+          // The second quantization of scales moves a whole block.
+          const scaleError = format.name === "nf4" ? Math.abs(decodeAbsmax(parts, from / block) - absmax) : 0;
+          // Scales below the least normal float16 lose relative precision.
+          const floor = format.name.startsWith("q") ? 127 * 2 ** -25 : 0;
+          const bound = format.errorBound(absmax) + scaleError * 1.001 + floor;
+          for (let i = from; i < end; i++) expect(Math.abs(values[i] - back[i])).toBeLessThanOrEqual(bound);
+        }
+      }),
+    );
+  });
+
+  it("gives the same bytes for what it dequantized", () => {
+    fc.assert(
+      fc.property(weights(multipleOf(format)), ({ values, shape }) => {
+        const parts = quantizeValues(format, values, shape);
+        if (format.name.startsWith("q") && hasVanishedScale(format, parts)) return;
+        const again = quantizeValues(format, dequantizeValues(format, parts, shape), shape);
+        if (format.name === "nf4") {
+          const positive = Array.from(parts.absmax, (_, block) => decodeAbsmax(parts, block) > 0);
+          const codes = parts.data.map((byte, i) => (positive[i >> 5] ? byte : 0));
+          expect(again.data.map((byte, i) => (positive[i >> 5] ? byte : 0))).toEqual(codes);
+        } else expect(encoded(again)).toEqual(encoded(parts));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("keeps zeros", () => {
+    const parts = quantizeValues(format, new Float32Array(4 * 64), [4, 64]);
+    expect(dequantizeValues(format, parts, [4, 64]).every((value) => value === 0)).toBe(true);
+  });
+
+  it("names tensor and index of a NaN and of an infinity", () => {
+    const values = new Float32Array(2 * 64).fill(1);
+    values[64 + 5] = Number.NaN;
+    expect(() => quantizeValues(format, values, [2, 64], "layer.weight")).toThrow(
+      /layer\.weight: NaN at index \[1, 5\]/,
+    );
+    values[3] = -Infinity;
+    expect(() => quantizeValues(format, values, [2, 64], "w")).toThrow(/w: -Infinity at index \[0, 3\]/);
+  });
+
+  it("survives denormals", () => {
+    const values = Float32Array.from({ length: 128 }, (_, i) => (i - 60) * 2 ** -149);
+    const back = dequantizeValues(format, quantizeValues(format, values, [2, 64]), [2, 64]);
+    for (let i = 0; i < values.length; i++) expect(Math.abs(back[i] - values[i])).toBeLessThan(2 ** -141);
+  });
+
+  it("takes the largest float or says where it does not fit", () => {
+    const most = 3.4028234663852886e38;
+    const values = new Float32Array(2 * 64).fill(1);
+    values[70] = -most;
+    values[71] = most;
+    const work = () => dequantizeValues(format, quantizeValues(format, values, [2, 64], "w"), [2, 64]);
+    if (format.name.startsWith("q")) expect(work).toThrow(/w: the block at index \[1, 0\].*beyond float16/);
+    else {
+      const back = work();
+      expect(back.every(Number.isFinite)).toBe(true);
+      expect(back[70] / -most).toBeCloseTo(1, 5);
+      expect(back[71] / most).toBeCloseTo(1, 5);
+    }
+  });
+
+  it("takes empty tensors", () => {
+    for (const shape of [
+      [0, 64],
+      [3, 0],
+      [0, 0],
+    ] as const) {
+      const parts = quantizeValues(format, new Float32Array(0), shape);
+      expect(dequantizeValues(format, parts, shape)).toHaveLength(0);
+    }
+  });
+});
+
+function hasVanishedScale(format: BlockFormat, parts: Parts): boolean {
+  for (let at = 0; at < parts.data.length; at += format.bytesPerBlock) {
+    if (((parts.data[at] | (parts.data[at + 1] << 8)) & 0x7fff) === 0) return true;
+  }
+  return false;
+}
+
+describe("odd sizes", () => {
+  it("refuses rows that ggml's blocks do not divide", () => {
+    expect(() => quantizeValues(formats.q4_0, new Float32Array(2 * 172), [2, 172], "down_proj")).toThrow(
+      /down_proj: q4_0 needs rows that are a multiple of 32 long, not 172/,
+    );
+  });
+
+  it("pads the last block of nf4 as bitsandbytes does", () => {
+    const parts = quantizeValues(formats.nf4_single, new Float32Array(5 * 13).fill(-2), [5, 13]);
+    expect(parts.data).toHaveLength(33);
+    expect(parts.absmax).toHaveLength(2);
+    expect(parts.data[32]).toBe(0x07);
+  });
+});
+
+describe("float16", () => {
+  it("converts every half there and back", () => {
+    for (let half = 0; half < 65536; half++) {
+      const value = fromHalf(half);
+      if (Number.isNaN(value)) expect(Number.isNaN(fromHalf(toHalf(value)))).toBe(true);
+      else expect(toHalf(value)).toBe(half);
+    }
+  });
+
+  it("rounds to nearest, ties to even", () => {
+    expect(toHalf(1 + 2 ** -11)).toBe(0x3c00);
+    expect(toHalf(1 + 3 * 2 ** -11)).toBe(0x3c02);
+    expect(toHalf(2 ** -25)).toBe(0);
+    expect(toHalf(1.5 * 2 ** -24)).toBe(2);
+    expect(toHalf(65519)).toBe(0x7bff);
+    expect(toHalf(65520)).toBe(0x7c00);
+    expect(toHalf(-1e-30)).toBe(0x8000);
+  });
+});
