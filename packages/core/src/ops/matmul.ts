@@ -5,7 +5,7 @@ import { promote } from "../dtype.js";
 import { AutogradError, DTypeError, ShapeError } from "../errors.js";
 import { expandLayout, permuteLayout } from "../layout.js";
 import { tidy } from "../memory.js";
-import { broadcastShapes, formatShape, sameShape } from "../shape.js";
+import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast } from "./elementwise.js";
@@ -66,7 +66,10 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
   if (b.rank === 2 && a.rank > 2 && !options.transA && !options.out) {
     return tidy(() => {
       const n = b.shape[options.transB ? 0 : 1];
-      return reshape(matmul(reshape(a, [-1, a.shape[a.rank - 1]]), b, options), [...a.shape.slice(0, -1), n]);
+      // Not −1 for the rows: with k = 0 there would be none to infer.
+      const rows = sizeOf(a.shape.slice(0, -1));
+      const product = matmul(reshape(a, [rows, a.shape[a.rank - 1]]), b, options);
+      return reshape(product, [...a.shape.slice(0, -1), n]);
     });
   }
   const left = options.transA ? swapLast(a.layout) : a.layout;
