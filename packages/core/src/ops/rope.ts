@@ -49,9 +49,13 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor, inverse = false): Tens
   });
 }
 
-/** Undefined contents in `x`'s shape, its axes in the same order in memory. */
+/** Undefined contents in `x`'s shape, its last axis dense (stride 1) and the others in the same order in memory. */
 export function emptyLike(x: Tensor): Tensor {
-  const order = x.shape.map((_, i) => i).sort((i, j) => x.strides[j] - x.strides[i] || i - j);
+  const last = x.rank - 1;
+  // The last axis stays innermost: an expanded axis has the smaller stride, 0, but kernels want that of the last to be 1.
+  const order = x.shape
+    .map((_, i) => i)
+    .sort((i, j) => Number(i === last) - Number(j === last) || x.strides[j] - x.strides[i] || i - j);
   const dense = empty(
     x.storage.backend,
     x.dtype,
