@@ -23,6 +23,8 @@ interface BackwardOptions {
   createGraph?: boolean;
   /** Gather gradients of these tensors, leaves or not, instead of those of all leaves. */
   targets?: readonly Tensor[];
+  /** Do not walk past the targets: none of them was made from another. */
+  stopAtTargets?: boolean;
 }
 
 /** A gradient being gathered; `owned` when nobody else can see its memory. */
@@ -72,13 +74,15 @@ function merge(existing: Tensor, part: Tensor): Tensor {
   return sum;
 }
 
-function reachable(roots: readonly BackwardRoot[]): GraphNode[] {
+/** The nodes before `roots`, those of `ends` included but not what is before them, last made first. */
+function reachable(roots: readonly BackwardRoot[], ends: ReadonlyMap<GraphNode, Tensor>): GraphNode[] {
   const seen = new Set<GraphNode>();
   const stack: GraphNode[] = [];
   for (const { tensor } of roots) if (tensor.node) stack.push(tensor.node);
   for (let node = stack.pop(); node; node = stack.pop()) {
     if (seen.has(node)) continue;
     seen.add(node);
+    if (ends.has(node)) continue;
     for (const edge of node.edges) if (edge?.node) stack.push(edge.node);
   }
   return [...seen].sort((a, b) => b.sequence - a.sequence);
@@ -123,11 +127,11 @@ let sink: LeafSink = gradField;
 
 /** Runs the walk. Without `targets` gradients end in the leaves' `grad`; with them they are returned, in their order. */
 export function runBackward(roots: readonly BackwardRoot[], options: BackwardOptions): (Tensor | null)[] {
-  const { targets, retainGraph, createGraph = false } = options;
-  const nodes = reachable(roots);
+  const { targets, stopAtTargets = false, retainGraph, createGraph = false } = options;
   const found = new Map<Tensor, Tensor>();
   const targetNodes = new Map<GraphNode, Tensor>();
   for (const target of targets ?? []) if (target.node) targetNodes.set(target.node, target);
+  const nodes = reachable(roots, stopAtTargets ? targetNodes : new Map());
   const outerSink = sink;
   if (targets) {
     const wanted = new Set(targets);
@@ -151,7 +155,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
         if (dy) {
           const target = targetNodes.get(node);
           if (target) found.set(target, keep(dy.alias()));
-          step(node, dy, gradients);
+          if (!target || !stopAtTargets) step(node, dy, gradients);
           dy.dispose();
         }
         if (!retainGraph && !createGraph) node.free();
@@ -222,12 +226,17 @@ function ownedByLeaf(gradient: Tensor): Tensor {
 export function gradientsOf(
   outputs: Tensor | readonly Tensor[],
   inputs: readonly Tensor[],
-  options: { gradients?: readonly (Tensor | null)[]; retainGraph?: boolean; createGraph?: boolean } = {},
+  options: {
+    gradients?: readonly (Tensor | null)[];
+    retainGraph?: boolean;
+    createGraph?: boolean;
+    stopAtTargets?: boolean;
+  } = {},
 ): Tensor[] {
   const list = Array.isArray(outputs) ? (outputs as readonly Tensor[]) : [outputs as Tensor];
   const roots = list.map((tensor, i) => ({ tensor, gradient: options.gradients?.[i] ?? null }));
-  const { retainGraph = options.createGraph ?? false, createGraph = false } = options;
-  const found = runBackward(roots, { retainGraph, createGraph, targets: inputs });
+  const { retainGraph = options.createGraph ?? false, createGraph = false, stopAtTargets } = options;
+  const found = runBackward(roots, { retainGraph, createGraph, targets: inputs, stopAtTargets });
   return found.map((gradient, i) => {
     const result = gradient ?? inputs[i].mul(0).detach();
     result.kept = false;
@@ -236,17 +245,27 @@ export function gradientsOf(
   });
 }
 
-/** Gradients of `fn(inputs)` for those inputs that want one, themselves recorded: how fused operations differentiate twice. */
+/**
+ * Gradients of `fn(inputs)` for those inputs that want one, themselves recorded while recording is on: how fused operations
+ * differentiate twice.
+ */
 export function gradientsThrough(
   fn: (inputs: Tensor[]) => Tensor,
   inputs: readonly Tensor[],
   dy: Tensor,
   wants: readonly boolean[],
 ): (Tensor | undefined)[] {
+  const createGraph = runtime.gradEnabled;
   // Handles of their own make the inputs the ends of the walk, though they have a past of their own.
-  const handles = inputs.map((input, i) => (wants[i] ? input.alias() : input));
+  const handles = inputs.map((input, i) => {
+    if (!wants[i]) return input;
+    const handle = createGraph ? input.alias() : input.detach();
+    if (!handle.requiresGrad) handle.requiresGrad = true;
+    return handle;
+  });
   const wanted = handles.filter((_, i) => wants[i]);
-  const gradients = gradientsOf(fn(handles), wanted, { gradients: [dy], createGraph: true });
+  const output = withGradMode(true, () => fn(handles));
+  const gradients = gradientsOf(output, wanted, { gradients: [dy], createGraph, stopAtTargets: true });
   return inputs.map((_, i) => (wants[i] ? gradients.shift() : undefined));
 }
 
