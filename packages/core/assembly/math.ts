@@ -10,7 +10,7 @@ import { constant, madd, nmadd } from "./abi";
 const EXP: usize = memory.data<f32>([
   -104.0, 89.0, 1.44269504088896341, 12582912.0, 0.693359375, -2.12194440e-4,
   1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
-  1.0, 0.5, -18.0, 2.0,
+  1.0, 0.5, -18.0, 2.0, -150.0,
 ]);
 
 // @ts-ignore: decorator
@@ -60,8 +60,8 @@ export function expm14(x: v128): v128 {
   // s = 2^(n−1), which is finite also for n = 128: e^x − 1 = 2·(s·p + (s − ½)).
   const s = i32x4.shl(i32x4.sub(t, i32x4.splat(0x4b400000 - 126)), 23);
   const y = madd(s, p, f32x4.sub(s, constant(EXP, 13)));
-  const small = i32x4.eq(s, constant(EXP, 13)); // n = 0: p itself, which keeps denormals and −0
-  return v128.bitselect(p, f32x4.add(y, y), small);
+  const small = i32x4.eq(s, constant(EXP, 13)); // n = 0: p itself, which keeps denormals
+  return v128.bitselect(x, v128.bitselect(p, f32x4.add(y, y), small), f32x4.eq(x, i32x4.splat(0)));
 }
 
 /** 1 / (1 + e^−x): within 2 ulp on both sides, since only e^−|x| is formed. */
@@ -73,11 +73,11 @@ export function sigmoid4(x: v128): v128 {
   return f32x4.div(numerator, f32x4.add(one(), z));
 }
 
-/** x · sigmoid(x): within 2.5 ulp where the result is normal; 0 at −∞. */
+/** x / (1 + e^−x): within 2.5 ulp; 0 below −88.7, where the result is under 3e−37. */
 // @ts-ignore: decorator
 @inline
 export function silu4(x: v128): v128 {
-  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-150.0)), sigmoid4(x));
+  return f32x4.div(f32x4.pmax(x, constant(EXP, 16)), f32x4.add(one(), exp4(f32x4.neg(x)))); // −∞ / ∞ would be NaN
 }
 
 /** tanh x = −t / (2 + t) with t = e^(−2|x|) − 1: within 2.5 ulp. */
@@ -236,7 +236,9 @@ export function sinCos4(x: v128, shift: i32): v128 {
   c = f32x4.add(madd(c, f32x4.mul(z, z), f32x4.mul(f32x4.neg(constant(SINCOS, 8)), z)), constant(SINCOS, 7));
   const odd = i32x4.eq(v128.and(q, i32x4.splat(1)), i32x4.splat(1));
   const sign = i32x4.shl(v128.and(q, i32x4.splat(2)), 30);
-  return v128.xor(v128.bitselect(c, s, odd), sign);
+  const y = v128.xor(v128.bitselect(c, s, odd), sign);
+  if (shift) return y;
+  return v128.bitselect(x, y, f32x4.eq(x, i32x4.splat(0))); // keeps −0
 }
 
 /** Lane by lane with Payne–Hanek reduction, for arguments that float64 cannot reduce. */
@@ -249,5 +251,5 @@ function sinCosScalar(x: v128, shift: i32): v128 {
 }
 
 function sinCosOne(x: f32, shift: i32): f32 {
-  return shift ? NativeMathf.cos(x) : NativeMathf.sin(x);
+  return <f32>(shift ? NativeMath.cos(<f64>x) : NativeMath.sin(<f64>x));
 }
