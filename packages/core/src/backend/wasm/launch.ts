@@ -31,7 +31,10 @@ export class KernelModule {
       WebAssembly.Module.exports(module)
         .filter(({ kind }) => kind === "function")
         // Workers number the functions in the same order.
-        .map(({ name }, index) => [name, { name, module: number, index, run: exports[name] as KernelFunction }]),
+        .map(({ name }, index) => [
+          name,
+          { name, module: number, index, run: exports[name] as KernelFunction },
+        ]),
     );
   }
 
@@ -55,8 +58,8 @@ export class KernelModule {
     if (ints.length > maximumInts || floats.length > maximumFloats) {
       throw new BackendError(`wasm: too many arguments for kernel "${kernel}"`);
     }
-    this.#pool.setArguments(ints, floats);
-    this.#pool.run(entry, units, Math.max(1, options?.grain ?? units), options?.scratchBytes ?? 0);
+    const grain = Math.max(1, options?.grain ?? units);
+    this.#pool.run(entry, units, grain, options?.scratchBytes ?? 0, ints, floats);
   }
 
   /** True when the module has a kernel of that name. */
@@ -74,7 +77,10 @@ export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /** Chooses a build that this host can compile. */
-export function chooseBuild(builds: KernelBuilds, mayRelax: boolean): { bytes: Uint8Array<ArrayBuffer>; relaxed: boolean } {
+export function chooseBuild(
+  builds: KernelBuilds,
+  mayRelax: boolean,
+): { bytes: Uint8Array<ArrayBuffer>; relaxed: boolean } {
   if (mayRelax) {
     const bytes = decodeBase64(builds.relaxed);
     if (WebAssembly.validate(bytes)) return { bytes, relaxed: true };

@@ -51,7 +51,13 @@ interface Axis {
  * out [batch…, m, n] = alpha · a [batch…, m, k] · b [batch…, k, n] + beta · out, all float32, ranks and batch axes equal.
  * Any strides for a and b; out's last stride is 1. Results are the same bits for every number of threads.
  */
-export function matmul(runtime: WasmRuntime, a: Operand, b: Operand, options: MatmulOptions, out: Operand): void {
+export function matmul(
+  runtime: WasmRuntime,
+  a: Operand,
+  b: Operand,
+  options: MatmulOptions,
+  out: Operand,
+): void {
   const product = describe(runtime, a, b, options, out);
   const { m, n, k, batch } = product;
   if (m === 0 || n === 0 || batch === 0) return;
@@ -59,7 +65,13 @@ export function matmul(runtime: WasmRuntime, a: Operand, b: Operand, options: Ma
   else if (!vectors(runtime, product)) blocks(runtime, product);
 }
 
-function describe(runtime: WasmRuntime, a: Operand, b: Operand, options: MatmulOptions, out: Operand): Product {
+function describe(
+  runtime: WasmRuntime,
+  a: Operand,
+  b: Operand,
+  options: MatmulOptions,
+  out: Operand,
+): Product {
   const rank = out.shape.length;
   const axes: Axis[] = [];
   let batch = 1;
@@ -69,7 +81,12 @@ function describe(runtime: WasmRuntime, a: Operand, b: Operand, options: MatmulO
     if (length === 1) continue;
     const axis = { length, a: 4 * a.strides[i], b: 4 * b.strides[i], out: 4 * out.strides[i] };
     const inner = axes[axes.length - 1];
-    if (inner && follows(axis.a, inner.a, inner) && follows(axis.b, inner.b, inner) && follows(axis.out, inner.out, inner)) {
+    if (
+      inner &&
+      follows(axis.a, inner.a, inner) &&
+      follows(axis.b, inner.b, inner) &&
+      follows(axis.out, inner.out, inner)
+    ) {
       inner.length *= length;
     } else {
       axes.push(axis);
@@ -112,7 +129,8 @@ function follows(stride: number, innerStride: number, inner: Axis): boolean {
 function foldRows(product: Product): void {
   while (product.axes.length > 0) {
     const [axis] = product.axes;
-    const rowsFollow = product.m === 1 || (axis.a === product.aRow * product.m && axis.out === product.outRow * product.m);
+    const rowsFollow =
+      product.m === 1 || (axis.a === product.aRow * product.m && axis.out === product.outRow * product.m);
     if (axis.b !== 0 || !rowsFollow) return;
     if (product.m === 1) {
       product.aRow = axis.a;

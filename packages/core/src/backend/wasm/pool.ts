@@ -10,6 +10,7 @@ import {
   control,
   controlBytes,
   intArgumentBytes,
+  maximumFloats,
   maximumModules,
   maximumThreads,
   messageBytes,
@@ -34,36 +35,50 @@ export interface PoolOptions {
   readonly deadlineMilliseconds: number;
   /** How long an idle thread looks for work, or for the others' end, before it sleeps. */
   readonly spinMicroseconds: number;
+  /** How to start a thread; tests put themselves in between. */
+  readonly startWorker?: typeof startWorker;
+}
+
+/** Workers that share a control block, and what they may write to until the last of them has ended. */
+interface Crew {
+  /** Address of the control block. */
+  readonly control: number;
+  readonly words: Int32Array;
+  readonly floats: Float64Array;
+  readonly workers: WorkerHandle[];
+  /** Scratch address by thread, 0 for none, and the bytes of each. Thread 0 is the caller. */
+  readonly scratch: number[];
+  readonly scratchBytes: number[];
+  /** A worker has ended or hung: the crew is not used again. */
+  broken: boolean;
+  /** Workers that have not ended. */
+  alive: number;
 }
 
 const minimumScratch = 16384;
+/** Workers that may end before they ever ran; then the pool goes on without workers. */
+const failedStartsLimit = 3;
 
 export class ThreadPool {
-  #threads!: number;
   readonly #memory: SharedMemory;
   readonly #allocator: Allocator;
   readonly #options: PoolOptions;
   readonly #mayBlock: boolean;
   /** Address and length of the modules' bytes. */
   readonly #modules: [address: number, bytes: number][] = [];
-  #control!: number;
-  #words!: Int32Array;
-  #floats!: Float64Array;
-  #workers: WorkerHandle[] = [];
-  #broken = false;
+  #threads: number;
+  #crew: Crew;
+  #failedStarts = 0;
   #running: string | undefined;
   #stopped = false;
-  /** Scratch address by thread, and the bytes of each. */
-  readonly #scratch: number[] = [];
-  readonly #scratchBytes: number[] = [];
 
   constructor(memory: SharedMemory, allocator: Allocator, options: PoolOptions) {
     this.#memory = memory;
     this.#allocator = allocator;
     this.#options = options;
     this.#threads = clampThreads(options.threads);
-    this.#makeControl();
-    this.#mayBlock = mayBlock(this.#words);
+    this.#crew = this.#newCrew();
+    this.#mayBlock = mayBlock(this.#crew.words);
   }
 
   get threads(): number {
@@ -73,15 +88,8 @@ export class ThreadPool {
   /** Ends the workers; new ones, one fewer than `count`, start with the next work that is large enough. */
   resize(count: number): void {
     if (clampThreads(count) === this.#threads) return;
-    this.#rebuild();
+    this.#replaceCrew();
     this.#threads = clampThreads(count);
-  }
-
-  /** Puts a kernel's arguments into the argument block. */
-  setArguments(ints: readonly number[], floats: readonly number[]): void {
-    const words = this.#words;
-    for (let i = 0; i < ints.length; i++) words[control.args + i] = ints[i];
-    for (let i = 0; i < floats.length; i++) this.#floats[i] = floats[i];
   }
 
   /** Makes a wasm module's bytes known to the workers; returns its number. */
@@ -90,27 +98,38 @@ export class ThreadPool {
     const address = this.#allocator.allocateUncounted(bytes.length);
     this.#memory.u8().set(bytes, address);
     const number = this.#modules.push([address, bytes.length]) - 1;
-    this.#publishModules();
+    this.#publishModules(this.#crew.words);
     return number;
   }
 
   /**
-   * Runs a kernel over `units` in chunks of `grain`. The arguments stand in the argument block already.
+   * Runs a kernel over `units` in chunks of `grain`, with up to 96 integers and 16 doubles as arguments.
    *
    * @throws {BackendError} when the kernel traps, when a worker dies or stays silent past the deadline, when another
    * kernel is running, or after `stop`
    * @throws {OutOfMemoryError} when there is no room for scratch memory; nothing has run then
    */
-  run(kernel: KernelEntry, units: number, grain: number, scratchBytes: number): void {
+  run(
+    kernel: KernelEntry,
+    units: number,
+    grain: number,
+    scratchBytes: number,
+    ints: readonly number[],
+    floats: readonly number[],
+  ): void {
     if (this.#running !== undefined) {
       throw new BackendError(`wasm: kernel "${kernel.name}" was called inside kernel "${this.#running}"`);
     }
     if (this.#stopped) throw new BackendError(`wasm: kernel "${kernel.name}" was called after shutdown()`);
     const chunks = Math.ceil(units / grain);
-    const participants = Math.min(this.threads, chunks);
+    const participants = this.#failedStarts < failedStartsLimit ? Math.min(this.#threads, chunks) : 1;
+    if (participants > 1 && (this.#crew.broken || this.#crew.workers.length === 0)) this.start();
+    const crew = this.#crew;
     for (let i = 0; i < participants; i++) {
-      if (scratchBytes > (this.#scratchBytes[i] ?? 0)) this.#growScratch(i, scratchBytes);
+      if (scratchBytes > crew.scratchBytes[i]) this.#growScratch(i, scratchBytes);
     }
+    for (let i = 0; i < ints.length; i++) crew.words[control.args + i] = ints[i];
+    for (let i = 0; i < floats.length; i++) crew.floats[i] = floats[i];
     this.#running = kernel.name;
     try {
       if (participants === 1) this.#runAlone(kernel, units, grain);
@@ -122,23 +141,23 @@ export class ThreadPool {
 
   /** Starts workers that are not there yet; they join when they are up. */
   start(): void {
-    if (this.#broken) this.#rebuild();
-    while (this.#workers.length < this.threads - 1) {
-      const workers = this.#workers;
-      const index = workers.length + 1;
-      workers.push(
-        startWorker(
-          {
-            memory: this.#memory.memory,
-            control: this.#control,
-            index,
-            spinMicroseconds: this.#options.spinMicroseconds,
-          },
-          () => {
-            if (this.#workers === workers) this.#broken = true;
-          },
-        ),
-      );
+    if (this.#crew.broken) this.#replaceCrew();
+    const crew = this.#crew;
+    const start = this.#options.startWorker ?? startWorker;
+    while (
+      crew.workers.length < this.#threads - 1 &&
+      this.#failedStarts < failedStartsLimit &&
+      !this.#stopped
+    ) {
+      const index = crew.workers.length + 1;
+      const { spinMicroseconds } = this.#options;
+      const data = { memory: this.#memory.memory, control: crew.control, index, spinMicroseconds };
+      try {
+        crew.workers.push(start(data, () => this.#ended(crew, index)));
+        crew.alive++;
+      } catch (cause) {
+        this.#startFailed(cause);
+      }
     }
   }
 
@@ -149,13 +168,14 @@ export class ThreadPool {
    */
   waitUntilReady(milliseconds: number): number {
     this.start();
+    const { words, workers } = this.#crew;
     const deadline = performance.now() + milliseconds;
     let ready = 0;
-    for (let i = 1; i < this.threads; i++) {
+    for (let i = 1; i <= workers.length; i++) {
       const word = threadWord(i) + thread.ready;
       const left = deadline - performance.now();
-      if (this.#mayBlock && left > 0) Atomics.wait(this.#words, word, 0, left);
-      ready += Atomics.load(this.#words, word);
+      if (this.#mayBlock && left > 0) Atomics.wait(words, word, 0, left);
+      ready += Atomics.load(words, word);
     }
     return ready;
   }
@@ -163,12 +183,12 @@ export class ThreadPool {
   /** Ends the workers for good. */
   stop(): void {
     this.#stopped = true;
-    this.#endWorkers();
+    this.#dismiss(this.#crew);
   }
 
   #runAlone(kernel: KernelEntry, units: number, grain: number): void {
-    const args = this.#control + control.args * 4;
-    const scratch = this.#scratch[0] ?? 0;
+    const args = this.#crew.control + control.args * 4;
+    const scratch = this.#crew.scratch[0];
     try {
       for (let begin = 0; begin < units; begin += grain) {
         kernel.run(args, begin, Math.min(begin + grain, units), scratch);
@@ -185,10 +205,9 @@ export class ThreadPool {
     chunks: number,
     participants: number,
   ): void {
-    if (this.#broken || this.#workers.length === 0) this.#startKeepingArguments();
-    const words = this.#words;
-    for (let i = 0; i < participants; i++) {
-      words[threadWord(i) + thread.scratch] = this.#scratch[i] ?? 0;
+    const { words, scratch } = this.#crew;
+    for (let i = 1; i < participants; i++) {
+      words[threadWord(i) + thread.scratch] = scratch[i];
       words[threadWord(i) + thread.failed] = 0;
     }
     words[control.participants] = participants;
@@ -202,12 +221,11 @@ export class ThreadPool {
     if (Atomics.load(words, control.sleepers) > 0) Atomics.notify(words, control.sequence);
 
     let failure: BackendError | undefined;
-    const args = this.#control + control.args * 4;
-    const scratch = this.#scratch[0] ?? 0;
+    const args = this.#crew.control + control.args * 4;
     try {
       for (let chunk: number; (chunk = Atomics.add(words, control.next, 1)) < chunks; ) {
         const begin = chunk * grain;
-        kernel.run(args, begin, Math.min(begin + grain, units), scratch);
+        kernel.run(args, begin, Math.min(begin + grain, units), scratch[0]);
       }
     } catch (cause) {
       Atomics.store(words, control.next, 0x40000000);
@@ -224,7 +242,7 @@ export class ThreadPool {
 
   /** Waits until worker `index` has left the job that was just closed. */
   #join(kernel: KernelEntry, index: number): void {
-    const words = this.#words;
+    const { words, workers } = this.#crew;
     const busy = threadWord(index);
     const start = performance.now();
     const spin = this.#options.spinMicroseconds / 1000;
@@ -235,8 +253,8 @@ export class ThreadPool {
     Atomics.store(words, control.callerWaits, 1);
     try {
       while (Atomics.load(words, busy) !== 0) {
-        if (performance.now() > deadline || this.#workers[index - 1]?.dead()) {
-          this.#broken = true;
+        if (performance.now() > deadline || workers[index - 1]?.dead()) {
+          this.#crew.broken = true;
           throw new BackendError(
             `wasm: worker ${index} died or hung in kernel "${kernel.name}"; its output is incomplete. ` +
               "The pool is rebuilt with the next call",
@@ -250,44 +268,66 @@ export class ThreadPool {
   }
 
   #message(index: number, length: number): string {
-    const start = this.#control + 4 * (threadWord(index) + thread.message);
+    const start = this.#crew.control + 4 * (threadWord(index) + thread.message);
     const bytes = this.#memory.u8().subarray(start, start + Math.min(length, messageBytes));
     return String.fromCharCode(...bytes);
   }
 
-  #startKeepingArguments(): void {
-    const args = this.#words.slice(control.args, control.threads);
-    this.start();
-    this.#words.set(args, control.args);
+  #ended(crew: Crew, index: number): void {
+    crew.alive--;
+    crew.broken = true;
+    if (crew === this.#crew) {
+      const ran = Atomics.load(crew.words, threadWord(index) + thread.ready) === 1;
+      if (!ran && !this.#stopped) this.#startFailed();
+    } else if (crew.alive === 0) {
+      for (const address of [crew.control, ...crew.scratch]) {
+        if (address) this.#allocator.freeUncounted(address);
+      }
+    }
   }
 
-  #endWorkers(): void {
-    Atomics.store(this.#words, control.stop, 1);
-    Atomics.add(this.#words, control.sequence, 2);
-    Atomics.notify(this.#words, control.sequence);
-    for (const worker of this.#workers) worker.terminate();
-    this.#workers = [];
+  #startFailed(cause?: unknown): void {
+    if (++this.#failedStarts !== failedStartsLimit) return;
+    const reason = cause instanceof Error ? `: ${cause.message}` : "";
+    const text = `nomoat: workers cannot be started, going on with one thread${reason}`;
+    const host = globalThis.process as NodeJS.Process | undefined;
+    if (host) host.emitWarning(text);
+    else console.warn(text);
   }
 
-  /** A control block for new workers. The old one, and what scratch its workers hold, is left to them for good. */
-  #rebuild(): void {
-    this.#endWorkers();
-    this.#broken = false;
-    this.#scratch.length = Math.min(this.#scratch.length, 1);
-    this.#scratchBytes.length = this.#scratch.length;
-    this.#makeControl();
+  /** Tells a crew's workers to end. They may run on for a while, so their memory is freed when the last has ended. */
+  #dismiss(crew: Crew): void {
+    Atomics.store(crew.words, control.stop, 1);
+    Atomics.add(crew.words, control.sequence, 2);
+    Atomics.notify(crew.words, control.sequence);
+    for (const worker of crew.workers) worker.terminate();
   }
 
-  #makeControl(): void {
-    this.#control = this.#allocator.allocateUncounted(controlBytes);
+  #replaceCrew(): void {
+    const old = this.#crew;
+    this.#crew = this.#newCrew();
+    this.#dismiss(old);
+    if (old.workers.length === 0) this.#allocator.freeUncounted(old.control);
+  }
+
+  #newCrew(): Crew {
+    const address = this.#allocator.allocateUncounted(controlBytes);
     const buffer = this.#memory.memory.buffer;
-    this.#words = new Int32Array(buffer, this.#control, controlBytes / 4).fill(0);
-    this.#floats = new Float64Array(buffer, this.#control + control.args * 4 + intArgumentBytes, 16);
-    this.#publishModules();
+    const words = new Int32Array(buffer, address, controlBytes / 4).fill(0);
+    this.#publishModules(words);
+    return {
+      control: address,
+      words,
+      floats: new Float64Array(buffer, address + control.args * 4 + intArgumentBytes, maximumFloats),
+      workers: [],
+      scratch: new Array(maximumThreads).fill(0),
+      scratchBytes: new Array(maximumThreads).fill(0),
+      broken: false,
+      alive: 0,
+    };
   }
 
-  #publishModules(): void {
-    const words = this.#words;
+  #publishModules(words: Int32Array): void {
     for (const [i, [address, bytes]] of this.#modules.entries()) {
       words[control.modules + 1 + 2 * i] = address;
       words[control.modules + 2 + 2 * i] = bytes;
@@ -296,11 +336,12 @@ export class ThreadPool {
   }
 
   #growScratch(index: number, bytes: number): void {
+    const { scratch, scratchBytes } = this.#crew;
     const size = Math.max(minimumScratch, 2 ** Math.ceil(Math.log2(bytes)));
     const address = this.#allocator.allocateUncounted(size);
-    if (this.#scratch[index]) this.#allocator.freeUncounted(this.#scratch[index]);
-    this.#scratch[index] = address;
-    this.#scratchBytes[index] = size;
+    if (scratch[index]) this.#allocator.freeUncounted(scratch[index]);
+    scratch[index] = address;
+    scratchBytes[index] = size;
   }
 }
 

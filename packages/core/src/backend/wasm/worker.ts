@@ -17,6 +17,7 @@ export interface WorkerHandle {
 export function startWorker(data: WorkerData, onEnd: () => void): WorkerHandle {
   let ended = false;
   const end = () => {
+    if (ended) return;
     ended = true;
     onEnd();
   };
@@ -46,6 +47,8 @@ export function startWorker(data: WorkerData, onEnd: () => void): WorkerHandle {
 /** The number of processors that this process may use. */
 export function availableProcessors(): number {
   const os = globalThis.process?.getBuiltinModule?.("node:os");
-  const count = os ? (os.availableParallelism?.() ?? os.cpus().length) : globalThis.navigator?.hardwareConcurrency;
+  const count = os
+    ? (os.availableParallelism?.() ?? os.cpus().length)
+    : globalThis.navigator?.hardwareConcurrency;
   return Math.max(1, count || 1);
 }
