@@ -1,6 +1,6 @@
 // The walk back through the graph: nodes in descending order of creation, gradients added up on the way.
 
-import { ones } from "../creation.js";
+import { ones, zerosLike } from "../creation.js";
 import { AutogradError, ShapeError } from "../errors.js";
 import { keep, tidy } from "../memory.js";
 import { operand } from "../ops/dispatch.js";
@@ -234,11 +234,13 @@ export function gradientsOf(
   } = {},
 ): Tensor[] {
   const list = Array.isArray(outputs) ? (outputs as readonly Tensor[]) : [outputs as Tensor];
-  const roots = list.map((tensor, i) => ({ tensor, gradient: options.gradients?.[i] ?? null }));
+  const roots = list
+    .map((tensor, i) => ({ tensor, gradient: options.gradients?.[i] ?? null }))
+    .filter(({ tensor }) => tensor.requiresGrad);
   const { retainGraph = options.createGraph ?? false, createGraph = false, stopAtTargets } = options;
   const found = runBackward(roots, { retainGraph, createGraph, targets: inputs, stopAtTargets });
   return found.map((gradient, i) => {
-    const result = gradient ?? inputs[i].mul(0).detach();
+    const result = gradient ?? zerosLike(inputs[i]);
     result.kept = false;
     runtime.scopes.at(-1)?.push(result);
     return result;
