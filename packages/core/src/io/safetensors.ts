@@ -113,7 +113,8 @@ function chooseDecoding(
   if (core === "float64" && wanted && wanted !== "float64" && !backend.dtypes.has("float64")) {
     const decode = (chunk: Uint8Array) => {
       const view = viewOf(chunk);
-      const values = Float32Array.from({ length: chunk.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
+      const values = new Float32Array(chunk.length / 8);
+      for (let i = 0; i < values.length; i++) values[i] = view.getFloat64(8 * i, true);
       return new Uint8Array(values.buffer);
     };
     return { dtype: "float32", storedBytes: 8, decode };
@@ -126,34 +127,39 @@ function chooseDecoding(
   }
   const decode = (chunk: Uint8Array, first: number) => {
     const view = viewOf(chunk);
-    const values = Int32Array.from({ length: chunk.length / storedBytes }, (_, i) => {
+    const values = new Int32Array(chunk.length / storedBytes);
+    for (let i = 0; i < values.length; i++) {
       const value = read(view, i * storedBytes);
       if (value < -(2 ** 31) || value >= 2 ** 31) {
         throw error(`${stored} value ${value} at position ${first + i} is beyond int32`);
       }
-      return Number(value);
-    });
+      values[i] = Number(value);
+    }
     return new Uint8Array(values.buffer);
   };
   return { dtype: "int32", storedBytes, decode };
 }
 
-function requireOptions({ dtype }: LoadTensorOptions): void {
-  if (dtype === undefined) return;
-  if (!isDType(dtype) || !isFloat(dtype)) {
+/** The backend to load to. Called before anything is awaited: what is active may change meanwhile. */
+function chooseBackend({ dtype, device }: LoadTensorOptions): Backend {
+  if (dtype !== undefined && (!isDType(dtype) || !isFloat(dtype))) {
     throw new DTypeError(`safetensors: the dtype to load as must be a float, not ${String(dtype)}`);
   }
+  return device ? backendByName(device) : activeBackend();
 }
 
-async function loadTensor(file: SafetensorsFile, name: string, options: LoadTensorOptions): Promise<Tensor> {
-  requireOptions(options);
-  const backend = options.device ? backendByName(options.device) : activeBackend();
+async function loadTensor(
+  file: SafetensorsFile,
+  name: string,
+  backend: Backend,
+  wanted: DType | undefined,
+): Promise<Tensor> {
   const { source, dataStart, entries } = file;
   const entry = requireEntry(entries, name, source.name);
   const start = dataStart + entry.begin;
   const fault = (reason: string) =>
     new FormatError(reason, { file: source.name, offset: start, field: `tensor ${printable(name)}` });
-  const { dtype, storedBytes, decode } = chooseDecoding(backend, entry.dtype, options.dtype, fault);
+  const { dtype, storedBytes, decode } = chooseDecoding(backend, entry.dtype, wanted, fault);
   const loaded = empty(backend, dtype, [...entry.shape]);
   try {
     const bytes = entry.end - entry.begin;
@@ -162,8 +168,8 @@ async function loadTensor(file: SafetensorsFile, name: string, options: LoadTens
       const first = done / storedBytes;
       backend.write(loaded.storage.buffer, first * bytesPerElement(dtype), decode(chunk, first));
     }
-    if (!options.dtype || !isFloat(dtype) || dtype === options.dtype) return loaded;
-    const converted = cast(loaded, options.dtype);
+    if (!wanted || !isFloat(dtype) || dtype === wanted) return loaded;
+    const converted = cast(loaded, wanted);
     loaded.dispose();
     return converted;
   } catch (error) {
@@ -184,12 +190,15 @@ export async function openSafetensors(source: SafetensorsSource): Promise<OpenSa
   return {
     entries,
     metadata,
-    load: async (name, options = {}) => loadTensor(requireEntry(places, name, label), name, options),
+    load: async (name, options = {}) =>
+      loadTensor(requireEntry(places, name, label), name, chooseBackend(options), options.dtype),
     readBytes: async (name) => requireEntry(places, name, label).readBytes(name),
-    async close() {
-      await Promise.all(files.map((file) => file.close()));
-    },
+    close: () => closeAll(files),
   };
+}
+
+async function closeAll(files: readonly SafetensorsFile[]): Promise<void> {
+  await Promise.all(files.map((file) => file.close()));
 }
 
 /**
@@ -204,24 +213,29 @@ export async function loadSafetensors(
   source: SafetensorsSource,
   options: LoadSafetensorsOptions = {},
 ): Promise<{ tensors: Map<string, Tensor>; metadata: Record<string, string> }> {
-  requireOptions(options);
-  const opened = await openSafetensors(source);
+  const backend = chooseBackend(options);
+  const { files, places, metadata, name: label } = await openShards(source);
   const tensors = new Map<string, Tensor>();
   try {
-    for (const name of chooseNames(opened, options.names))
-      tensors.set(name, await opened.load(name, options));
-    return { tensors, metadata: opened.metadata };
+    for (const name of chooseNames(places, options.names)) {
+      const file = requireEntry(places, name, label);
+      tensors.set(name, await loadTensor(file, name, backend, options.dtype));
+    }
+    return { tensors, metadata };
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
     throw error;
   } finally {
-    await opened.close();
+    await closeAll(files);
   }
 }
 
-function chooseNames({ entries }: OpenSafetensors, names: LoadSafetensorsOptions["names"]): Iterable<string> {
-  if (names === undefined) return entries.keys();
-  if (typeof names === "function") return [...entries.keys()].filter(names);
+function chooseNames(
+  places: ReadonlyMap<string, unknown>,
+  names: LoadSafetensorsOptions["names"],
+): Iterable<string> {
+  if (names === undefined) return places.keys();
+  if (typeof names === "function") return [...places.keys()].filter(names);
   return typeof names === "string" ? [names] : new Set(names);
 }
 
