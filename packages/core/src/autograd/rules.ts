@@ -14,7 +14,7 @@ import * as ops from "../ops/index.js";
 import { crossEntropyReference } from "../ops/loss.js";
 import { matmulBackward } from "../ops/matmul.js";
 import { rmsNormReference } from "../ops/norm.js";
-import { sumTo } from "../ops/reduce.js";
+import { prodReference, sumTo } from "../ops/reduce.js";
 import { emptyLike, ropeReference } from "../ops/rope.js";
 import { logSoftmaxReference, softmaxReference } from "../ops/softmax.js";
 import { sliceBackward } from "../ops/view.js";
@@ -296,6 +296,9 @@ export const rules: RuleTable = {
     needs: () => [0],
     backward: (c, dy) => {
       const x = c.input(0);
+      // That formula is not smooth in x where x is 0, so gradients of it go through products of pairs.
+      if (recordsBackward())
+        return gradientsThrough(([factors]) => prodReference(factors, c.attributes.axes), [x], dy, [true]);
       const zero = ops.equal(x, 0);
       const zeros = ops.sum(ops.cast(zero, dy.dtype), c.attributes.axes, true);
       const rest = ops.prod(ops.where(zero, 1, x), c.attributes.axes, true);

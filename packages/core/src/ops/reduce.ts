@@ -8,7 +8,7 @@ import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from 
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
-import { reshape } from "./view.js";
+import { concat, permute, reshape, slice } from "./view.js";
 
 type Axes = number | readonly number[] | undefined;
 
@@ -48,6 +48,23 @@ function nonEmpty(operation: string, x: Tensor, axes: Axes): Tensor {
       );
   }
   return x;
+}
+
+/** prod with keepDims as products of pairs: differentiable any number of times, at zeros too. */
+export function prodReference(x: Tensor, axes: readonly number[]): Tensor {
+  return tidy(() => {
+    const kept = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
+    const rest = kept.map((i) => x.shape[i]);
+    // [factors, rest…]
+    let factors = reshape(permute(x, [...axes, ...kept]), [sizeOf(axes.map((i) => x.shape[i])), ...rest]);
+    if (factors.shape[0] === 0) return add(sum(x, axes, true), 1);
+    while (factors.shape[0] > 1) {
+      const half = factors.shape[0] >> 1;
+      const pairs = mul(slice(factors, [0, half]), slice(factors, [half, 2 * half]));
+      factors = factors.shape[0] % 2 === 0 ? pairs : concat([pairs, slice(factors, [2 * half])]);
+    }
+    return reshape(factors, reducedShape(x.shape, axes, true));
+  });
 }
 
 function countOver(operation: string, x: Tensor, axes: Axes): number {
