@@ -91,8 +91,7 @@ async function compile(entry, args) {
   const { default: asc } = await import("assemblyscript/asc");
   let binary;
   const messages = [];
-  const { error } = await asc.main([entry, "--outFile=kernels.wasm", ...args], {
-    baseDir: root,
+  const { error } = await asc.main([entry, "--outFile=kernels.wasm", "--baseDir", root, ...args], {
     stdout: { write: (text) => messages.push(text) },
     stderr: { write: (text) => messages.push(text) },
     readFile(name, baseDir) {
