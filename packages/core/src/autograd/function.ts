@@ -4,6 +4,7 @@ import { AutogradError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
 import type { Tensor } from "../tensor.js";
+import { gradientsThrough } from "./backward.js";
 import { type BackwardContext, GraphNode, needsGraph, SavedTensor, withGradMode } from "./graph.js";
 
 export interface ForwardContext {
@@ -14,6 +15,8 @@ export interface ForwardContext {
 }
 
 export interface FunctionContext extends BackwardContext {
+  /** The `wants` that forward saw. `wants` may be fewer now: only some gradients were asked for. */
+  readonly wanted: readonly boolean[];
   /** The tensors that forward saved, in order. */
   saved(): Tensor[];
 }
@@ -25,11 +28,13 @@ export interface FunctionDefinition<A> {
   forward(context: ForwardContext, inputs: readonly Tensor[], attributes: A): Tensor;
   /** Gradients of the inputs that want one (undefined is zero). It runs unrecorded; temporaries are freed. */
   backward(context: FunctionContext, dy: Tensor, attributes: A): readonly (Tensor | undefined)[];
+  /** The same function made of differentiable operations, for gradients of its gradients. Makes the inputs be kept too. */
+  reference?(inputs: readonly Tensor[], attributes: A): Tensor;
 }
 
 /**
  * A differentiable function of tensors with a backward of its own.
- * Gradients of its gradients are refused with an AutogradError, never silently zero.
+ * Without a `reference`, gradients of its gradients are refused with an AutogradError, never silently zero.
  */
 export function defineFunction<A = void>(
   definition: FunctionDefinition<A>,
@@ -46,15 +51,28 @@ export function defineFunction<A = void>(
       },
     };
     const output = withGradMode(false, () => tidy(() => definition.forward(context, inputs, attributes)));
+    if (inputs.includes(output))
+      throw new AutogradError(`${definition.name}: forward returned one of its inputs; clone it`);
     if (!recorded) return output;
-    const node = new GraphNode(definition.name, inputs, saved, (backward, dy) => {
-      if (runtime.gradEnabled) throw new AutogradError(`${definition.name}: has no gradient of its gradient`);
+    const { name, reference } = definition;
+    const savedInputs = reference ? inputs.map((input) => new SavedTensor(input)) : [];
+    const node: GraphNode = new GraphNode(name, inputs, [...saved, ...savedInputs], (backward, dy) => {
+      if (runtime.gradEnabled) {
+        if (!reference) throw new AutogradError(`${name}: has no gradient of its gradient`);
+        return gradientsThrough(
+          (values) => reference(values, attributes),
+          savedInputs.map((input, i) => input.restore(node.edges[i]?.node ?? null, name)),
+          dy,
+          backward.wants,
+        );
+      }
       return definition.backward(
         {
           wants: backward.wants,
+          wanted: wants,
           shape: backward.shape,
           accumulate: backward.accumulate,
-          saved: () => saved.map((tensor) => tensor.restore(null, definition.name)),
+          saved: () => saved.map((tensor) => tensor.restore(null, name)),
         },
         dy,
         attributes,

@@ -119,9 +119,9 @@ export function crossEntropyReference(
 /** Most logits (rows × classes) that the fused form holds at once: 4 MiB of float32. */
 const logitsAtOnce = 1 << 20;
 
-const fusedLinearCrossEntropy = defineFunction<{ targets: Tensor; ignoreIndex: number; scale: number }>({
+const fusedLinearCrossEntropy = defineFunction<{ ignoreIndex: number; scale: number }>({
   name: "linearCrossEntropy",
-  forward(context, [x, weight], { targets, ignoreIndex, scale }) {
+  forward(context, [x, weight, targets], { ignoreIndex, scale }) {
     const { backend } = x.storage;
     const [rows, width] = x.shape;
     const classes = weight.shape[0];
@@ -133,6 +133,7 @@ const fusedLinearCrossEntropy = defineFunction<{ targets: Tensor; ignoreIndex: n
     if (scales) backend.fill(operand(scales), scale);
     const dx = context.wants[0] ? empty(backend, "float32", [rows, width]) : null;
     const dWeight = context.wants[1] ? empty(backend, "float32", weight.shape) : null;
+    if (dWeight && rows === 0) backend.fill(operand(dWeight), 0);
     for (let start = 0; start < rows; start += step) {
       const count = Math.min(step, rows - start);
       const take = (t: Tensor, from = start) => slice(t, [from, from + count]);
@@ -154,7 +155,12 @@ const fusedLinearCrossEntropy = defineFunction<{ targets: Tensor; ignoreIndex: n
   },
   backward(context, dy) {
     const saved = context.saved();
-    return context.wants.map((wanted) => (wanted ? mul(saved.shift()!, dy) : undefined));
+    const gradients = context.wanted.map((made) => (made ? saved.shift() : undefined));
+    return context.wants.map((wanted, i) => (wanted ? mul(gradients[i]!, dy) : undefined));
+  },
+  reference([x, weight, targets], { ignoreIndex, scale }) {
+    const losses = crossEntropyReference(matmul(x, weight, { transB: true }), targets, ignoreIndex);
+    return mul(sum(losses), scale);
   },
 });
 
@@ -186,8 +192,7 @@ export function linearCrossEntropy(
       return crossEntropy(matmul(x, weight, { transB: true }), targets, { ignoreIndex, reduction });
     }
     const scale = reduction === "mean" ? 1 / counted : 1;
-    return fusedLinearCrossEntropy([contiguous(x), contiguous(weight)], {
-      targets: contiguous(targets),
+    return fusedLinearCrossEntropy([contiguous(x), contiguous(weight), contiguous(targets)], {
       ignoreIndex,
       scale,
     });
