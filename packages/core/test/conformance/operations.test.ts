@@ -1,0 +1,44 @@
+// Every operation on every backend: values, gradients, gradients of gradients, layouts, leaks.
+
+import { describe, expect, test } from "vitest";
+import { rules } from "../../src/autograd/rules.js";
+import * as exported from "../../src/ops/index.js";
+import { subjects } from "../support/backends.js";
+import { checkOp } from "../support/check-op.js";
+import { elementwiseCases } from "./cases/elementwise.js";
+import { matmulCases, neuralCases } from "./cases/neural.js";
+import { indexingCases, reduceCases, viewCases } from "./cases/structure.js";
+
+const cases = [
+  ...elementwiseCases,
+  ...viewCases,
+  ...indexingCases,
+  ...reduceCases,
+  ...matmulCases,
+  ...neuralCases,
+];
+
+/** Gradient rules that a case ran through. */
+const checked = new Set<string>();
+
+describe.each(subjects)("$name", (subject) => {
+  test.each(cases.map((each) => [each.name, each] as const))("%s", (_, each) => {
+    for (const operation of checkOp(each, subject)) checked.add(operation);
+  });
+});
+
+describe("nothing goes untested", () => {
+  test("every exported operation has a case", () => {
+    const names = new Set(cases.map((each) => each.name.split(/[ ,]/)[0]));
+    const renamed: Record<string, string> = { scaledDotProductAttention: "attention" };
+    const missing = Object.keys(exported).filter((name) => !names.has(renamed[name] ?? name));
+    expect(missing).toEqual([]);
+  });
+
+  // The rule of sliceBackward runs in gradients of gradients only, logicalNot gives bool, which has none.
+  const elsewhere = new Set(["sliceBackward", "logicalNot"]);
+  test("every gradient rule was checked", () => {
+    const missing = Object.keys(rules).filter((name) => !checked.has(name) && !elsewhere.has(name));
+    expect(missing).toEqual([]);
+  });
+});
