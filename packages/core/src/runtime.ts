@@ -1,6 +1,7 @@
 // The state of which there is one per process: backends, gradient mode, ownership scopes, counters.
 // It hangs on globalThis, so that two copies of this library (ESM and CJS, quant's and the application's) share it.
 
+import type { LeafSink } from "./autograd/backward.js";
 import type { Backend } from "./backend/types.js";
 import type { Generator } from "./random.js";
 import type { Tensor } from "./tensor.js";
@@ -11,6 +12,10 @@ interface Runtime {
   /** Every backend that was started and not shut down, by name. */
   readonly backends: Map<string, Backend>;
   gradEnabled: boolean;
+  /** Where the walk back puts leaves' gradients; null for their `grad` fields. */
+  sink: LeafSink | null;
+  /** How many `grad` functions are running, one within the other. */
+  gradDepth: number;
   /** Name the operation that first makes a NaN or an infinity. */
   anomalyMode: boolean;
   /** Open ownership scopes, innermost last. */
@@ -33,6 +38,8 @@ export const runtime: Runtime = (holder[key] ??= {
   active: null,
   backends: new Map(),
   gradEnabled: true,
+  sink: null,
+  gradDepth: 0,
   anomalyMode: false,
   scopes: [],
   liveTensors: 0,

@@ -25,6 +25,8 @@ interface BackwardOptions {
   targets?: readonly Tensor[];
   /** Do not walk past the targets: none of them was made from another. */
   stopAtTargets?: boolean;
+  /** Gradients of other leaves go where those of the enclosing walk go, instead of nowhere. */
+  nested?: boolean;
 }
 
 /** A gradient being gathered; `owned` when nobody else can see its memory. */
@@ -109,40 +111,44 @@ function rootGradient({ tensor, gradient }: BackwardRoot): Tensor {
 }
 
 /** Where leaves' gradients go: `.grad`, or, within `grad(fn)`, the result's list. Checkpoints inside follow it. */
-type LeafSink = {
+export interface LeafSink {
   get(leaf: Tensor): Tensor | null;
   set(leaf: Tensor, gradient: Tensor): void;
   wants(leaf: Tensor): boolean;
-};
+}
 
 const gradField: LeafSink = {
   get: (leaf) => leaf.grad,
   set: (leaf, gradient) => {
     leaf.grad = gradient;
   },
-  wants: () => true,
+  // Nobody would free the gradient of a leaf that is gone.
+  wants: (leaf) => !leaf.disposed,
 };
 
-let sink: LeafSink = gradField;
+const currentSink = (): LeafSink => runtime.sink ?? gradField;
 
 /** Runs the walk. Without `targets` gradients end in the leaves' `grad`; with them they are returned, in their order. */
 export function runBackward(roots: readonly BackwardRoot[], options: BackwardOptions): (Tensor | null)[] {
-  const { targets, stopAtTargets = false, retainGraph, createGraph = false } = options;
+  const { targets, stopAtTargets = false, nested = false, retainGraph, createGraph = false } = options;
   const found = new Map<Tensor, Tensor>();
   const targetNodes = new Map<GraphNode, Tensor>();
   for (const target of targets ?? []) if (target.node) targetNodes.set(target.node, target);
   const nodes = reachable(roots, stopAtTargets ? targetNodes : new Map());
-  const outerSink = sink;
+  const outerSink = runtime.sink;
   if (targets) {
     const wanted = new Set(targets);
-    sink = {
-      get: (leaf) => found.get(leaf) ?? null,
-      set: (leaf, gradient) => void found.set(leaf, gradient),
-      wants: (leaf) => wanted.has(leaf),
+    const outer = currentSink();
+    const goesOut = (leaf: Tensor) => nested && !wanted.has(leaf);
+    runtime.sink = {
+      get: (leaf) => (goesOut(leaf) ? outer.get(leaf) : (found.get(leaf) ?? null)),
+      set: (leaf, gradient) => (goesOut(leaf) ? outer.set(leaf, gradient) : void found.set(leaf, gradient)),
+      wants: (leaf) => (goesOut(leaf) ? outer.wants(leaf) : wanted.has(leaf)),
     };
   }
   for (const node of nodes) node.retain();
   const gradients = new Gradients<GraphNode>();
+  let complete = false;
   try {
     withGradMode(createGraph, () => {
       for (const root of roots) {
@@ -154,16 +160,21 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
         const dy = gradients.take(node);
         if (dy) {
           const target = targetNodes.get(node);
-          if (target) found.set(target, keep(dy.alias()));
-          if (!target || !stopAtTargets) step(node, dy, gradients);
-          dy.dispose();
+          try {
+            if (target) found.set(target, keep(dy.alias()));
+            if (!target || !stopAtTargets) step(node, dy, gradients);
+          } finally {
+            dy.dispose();
+          }
         }
         if (!retainGraph && !createGraph) node.free();
       }
     });
+    complete = true;
   } finally {
-    sink = outerSink;
+    runtime.sink = outerSink;
     gradients.clear();
+    if (!complete) for (const gradient of found.values()) gradient.dispose();
     for (const node of nodes) node.release();
   }
   return (targets ?? []).map((target) => found.get(target) ?? null);
@@ -171,6 +182,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
 
 /** Hands dy through one node to its inputs. */
 function step(node: GraphNode, dy: Tensor, gradients: Gradients<GraphNode>): void {
+  const sink = currentSink();
   const wants = node.edges.map((edge) => edge !== null && (edge.node !== null || sink.wants(edge.leaf)));
   if (!wants.includes(true)) return;
   const context: BackwardContext = {
@@ -198,7 +210,7 @@ function step(node: GraphNode, dy: Tensor, gradients: Gradients<GraphNode>): voi
 
 function existingAt(edge: Edge, gradients: Gradients<GraphNode>): Tensor | null | undefined {
   if (!edge) return undefined;
-  return edge.node ? gradients.get(edge.node) : sink.get(edge.leaf);
+  return edge.node ? gradients.get(edge.node) : currentSink().get(edge.leaf);
 }
 
 /** Adds `part`, which it takes over, to what was gathered for `edge`. */
@@ -206,7 +218,7 @@ function deliver(edge: NonNullable<Edge>, part: Tensor, gradients: Gradients<Gra
   const existing = existingAt(edge, gradients);
   const total = keep(existing ? merge(existing, part) : part);
   if (edge.node) gradients.set(edge.node, total);
-  else sink.set(edge.leaf, existing ? total : ownedByLeaf(total));
+  else currentSink().set(edge.leaf, existing ? total : ownedByLeaf(total));
 }
 
 /** A leaf's gradient is read and written by optimizers: dense, and nobody else's. */
@@ -287,6 +299,16 @@ export function grad(
   };
 }
 
+/** Runs `fn` as the function of a grad. */
+function within<T>(fn: () => T): T {
+  runtime.gradDepth++;
+  try {
+    return fn();
+  } finally {
+    runtime.gradDepth--;
+  }
+}
+
 /** As {@link grad}, with the value. The caller owns value and gradients. */
 export function valueAndGrad(
   fn: (...inputs: Tensor[]) => Tensor,
@@ -294,8 +316,10 @@ export function valueAndGrad(
 ): (...inputs: Tensor[]) => { value: Tensor; gradients: Tensor[] } {
   return (...inputs) =>
     tidy(() => {
-      // Recorded inputs mean that somebody differentiates around this call.
-      const nested = runtime.gradEnabled && inputs.some((input) => input.requiresGrad);
+      // Recorded inputs mean that somebody differentiates around this call; within another grad anything that `fn` refers to
+      // may be what that one differentiates for.
+      const nested =
+        runtime.gradEnabled && (runtime.gradDepth > 0 || inputs.some((input) => input.requiresGrad));
       const indices =
         argnums === undefined ? inputs.map((_, i) => i) : typeof argnums === "number" ? [argnums] : argnums;
       const handles = inputs.map((input, i) => {
@@ -304,13 +328,13 @@ export function valueAndGrad(
         if (!handle.requiresGrad) handle.requiresGrad = true;
         return handle;
       });
-      const value = withGradMode(true, () => fn(...handles));
+      const value = within(() => withGradMode(true, () => fn(...handles)));
       if (value.size !== 1)
         throw new ShapeError(`grad: the function must return one element, not ${formatShape(value.shape)}`);
       const gradients = gradientsOf(
         value,
         indices.map((i) => handles[i]),
-        { createGraph: nested },
+        { createGraph: nested, stopAtTargets: true },
       );
       return { value: nested ? value : value.detach(), gradients };
     });

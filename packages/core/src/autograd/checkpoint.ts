@@ -16,7 +16,9 @@ import { GraphNode, SavedTensor, withGradMode } from "./graph.js";
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
   if (!runtime.gradEnabled) return fn(...inputs);
   const random = defaultGenerator().state();
-  const output = withGradMode(false, () => tidy(() => fn(...inputs)));
+  const result = withGradMode(false, () => tidy(() => fn(...inputs)));
+  // A function that hands an input or a parameter through must not turn that one into a result.
+  const output = inputs.includes(result) || result.requiresGrad ? result.detach() : result;
   const saved = inputs.map((input) => new SavedTensor(input));
   const node = new GraphNode("checkpoint", inputs, saved, (context, dy) => {
     if (runtime.gradEnabled) throw new AutogradError("checkpoint: has no gradient of its gradient");
@@ -30,10 +32,9 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tenso
         return handle;
       });
       const again = withGradMode(true, () => tidy(() => fn(...handles)));
-      if (again.requiresGrad) runBackward([{ tensor: again, gradient: dy }], { retainGraph: false });
-      return handles.map((handle) => {
-        const gradient = handle.grad;
-        handle.grad = null;
+      if (!again.requiresGrad) return handles.map(() => undefined);
+      const roots = [{ tensor: again, gradient: dy }];
+      return runBackward(roots, { retainGraph: false, targets: handles, nested: true }).map((gradient) => {
         if (gradient) {
           gradient.kept = false;
           runtime.scopes.at(-1)?.push(gradient);

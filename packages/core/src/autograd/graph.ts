@@ -106,20 +106,29 @@ export class GraphNode {
   }
 
   release(): void {
-    if (--this.#references === 0) this.free();
+    if (this.dropReference()) this.free();
   }
 
   /** Lets go of saved tensors and of the nodes before; idempotent. Iterative, since graphs are deeper than the call stack. */
   free(): void {
     const queue: GraphNode[] = [this];
-    for (let node = queue.pop(); node; node = queue.pop()) {
-      if (!node.#backward) continue;
-      node.#backward = null;
-      for (const saved of node.#saved) saved.release();
-      for (const edge of node.edges) {
-        if (edge?.node && --edge.node.#references === 0) queue.push(edge.node);
-      }
-    }
+    for (let node = queue.pop(); node; node = queue.pop()) node.letGo(queue);
+  }
+
+  // The nodes of one graph may come from two copies of this library, whose private fields are not each other's: so a node
+  // only ever touches its own.
+
+  /** True when nobody is left who holds this node. */
+  dropReference(): boolean {
+    return --this.#references === 0;
+  }
+
+  /** Lets go of saved tensors; puts the nodes before that nobody else holds on `queue`. */
+  letGo(queue: GraphNode[]): void {
+    if (!this.#backward) return;
+    this.#backward = null;
+    for (const saved of this.#saved) saved.release();
+    for (const edge of this.edges) if (edge?.node?.dropReference()) queue.push(edge.node);
   }
 }
 
