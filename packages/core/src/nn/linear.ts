@@ -1,5 +1,6 @@
 // Linear layers, dense ones and the base class of whatever can stand in for them (quantized, low-rank).
 
+import { noGrad } from "../autograd/graph.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { linear } from "../ops/matmul.js";
@@ -74,6 +75,6 @@ export class Linear extends LinearBase {
   }
 
   override withDenseWeight(weight: Tensor): Linear {
-    return new Linear(weight.clone().detach(), this.bias && this.bias.clone().detach());
+    return noGrad(() => new Linear(weight.clone(), this.bias && this.bias.clone()));
   }
 }
