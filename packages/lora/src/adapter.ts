@@ -1,0 +1,281 @@
+// An adapter as one object: its parts in all layers of a model, switched, merged and taken off together.
+
+import { ArgumentError, noGrad, type Tensor } from "@nomoat/core";
+import type { Module } from "@nomoat/core/nn";
+import type { AdapterBranch, MaskSource } from "./branch.js";
+import type { LoraConfig } from "./config.js";
+import { LoraLinear, type MergePlan } from "./layer.js";
+
+/** What stands before a module's name in PEFT's files. */
+export const peftPrefix = "base_model.model.";
+
+const names = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/;
+
+/** Throws unless `name` can be that of a new adapter of `model`. */
+export function checkAdapterName(model: Module, name: string): void {
+  if (!names.test(name) || name === "__proto__") {
+    throw new ArgumentError(
+      `adapter name ${JSON.stringify(name)}: expected up to 100 letters, digits, "_", "-" or "." (not first)`,
+    );
+  }
+  for (const [at, layer] of adaptedLayers(model)) {
+    if (layer.branch(name)) throw new ArgumentError(`adapter "${name}" exists already (at ${at})`);
+  }
+}
+
+/** The layers of `model` that carry adapters, by name. */
+export function adaptedLayers(model: Module): Map<string, LoraLinear> {
+  const found = new Map<string, LoraLinear>();
+  for (const [name, module] of model.namedModules())
+    if (module instanceof LoraLinear) found.set(name, module);
+  return found;
+}
+
+/** A set of low-rank updates, one for each of some layers of a model. Made by `applyLora` and `loadAdapter`. */
+export class Adapter {
+  readonly model: Module;
+  readonly name: string;
+  readonly config: LoraConfig;
+  /** The layers that it adapts, by their names in the model. */
+  readonly layers: ReadonlyMap<string, LoraLinear>;
+  #removed = false;
+
+  /** @internal The branches are in the layers already. */
+  constructor(model: Module, name: string, config: LoraConfig, layers: ReadonlyMap<string, LoraLinear>) {
+    this.model = model;
+    this.name = name;
+    this.config = config;
+    this.layers = layers;
+  }
+
+  /** Its parts, by the names of their layers. */
+  branches(): Map<string, AdapterBranch> {
+    if (this.#removed) throw new ArgumentError(`adapter "${this.name}" was removed`);
+    return new Map(Array.from(this.layers, ([at, layer]) => [at, layer.branch(this.name) as AdapterBranch]));
+  }
+
+  /** Its tensors by PEFT's keys (`base_model.model.….lora_A.weight`): the tensors themselves, not copies. */
+  stateDict(): Map<string, Tensor> {
+    const state = new Map<string, Tensor>();
+    for (const [at, branch] of this.branches()) {
+      for (const [suffix, tensor] of branch.tensors()) state.set(`${peftPrefix}${at}.${suffix}`, tensor);
+    }
+    return state;
+  }
+
+  /**
+   * Copies values into the adapter's tensors, for a change of adapter without a change of layers. All faults are found before
+   * anything is written.
+   * @throws {ArgumentError} listing every missing, unexpected and misshapen key; also while the adapter is merged
+   */
+  loadStateDict(state: ReadonlyMap<string, Tensor>): void {
+    if (this.merged) throw new ArgumentError(`adapter "${this.name}" is merged; unmerge it first`);
+    const own = this.stateDict();
+    const faults: string[] = [];
+    for (const [key, tensor] of own) {
+      const given = state.get(key);
+      if (!given) faults.push(`missing ${key}`);
+      else if (given.shape.join() !== tensor.shape.join())
+        faults.push(`${key} is [${given.shape.join(", ")}], expected [${tensor.shape.join(", ")}]`);
+    }
+    for (const key of state.keys()) if (!own.has(key)) faults.push(`unexpected ${key}`);
+    if (faults.length > 0) throw new ArgumentError(`adapter "${this.name}": ${faults.join("; ")}`);
+    noGrad(() => {
+      for (const [key, tensor] of own) tensor.copyFrom(state.get(key) as Tensor);
+    });
+  }
+
+  /** Tensors by PEFT's keys, trainable or not. */
+  namedParameters(): [name: string, parameter: Tensor][] {
+    return [...this.stateDict()];
+  }
+
+  /** Tensors that it trains, in the order of the layers: what an optimizer takes. */
+  parameters(): Tensor[] {
+    return Array.from(this.branches().values()).flatMap((branch) => branch.parameters());
+  }
+
+  /** Number of its parameters. */
+  get parameterCount(): number {
+    return this.parameters().reduce((sum, tensor) => sum + tensor.size, 0);
+  }
+
+  /** Sets whether its parameters gather gradients. */
+  requiresGrad(value: boolean): this {
+    for (const tensor of this.parameters()) tensor.requiresGrad = value;
+    return this;
+  }
+
+  /** False when disabled, and after `remove`. */
+  get active(): boolean {
+    return !this.#removed && [...this.branches().values()].some((branch) => branch.enabled);
+  }
+
+  /** Makes it the only enabled adapter of its model. */
+  setActive(): this {
+    setActiveAdapters(this.model, [this.name]);
+    return this;
+  }
+
+  /** Lets it take part, beside the other enabled adapters: updates add up. */
+  enable(): this {
+    for (const branch of this.branches().values()) branch.enabled = true;
+    return this;
+  }
+
+  /** Takes it out of the sum, merged or not; its values stay. */
+  disable(): this {
+    for (const branch of this.branches().values()) branch.enabled = false;
+    return this;
+  }
+
+  /** Runs `fn` (which may return a promise) without this adapter. */
+  withDisabled<T>(fn: () => T): T {
+    return withDisabled([...this.branches().values()], fn);
+  }
+
+  /** Factor of the whole update (default 1). */
+  get weight(): number {
+    for (const branch of this.branches().values()) return branch.weight;
+    return 1;
+  }
+
+  set weight(value: number) {
+    if (!Number.isFinite(value)) throw new ArgumentError(`adapter weight must be finite, not ${value}`);
+    for (const branch of this.branches().values()) branch.weight = value;
+  }
+
+  /** Sets where dropout masks come from, by layer; null for random ones. */
+  setDropoutMasks(source: ((layer: string) => MaskSource | null) | null): this {
+    for (const [at, branch] of this.branches()) branch.dropoutMask = source ? source(at) : null;
+    return this;
+  }
+
+  /** True while it is merged into the base, in any layer. */
+  get merged(): boolean {
+    return [...this.layers.values()].some((layer) => layer.mergedAdapters.includes(this.name));
+  }
+
+  /** Puts its update into the base's weights: the model runs without extra work. The base's own weights are kept for `unmerge`. */
+  merge(): this {
+    this.branches();
+    mergeLayers(this.layers.values(), (merged) => [...new Set([...merged, this.name])]);
+    return this;
+  }
+
+  /** Takes its update out of the base's weights; when no other adapter is merged these are the original ones, byte for byte. */
+  unmerge(): this {
+    mergeLayers(this.layers.values(), (merged) => merged.filter((name) => name !== this.name));
+    return this;
+  }
+
+  /** Takes it off the model and disposes it (unmerged first); a layer without adapters is the base's own layer again. Idempotent. */
+  remove(): void {
+    if (this.#removed) return;
+    this.unmerge();
+    this.#removed = true;
+    for (const layer of this.layers.values()) layer.take(this.name).dispose();
+    for (const [at, layer] of adaptedLayers(this.model)) {
+      if (layer.adapters.length === 0) this.model.replaceModule(at, layer.original);
+    }
+  }
+}
+
+/**
+ * Enables the adapters of these names and disables all others.
+ * @throws {ArgumentError} for a name that no layer knows
+ */
+export function setActiveAdapters(model: Module, active: readonly string[]): void {
+  const branches = [...adaptedLayers(model).values()].flatMap((layer) => layer.adapters);
+  for (const name of active) {
+    if (!branches.some((branch) => branch.adapter === name))
+      throw new ArgumentError(`setActiveAdapters: there is no adapter "${name}"`);
+  }
+  for (const branch of branches) branch.enabled = active.includes(branch.adapter);
+}
+
+/** Runs `fn` (which may return a promise) without any adapter of `model`. */
+export function withAdaptersDisabled<T>(model: Module, fn: () => T): T {
+  return withDisabled(
+    [...adaptedLayers(model).values()].flatMap((layer) => layer.adapters),
+    fn,
+  );
+}
+
+function withDisabled<T>(branches: readonly AdapterBranch[], fn: () => T): T {
+  const before = branches.map((branch) => branch.enabled);
+  for (const branch of branches) branch.enabled = false;
+  const restore = () => {
+    branches.forEach((branch, i) => {
+      branch.enabled = before[i];
+    });
+  };
+  let result: T;
+  try {
+    result = fn();
+  } catch (error) {
+    restore();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(restore) as T;
+  restore();
+  return result;
+}
+
+/** Changes what is merged, in all layers or, after a fault, in none; `anew`: also where the names stay the same. */
+function mergeLayers(
+  layers: Iterable<LoraLinear>,
+  choose: (merged: string[], layer: LoraLinear) => string[],
+  anew = false,
+): void {
+  const plans: MergePlan[] = [];
+  try {
+    for (const layer of layers) {
+      const merged = layer.mergedAdapters;
+      const names = choose(merged, layer);
+      if (names.join() !== merged.join() || anew) plans.push(layer.planMerge(names));
+    }
+  } catch (error) {
+    for (const plan of plans) plan.merged?.dispose();
+    throw error;
+  }
+  for (const plan of plans) plan.layer.commitMerge(plan);
+}
+
+/**
+ * Merges an adapter, or every enabled adapter of a model, into the base's weights, dense or quantized.
+ * @throws {ArgumentError} for values that are not finite; nothing is changed then
+ */
+export function merge(target: Adapter | Module): void {
+  if (target instanceof Adapter) target.merge();
+  else {
+    mergeLayers(adaptedLayers(target).values(), (merged, layer) => {
+      const enabled = layer.adapters.filter((branch) => branch.enabled);
+      return [...new Set([...merged, ...enabled.map((branch) => branch.adapter)])];
+    });
+  }
+}
+
+/** Takes an adapter, or every adapter of a model, out of the base's weights again. */
+export function unmerge(target: Adapter | Module): void {
+  if (target instanceof Adapter) target.unmerge();
+  else mergeLayers(adaptedLayers(target).values(), () => []);
+}
+
+/**
+ * Merges every enabled adapter for good: the model has plain layers again, and adapters and original weights are disposed.
+ * Adapter objects of this model are of no use afterwards.
+ */
+export function mergeAndUnload<M extends Module>(model: M): M {
+  const layers = adaptedLayers(model);
+  const enabled = (_: string[], layer: LoraLinear) =>
+    layer.adapters.filter((branch) => branch.enabled).map((branch) => branch.adapter);
+  mergeLayers(layers.values(), enabled, true);
+  for (const [at, layer] of layers) {
+    const { base_layer, original } = layer;
+    model.replaceModule(at, base_layer);
+    if (original !== base_layer) original.dispose();
+    for (const branch of layer.adapters) branch.dispose();
+  }
+  return model;
+}

@@ -1,0 +1,109 @@
+// Puts a new adapter on a model.
+
+import type { BackendName, Generator, Tensor } from "@nomoat/core";
+import type { LinearBase, Module } from "@nomoat/core/nn";
+import { Adapter, adaptedLayers, checkAdapterName } from "./adapter.js";
+import type { AdapterBranch, LoraVariant } from "./branch.js";
+import { type LoraConfig, resolveLoraConfig } from "./config.js";
+import { LoraLinear } from "./layer.js";
+import { resolveTargets, type Target } from "./targets.js";
+import { plainLora } from "./variants/lora.js";
+
+export interface ApplyOptions {
+  /** For initial values and dropout (default: core's default generator). */
+  generator?: Generator;
+  /** dtype of the low-rank matrices (default: float64 for a model with float64 weights, else float32). */
+  dtype?: "float32" | "float64";
+}
+
+/** Every variant; the first that handles a configuration is taken. */
+export const variants: readonly LoraVariant[] = [plainLora];
+
+/** The variant that `config` asks for. */
+export function variantOf(config: LoraConfig): LoraVariant {
+  return variants.find((variant) => variant.handles(config)) ?? plainLora;
+}
+
+/** dtype and backend that new matrices have on this model. */
+export function placeOf(model: Module): { dtype: "float32" | "float64"; device: BackendName } {
+  let dtype: "float32" | "float64" = "float32";
+  let device: BackendName | null = null;
+  for (const tensor of model.stateDict().values()) {
+    device ??= tensor.device;
+    if (tensor.dtype === "float64") dtype = "float64";
+  }
+  return { dtype, device: device ?? "wasm" };
+}
+
+/** Freezes all parameters but those of adapters. */
+export function freezeBase(model: Module): void {
+  const trained = new Set<Tensor>();
+  for (const layer of adaptedLayers(model).values())
+    for (const branch of layer.adapters) for (const tensor of branch.parameters()) trained.add(tensor);
+  for (const tensor of model.parameters()) {
+    if (trained.has(tensor)) continue;
+    tensor.requiresGrad = false;
+    tensor.zeroGrad();
+  }
+}
+
+/** Puts branches into the model, wrapping layers that are not adapted yet. */
+export function attach(
+  model: Module,
+  name: string,
+  config: LoraConfig,
+  parts: readonly { target: Target; branch: AdapterBranch }[],
+): Adapter {
+  freezeBase(model);
+  const layers = new Map<string, LoraLinear>();
+  for (const { target, branch } of parts) {
+    // Not target.layer: while files were read another adapter may have wrapped it.
+    const current = model.getModule(target.name) as LinearBase;
+    const layer = current instanceof LoraLinear ? current : new LoraLinear(current);
+    if (layer !== current) model.replaceModule(target.name, layer);
+    layer.add(branch);
+    layers.set(target.name, layer);
+  }
+  return new Adapter(model, name, config, layers);
+}
+
+/**
+ * Adapts the layers of `model` that `config` names: freezes every parameter of the model, and replaces each target by a layer that
+ * adds a low-rank update to it. A fresh adapter changes no output. It takes part beside adapters that are on the model already;
+ * `adapter.setActive()` makes it the only one.
+ *
+ * @param config - any part of a {@link LoraConfig}
+ * @param name - up to 100 letters, digits, `_`, `-`, `.`; new on this model
+ * @throws {ArgumentError} for a faulty configuration, a name that is taken, or target modules that match nothing; the model is as it
+ *   was then
+ */
+export function applyLora(
+  model: Module,
+  config: Partial<LoraConfig> = {},
+  name = "default",
+  options: ApplyOptions = {},
+): Adapter {
+  const complete = resolveLoraConfig(config);
+  checkAdapterName(model, name);
+  const targets = resolveTargets(model, complete);
+  const variant = variantOf(complete);
+  const { dtype, device } = placeOf(model);
+  const parts: { target: Target; branch: AdapterBranch }[] = [];
+  try {
+    for (const target of targets) {
+      const branch = variant.create(target.layer, {
+        adapter: name,
+        config: complete,
+        target,
+        dtype: options.dtype ?? dtype,
+        device,
+        generator: options.generator,
+      });
+      parts.push({ target, branch });
+    }
+  } catch (error) {
+    for (const { branch } of parts) branch.dispose();
+    throw error;
+  }
+  return attach(model, name, complete, parts);
+}

@@ -1,0 +1,199 @@
+// The configuration of an adapter, with PEFT's fields and defaults in camelCase. How it stands in a file is peft-config.ts's matter.
+
+import { ArgumentError, type JsonValue } from "@nomoat/core";
+
+/** How the low-rank matrices begin; see {@link LoraConfig.initLoraWeights}. */
+export type LoraInit = boolean | "gaussian";
+
+/** A complete configuration. {@link applyLora} takes any part of it. */
+export interface LoraConfig {
+  /** Rank of the update (default 8). */
+  r: number;
+  /** The update is scaled by loraAlpha / r, or loraAlpha / √r with {@link useRslora} (default 8). */
+  loraAlpha: number;
+  /** Probability of dropping an element of the low-rank branch's input in training (default 0). */
+  loraDropout: number;
+  /** Which biases are trained along; only "none" is supported. */
+  bias: "none";
+  /**
+   * Which layers to adapt (default q_proj and v_proj, PEFT's choice for LLaMA). A list: layers whose name is an entry or ends in
+   * `.entry`. A string: a regular expression (Python's syntax) for the whole name, or "all-linear" for every linear layer but the
+   * output layer.
+   */
+  targetModules: string | readonly string[];
+  /** Layers to leave out, given as {@link targetModules} (default none). */
+  excludeModules: string | readonly string[] | null;
+  /** Indices of the layers to adapt, for a list of target modules (default all). */
+  layersToTransform: number | readonly number[] | null;
+  /** Name(s) of the list of layers that {@link layersToTransform} counts (default: whatever stands before the first number). */
+  layersPattern: string | readonly string[] | null;
+  /** Other ranks, by a regular expression for the end of a layer's name. */
+  rankPattern: Readonly<Record<string, number>>;
+  /** Other alphas, likewise. */
+  alphaPattern: Readonly<Record<string, number>>;
+  /** Rank-stabilized scaling, loraAlpha / √r (arXiv:2312.03732; default false). */
+  useRslora: boolean;
+  /**
+   * true: A uniform as `nn.Linear`'s default (He et al. with a = √5), B zero. "gaussian": A normal with deviation 1 / r, B zero.
+   * false: A and B both as `nn.Linear`'s default, so that the adapter changes the output at once; for tests.
+   */
+  initLoraWeights: LoraInit;
+  /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
+  fanInFanOut: boolean;
+  /** Kind of task, kept for other programs (default "CAUSAL_LM"). */
+  taskType: string | null;
+  /** Name or path of the base model, kept for other programs. */
+  baseModelNameOrPath: string | null;
+  /** Revision of the base model, kept for other programs. */
+  revision: string | null;
+  /** Fields of a file that this version does not know, kept for saving. */
+  unknownFields: Readonly<Record<string, JsonValue>>;
+}
+
+/** What every field is when nobody says otherwise. */
+export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
+  r: 8,
+  loraAlpha: 8,
+  loraDropout: 0,
+  bias: "none",
+  targetModules: Object.freeze(["q_proj", "v_proj"]),
+  excludeModules: null,
+  layersToTransform: null,
+  layersPattern: null,
+  rankPattern: Object.freeze({}),
+  alphaPattern: Object.freeze({}),
+  useRslora: false,
+  initLoraWeights: true,
+  fanInFanOut: false,
+  taskType: "CAUSAL_LM",
+  baseModelNameOrPath: null,
+  revision: null,
+  unknownFields: Object.freeze({}),
+});
+
+type Check = (value: unknown) => string | null;
+
+const maxRank = 2 ** 20;
+const isRank = (value: unknown) =>
+  Number.isSafeInteger(value) && Number(value) >= 1 && Number(value) <= maxRank;
+const isAlpha = (value: unknown) => typeof value === "number" && Number.isFinite(value) && value > 0;
+const isString = (value: unknown): value is string => typeof value === "string";
+const isStrings = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.every((item) => isString(item) && item.length > 0);
+const isIndex = (value: unknown) => Number.isSafeInteger(value) && Number(value) >= 0;
+
+const rule =
+  (wanted: string, holds: (value: unknown) => boolean): Check =>
+  (value) =>
+    holds(value) ? null : `must be ${wanted}, not ${shown(value)}`;
+
+const boolean = rule("true or false", (value) => typeof value === "boolean");
+const text = rule("a string or null", (value) => value === null || isString(value));
+const names = rule(
+  "a string, a list of non-empty strings, or null",
+  (value) => value === null || (isString(value) && value.length > 0) || isStrings(value),
+);
+
+function perPattern(wanted: string, holds: (value: unknown) => boolean): Check {
+  return (value) => {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      return `must be an object of numbers by pattern, not ${shown(value)}`;
+    }
+    for (const [key, item] of Object.entries(value)) {
+      if (key === "__proto__" || key === "") return `must not have the key ${JSON.stringify(key)}`;
+      if (!holds(item)) return `must have ${wanted} at ${JSON.stringify(key)}, not ${shown(item)}`;
+    }
+    return null;
+  };
+}
+
+const rank = rule(`an integer from 1 to ${maxRank}`, isRank);
+const checks: Readonly<Record<keyof LoraConfig, Check>> = {
+  r: rank,
+  loraAlpha: rule("a positive finite number", isAlpha),
+  loraDropout: rule(
+    "a number at least 0 and below 1",
+    (value) => typeof value === "number" && value >= 0 && value < 1,
+  ),
+  bias: rule('"none": trained biases are not supported', (value) => value === "none"),
+  targetModules: rule(
+    "a string or a non-empty list of non-empty strings",
+    (value) => (isString(value) && value.length > 0) || (isStrings(value) && value.length > 0),
+  ),
+  excludeModules: names,
+  layersToTransform: rule(
+    "an index, a list of indices, or null",
+    (value) => value === null || isIndex(value) || (Array.isArray(value) && value.every(isIndex)),
+  ),
+  layersPattern: names,
+  rankPattern: perPattern(`an integer from 1 to ${maxRank}`, isRank),
+  alphaPattern: perPattern("a positive finite number", isAlpha),
+  useRslora: boolean,
+  initLoraWeights: rule(
+    'true, false or "gaussian"',
+    (value) => typeof value === "boolean" || value === "gaussian",
+  ),
+  fanInFanOut: boolean,
+  taskType: text,
+  baseModelNameOrPath: text,
+  revision: text,
+  unknownFields: rule("an object", (value) => typeof value === "object" && value !== null),
+};
+
+function shown(value: unknown): string {
+  if (typeof value === "number") return String(value);
+  const json = JSON.stringify(value) ?? String(value);
+  return json.length > 60 ? `${json.slice(0, 60)}…` : json;
+}
+
+/**
+ * Faults of a configuration, one line each; none for a good one.
+ * @param name - how a field is called to the reader: PEFT's way in files
+ */
+export function configFaults(
+  config: Partial<Record<keyof LoraConfig, unknown>>,
+  name = (field: keyof LoraConfig): string => field,
+): string[] {
+  const faults: string[] = [];
+  for (const field of Object.keys(checks) as (keyof LoraConfig)[]) {
+    if (config[field] === undefined) continue;
+    const fault = checks[field](config[field]);
+    if (fault) faults.push(`${name(field)} ${fault}`);
+  }
+  const layers = config.layersToTransform ?? null;
+  const pattern = config.layersPattern ?? null;
+  if (isString(config.targetModules)) {
+    for (const field of ["layersToTransform", "layersPattern"] as const) {
+      if ((config[field] ?? null) !== null)
+        faults.push(`${name(field)} cannot be used when ${name("targetModules")} is a string`);
+    }
+  } else if (pattern !== null && (pattern as string).length > 0 && layers === null) {
+    faults.push(`${name("layersPattern")} needs ${name("layersToTransform")}`);
+  }
+  return faults;
+}
+
+/**
+ * A complete configuration from a part of one.
+ * @throws {ArgumentError} naming every fault: values out of range, unknown fields, fields that exclude one another
+ */
+export function resolveLoraConfig(given: Partial<LoraConfig> = {}): LoraConfig {
+  const faults: string[] = [];
+  for (const field of Object.keys(given)) {
+    if (Object.hasOwn(checks, field)) continue;
+    const camel = field.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    faults.push(
+      Object.hasOwn(checks, camel) ? `unknown field ${field}: write ${camel}` : `unknown field ${field}`,
+    );
+  }
+  const set = Object.entries(given).filter(([, value]) => value !== undefined);
+  const config: LoraConfig = { ...loraDefaults, ...Object.fromEntries(set) };
+  faults.push(...configFaults(config));
+  if (faults.length > 0) throw new ArgumentError(`LoraConfig: ${faults.join("; ")}`);
+  return config;
+}
+
+/** The factor of the low-rank update: alpha / r, or alpha / √r (arXiv:2312.03732). */
+export function scalingOf(alpha: number, r: number, useRslora: boolean): number {
+  return useRslora ? alpha / Math.sqrt(r) : alpha / r;
+}

@@ -1,0 +1,148 @@
+// adapter_config.json, as PEFT (https://github.com/huggingface/peft, LoraConfig) writes and reads it, to and from LoraConfig.
+
+import { FormatError, type JsonObject, type JsonValue } from "@nomoat/core";
+import { configFaults, type LoraConfig, loraDefaults } from "./config.js";
+
+/** PEFT's names of our fields. */
+const names: Readonly<Record<Exclude<keyof LoraConfig, "unknownFields">, string>> = {
+  r: "r",
+  loraAlpha: "lora_alpha",
+  loraDropout: "lora_dropout",
+  bias: "bias",
+  targetModules: "target_modules",
+  excludeModules: "exclude_modules",
+  layersToTransform: "layers_to_transform",
+  layersPattern: "layers_pattern",
+  rankPattern: "rank_pattern",
+  alphaPattern: "alpha_pattern",
+  useRslora: "use_rslora",
+  initLoraWeights: "init_lora_weights",
+  fanInFanOut: "fan_in_fan_out",
+  taskType: "task_type",
+  baseModelNameOrPath: "base_model_name_or_path",
+  revision: "revision",
+};
+
+/** Fields that PEFT leaves out or sets to null where we have a default of our own. */
+const nullMeansDefault: ReadonlySet<string> = new Set(["target_modules", "rank_pattern", "alpha_pattern"]);
+
+/** Fields of PEFT that change the mathematics and are not supported: what they must be, null always allowed. */
+const unsupported: Readonly<Record<string, JsonValue>> = {
+  alora_invocation_tokens: null,
+  arrow_config: null,
+  kasa_config: null,
+  layer_replication: null,
+  lora_bias: false,
+  modules_to_save: null,
+  monteclora_config: null,
+  target_parameters: null,
+  trainable_token_indices: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+  velora_config: null,
+};
+
+/** Fields without effect on a given adapter's values: kept as they are, in silence. */
+const carried: ReadonlySet<string> = new Set([
+  "auto_mapping",
+  "corda_config",
+  "ensure_weight_tying",
+  "eva_config",
+  "loftq_config",
+  "lora_ga_config",
+  "megatron_config",
+  "megatron_core",
+  "peft_version",
+  "qalora_group_size",
+]);
+
+/** Written by PEFT in every version that knows these fields, so we do too; what came with a file takes precedence. */
+const written: Readonly<Record<string, JsonValue>> = {
+  auto_mapping: null,
+  loftq_config: {},
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  modules_to_save: null,
+  use_dora: false,
+};
+
+/** Ours that older versions of PEFT refuse: written only when set. */
+const recent: ReadonlySet<string> = new Set(["exclude_modules"]);
+
+/**
+ * The contents of adapter_config.json: PEFT's fields, in alphabetical order. `inference_mode` is true, as PEFT saves it.
+ */
+export function toPeftJson(config: LoraConfig): Record<string, JsonValue> {
+  const fields = new Map<string, JsonValue>([
+    ...Object.entries(written),
+    ...Object.entries(config.unknownFields),
+    ["peft_type", "LORA"],
+    ["inference_mode", true],
+  ]);
+  for (const [field, name] of Object.entries(names)) {
+    const value = config[field as keyof typeof names] as JsonValue;
+    if (recent.has(name) && value === null) continue;
+    fields.set(name, typeof value === "object" && value !== null ? structuredClone(value) : value);
+  }
+  return Object.fromEntries([...fields].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** Warnings about a file that is accepted nevertheless. */
+export type WarningHandler = (message: string) => void;
+
+/**
+ * The configuration in a parsed adapter_config.json. Fields that neither PEFT 0.19 nor we know are kept for saving, with a warning.
+ *
+ * @param json - as `parseJson` of core gives it
+ * @param options - `file`: name for messages; `onWarning`: default `console.warn`
+ * @throws {FormatError} naming every fault: values out of range, another kind of adapter, fields that are not supported
+ */
+export function fromPeftJson(
+  json: JsonValue,
+  options: { file?: string; onWarning?: WarningHandler } = {},
+): LoraConfig {
+  const { file, onWarning = console.warn } = options;
+  const fail = (faults: string[]) => new FormatError(faults.join("; "), file === undefined ? {} : { file });
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw fail(["expected an object of PEFT's fields"]);
+  const faults: string[] = [];
+  const unknown: string[] = [];
+  const unknownFields: JsonObject = Object.create(null);
+  const kind = get(json, "peft_type");
+  if (kind !== "LORA") faults.push(`peft_type is ${JSON.stringify(kind) ?? "missing"}, expected "LORA"`);
+
+  const byName = new Map(Object.entries(names).map(([field, name]) => [name, field as keyof LoraConfig]));
+  const values: Partial<Record<keyof LoraConfig, unknown>> = {};
+  for (const [name, value] of Object.entries(json)) {
+    const field = byName.get(name);
+    if (name === "__proto__" || name === "constructor" || name === "prototype") {
+      faults.push(`the field ${JSON.stringify(name)} is refused`);
+    } else if (field) {
+      if (value !== null || !nullMeansDefault.has(name)) values[field] = value;
+    } else if (Object.hasOwn(unsupported, name)) {
+      if (value !== null && value !== unsupported[name] && !isEmpty(value))
+        faults.push(`${name} is not supported`);
+    } else if (name !== "peft_type" && name !== "inference_mode") {
+      unknownFields[name] = value;
+      if (!carried.has(name) && value !== null && value !== false) unknown.push(name);
+    }
+  }
+  faults.push(...configFaults(values, (field) => (names as Record<string, string>)[field] ?? field));
+  if (faults.length > 0) throw fail(faults);
+  if (unknown.length > 0) {
+    const list = unknown.slice(0, 10).map((name) => JSON.stringify(name.slice(0, 60)));
+    onWarning(
+      `${file ?? "adapter_config.json"}: unknown fields are kept but have no effect: ${list.join(", ")}`,
+    );
+  }
+  return { ...loraDefaults, ...(values as Partial<LoraConfig>), unknownFields };
+}
+
+function get(object: JsonObject, key: string): JsonValue | undefined {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
+function isEmpty(value: JsonValue): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length === 0;
+}

@@ -1,0 +1,167 @@
+// Which layers of a model an adapter goes to, by PEFT's rules (tuners_utils.py, check_target_module_exists; other.py,
+// get_pattern_key). Nothing is changed here.
+
+import { ArgumentError } from "@nomoat/core";
+import { LinearBase, type Module } from "@nomoat/core/nn";
+import { isAdapted } from "./adapted.js";
+import { type LoraConfig, scalingOf } from "./config.js";
+import { Pattern } from "./pattern.js";
+
+/** One layer to adapt. */
+export interface Target {
+  /** Dotted name in the model. */
+  readonly name: string;
+  readonly layer: LinearBase;
+  readonly r: number;
+  readonly alpha: number;
+  /** Factor of the low-rank update. */
+  readonly scaling: number;
+}
+
+/** Last parts of the names of output layers, which "all-linear" leaves out. */
+const outputLayers: ReadonlySet<string> = new Set(["lm_head", "embed_out", "output_layer"]);
+
+/** True for every linear layer, also one of another copy of core. */
+export function isLinear(module: Module): module is LinearBase {
+  if (module instanceof LinearBase) return true;
+  const { inFeatures, denseWeight, withDenseWeight } = module as unknown as Partial<LinearBase>;
+  return (
+    typeof inFeatures === "number" &&
+    typeof denseWeight === "function" &&
+    typeof withDenseWeight === "function"
+  );
+}
+
+/** The model's modules by name, parents first, without what is inside adapted layers. */
+export function candidateModules(model: Module): Map<string, Module> {
+  const found = new Map<string, Module>();
+  let inside: string | null = null;
+  for (const [name, module] of model.namedModules()) {
+    if (name === "" || (inside !== null && name.startsWith(inside))) continue;
+    inside = isAdapted(module) ? `${name}.` : null;
+    found.set(name, module);
+  }
+  return found;
+}
+
+const matchesName = (name: string, entry: string): boolean => name === entry || name.endsWith(`.${entry}`);
+
+/** The number of the layer that `name` belongs to: of the first `.pattern.N.` after something, as PEFT finds it. */
+function layerIndex(name: string, pattern: Pattern | null): number | null {
+  const parts = name.split(".");
+  // Python: .*?\.pattern\.(\d+)\. with [^.]* for no pattern
+  for (let i = 2; i < parts.length - 1; i++) {
+    if (!/^\d+$/.test(parts[i])) continue;
+    if (!pattern || pattern.test(parts.slice(0, i).join("."))) return Number(parts[i]);
+  }
+  return null;
+}
+
+function layerFilter(config: LoraConfig): (name: string) => boolean {
+  const { layersToTransform, layersPattern } = config;
+  const wanted = typeof layersToTransform === "number" ? [layersToTransform] : (layersToTransform ?? []);
+  if (wanted.length === 0) return () => true;
+  const given = typeof layersPattern === "string" ? [layersPattern] : (layersPattern ?? []);
+  const patterns = given.length === 0 ? [null] : given.map((pattern) => new Pattern(`.*?\\.${pattern}`));
+  return (name) => {
+    for (const pattern of patterns) {
+      const index = layerIndex(name, pattern);
+      if (index !== null) return wanted.includes(index);
+    }
+    return false;
+  };
+}
+
+/** A test of names for a string (pattern for the whole name) or a list (names or their ends). */
+function nameTest(entries: string | readonly string[]): (name: string) => boolean {
+  if (typeof entries === "string") {
+    const pattern = new Pattern(entries);
+    return (name) => pattern.test(name);
+  }
+  return (name) => entries.some((entry) => matchesName(name, entry));
+}
+
+/** The value of the first pattern that matches the end of a name, else `fallback`. */
+function patternLookup(
+  patterns: Readonly<Record<string, number>>,
+  fallback: number,
+): (name: string) => number {
+  const compiled = Object.entries(patterns).map(
+    ([key, value]) => [new Pattern(`(.*\\.)?(${key})`), value] as const,
+  );
+  return (name) => compiled.find(([pattern]) => pattern.test(name))?.[1] ?? fallback;
+}
+
+function isAllLinear(config: LoraConfig): boolean {
+  return typeof config.targetModules === "string" && config.targetModules.toLowerCase() === "all-linear";
+}
+
+/** Whether the module of that name is a target; null when it is one that is excluded. */
+function targetTest(config: LoraConfig): (name: string, module: Module) => boolean | null {
+  const excluded = config.excludeModules?.length ? nameTest(config.excludeModules) : () => false;
+  const { targetModules } = config;
+  let wanted: (name: string, module: Module) => boolean;
+  if (isAllLinear(config)) {
+    wanted = (name, module) => isLinear(module) && !outputLayers.has(name.slice(name.lastIndexOf(".") + 1));
+  } else if (typeof targetModules === "string") wanted = nameTest(targetModules);
+  else {
+    const named = nameTest(targetModules);
+    const inLayer = layerFilter(config);
+    // As in PEFT: a full name counts whatever the layers to transform.
+    wanted = (name) => targetModules.includes(name) || (named(name) && inLayer(name));
+  }
+  return (name, module) => wanted(name, module) && (excluded(name) ? null : true);
+}
+
+function listed(names: readonly string[], most = 20): string {
+  const shown = names.slice(0, most).join(", ");
+  return names.length > most ? `${shown} and ${names.length - most} more` : shown;
+}
+
+/** Names of layers with numbers as `*`, each once. */
+function available(modules: ReadonlyMap<string, Module>): string {
+  const names = new Set<string>();
+  for (const [name, module] of modules)
+    if (isLinear(module)) names.add(name.replace(/(^|\.)\d+(?=\.|$)/g, "$1*"));
+  return names.size === 0 ? "the model has no linear layers" : `linear layers: ${listed([...names])}`;
+}
+
+/**
+ * The layers of `model` that `config` names, in the model's order.
+ *
+ * @throws {ArgumentError} when nothing matches (with the names there are), when a match is not a linear layer, or for a pattern that
+ *   is none or takes too long
+ */
+export function resolveTargets(model: Module, config: LoraConfig): Target[] {
+  const modules = candidateModules(model);
+  const test = targetTest(config);
+  const rankOf = patternLookup(config.rankPattern, config.r);
+  const alphaOf = patternLookup(config.alphaPattern, config.loraAlpha);
+  const targets: Target[] = [];
+  const unfit: string[] = [];
+  let excluded = 0;
+  for (const [name, module] of modules) {
+    const wanted = test(name, module);
+    if (wanted === null) excluded++;
+    if (!wanted) continue;
+    if (!isLinear(module)) {
+      unfit.push(`${name} (${module.constructor.name})`);
+      continue;
+    }
+    const r = rankOf(name);
+    const alpha = alphaOf(name);
+    targets.push({ name, layer: module, r, alpha, scaling: scalingOf(alpha, r, config.useRslora) });
+  }
+  if (unfit.length > 0) {
+    throw new ArgumentError(
+      `targetModules ${JSON.stringify(config.targetModules)} match modules that are no linear layers: ${listed(unfit)}`,
+    );
+  }
+  if (targets.length === 0) {
+    const why = excluded > 0 ? `match ${excluded} layers, all of them excluded` : "match no layer";
+    throw new ArgumentError(
+      `targetModules ${JSON.stringify(config.targetModules)} ${why}; ${available(modules)}`,
+    );
+  }
+  return targets;
+}

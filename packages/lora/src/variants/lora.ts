@@ -1,0 +1,113 @@
+// Plain low-rank adaptation (Hu et al., arXiv:2106.09685): W + s·B·A. Rank-stabilized LoRA differs in s alone.
+
+import { defaultGenerator, type Generator, matmul, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { type LinearBase, parameter } from "@nomoat/core/nn";
+import { AdapterBranch, type BranchOptions, type LoraVariant } from "../branch.js";
+import { initialFactors } from "../init/index.js";
+import { lowRankUpdate, type Mask, replayableMask } from "../low-rank.js";
+
+/** Low-rank matrices on one layer. */
+export class LoraBranch extends AdapterBranch {
+  /** A [r, inFeatures]. */
+  readonly loraA: Tensor;
+  /** B [outFeatures, r]. */
+  readonly loraB: Tensor;
+  readonly scaling: number;
+  /** Probability of dropping an element of the input in training. */
+  readonly dropout: number;
+  readonly generator: Generator | undefined;
+
+  /** Takes over `a` and `b` as parameters. */
+  constructor(
+    adapter: string,
+    a: Tensor,
+    b: Tensor,
+    options: { scaling: number; dropout: number; generator: Generator | undefined },
+  ) {
+    super(adapter);
+    this.loraA = parameter(a);
+    this.loraB = parameter(b);
+    this.scaling = options.scaling;
+    this.dropout = options.dropout;
+    this.generator = options.generator;
+  }
+
+  get r(): number {
+    return this.loraA.shape[0];
+  }
+
+  override tensors(): Map<string, Tensor> {
+    return new Map([
+      ["lora_A.weight", this.loraA],
+      ["lora_B.weight", this.loraB],
+    ]);
+  }
+
+  /** The mask of this pass; null when nothing is dropped. */
+  protected mask(x: Tensor): Mask | null {
+    const source = this.dropoutMask;
+    if (!this.training || (this.dropout === 0 && !source)) return null;
+    if (!source) return replayableMask(this.dropout, this.generator ?? defaultGenerator());
+    const given = source(x, this.dropout);
+    return () => given;
+  }
+
+  override update(x: Tensor, y: Tensor, _base: LinearBase): Tensor {
+    const options = { scaling: this.scaling * this.weight, mask: this.mask(x) };
+    if (y.dtype === this.loraA.dtype && x.dtype === y.dtype)
+      return lowRankUpdate(x, y, this.loraA, this.loraB, options);
+    // A base of another dtype: the matrices follow its output.
+    return tidy(() =>
+      lowRankUpdate(x.cast(y.dtype), y, this.loraA.cast(y.dtype), this.loraB.cast(y.dtype), options),
+    );
+  }
+
+  override updateWeight(weight: Tensor): Tensor {
+    return noGrad(() =>
+      tidy(() => {
+        const work = weight.dtype === "float64" ? weight.dtype : this.loraA.dtype;
+        const sum = weight.dtype === work ? weight.clone() : weight.cast(work);
+        const [a, b] = [this.loraA.cast(work), this.loraB.cast(work)];
+        matmul(b, a, { alpha: this.scaling * this.weight, beta: 1, out: sum });
+        return sum.cast(weight.dtype);
+      }),
+    );
+  }
+}
+
+export const plainLora: LoraVariant = {
+  name: "LoRA",
+  handles: () => true,
+  shapes: ({ r }, layer) =>
+    new Map([
+      ["lora_A.weight", [r, layer.inFeatures]],
+      ["lora_B.weight", [layer.outFeatures, r]],
+    ]),
+  create(layer, options, tensors) {
+    const { config, target, generator } = options;
+    const { a, b } = givenOrInitial(layer, options, tensors);
+    return new LoraBranch(options.adapter, a, b, {
+      scaling: target.scaling,
+      dropout: config.loraDropout,
+      generator,
+    });
+  },
+};
+
+/** A and B out of a file, or fresh ones. */
+export function givenOrInitial(
+  layer: LinearBase,
+  options: BranchOptions,
+  tensors: ReadonlyMap<string, Tensor> | undefined,
+): { a: Tensor; b: Tensor } {
+  const a = tensors?.get("lora_A.weight");
+  const b = tensors?.get("lora_B.weight");
+  if (a && b) return { a, b };
+  const { config, target, dtype, device, generator } = options;
+  const { inFeatures, outFeatures } = layer;
+  return initialFactors(
+    config.initLoraWeights,
+    { r: target.r, inFeatures, outFeatures },
+    { dtype, device, generator },
+  );
+}
