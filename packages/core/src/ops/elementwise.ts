@@ -190,9 +190,12 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
   });
 }
 
-/** `x` with every element within [low, high]; no gradient outside. */
+/** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends. */
 export function clip(x: Tensor, low: number, high: number): Tensor {
-  return tidy(() => minimum(maximum(x, low), high));
+  return tidy(() => {
+    const raised = where(less(x, low), low, x);
+    return where(greater(raised, high), high, raised);
+  });
 }
 
 /**
