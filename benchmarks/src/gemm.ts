@@ -30,6 +30,7 @@ const shapes: Shape[] = [
   { name: "dB", m: 2048, n: 16, k: 512, transposes: ["TN"] },
   { name: "4 rows", m: 4, n: 4096, k: 4096, transposes: ["NN", "NT"] },
   { name: "16 rows", m: 16, n: 4096, k: 4096, transposes: ["NN", "NT"] },
+  { name: "2 rows", m: 2, n: 4096, k: 4096, transposes: ["NN", "NT"] },
   { name: "GEMV", m: 1, n: 4096, k: 4096, transposes: ["NN", "NT"] },
   { name: "scores", m: 256, n: 256, k: 64, batch: 48, transposes: ["NT"] },
   { name: "values", m: 256, n: 64, k: 256, batch: 48, transposes: ["NN"] },

@@ -228,6 +228,8 @@ export function gemmPackB(args: usize, begin: i32, end: i32, _scratch: usize): v
 const PACK: i32 = 0;
 const DIRECT: i32 = 1;
 const PREPACKED: i32 = 2;
+/** Columns that are packed at once when they are used by one block of rows only. */
+const ONCE_COLUMNS: i32 = 32;
 
 /**
  * C = alpha · A·B + beta · C for blocks of rows and groups of columns of a batch of products. Units run over blocks
@@ -237,7 +239,8 @@ const PREPACKED: i32 = 2;
  * 11 rows of a block, 12 columns of a group (a multiple of 8), 13 mode of A (PACK or DIRECT), 14 mode of B (DIRECT
  * only with columns contiguous and A DIRECT);
  * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c. Floats: alpha, beta.
- * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns).
+ * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns, or,
+ * with one block of rows, KC × ONCE_COLUMNS).
  */
 export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
   const ai = address(args, 1), ak = address(args, 2), bk = address(args, 4), bj = address(args, 5);
@@ -251,6 +254,8 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
   const edge = scratch;
   const packedA = scratch + EDGE_BYTES;
   const ownB = packedA + (((<usize>((blockRows + MR - 1) & ~(MR - 1))) * (<usize>min(k, KC))) << 2);
+  // With one block of rows nothing of B is used twice: it is packed bit by bit and used while it is in L1.
+  const once = blocks == 1 && modeB == PACK;
   let packedFor = -1;
   for (let unit = begin; unit < end; unit++) {
     const i = (unit % blocks) * blockRows;
@@ -273,7 +278,7 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
     const direct = modeB == DIRECT ? nc & ~(NR - 1) : 0;
     if (modeB != PREPACKED) {
       b += (<usize>j) * bj;
-      if (packedFor != product && direct < nc) {
+      if (!once && packedFor != product && direct < nc) {
         packAllB(b + (<usize>direct) * bj, bk, bj, k, nc - direct, ownB);
         packedFor = product;
       }
@@ -282,21 +287,26 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
       const kc = min(KC, k - p);
       const factor: f32 = p == 0 ? beta : 1;
       const aBlock = a + (<usize>p) * ak;
-      const packedB =
-        modeB == PREPACKED
-          ? b + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2)
-          : ownB + packedBytes(p, nc - direct);
-      if (modeA == PACK) {
-        packA(aBlock, ai, ak, mc, kc, packedA);
-        macroKernel(packedA, mc, packedB, nc, kc, c, row, alpha, factor, edge);
-        continue;
-      }
       if (direct > 0) {
         directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, 32, bk, direct, kc, c, row, alpha, factor, edge);
       }
-      if (direct < nc) {
-        const cRest = c + ((<usize>direct) << 2);
-        directKernel(aBlock, ai, ak, mc, packedB, (<usize>kc) << 5, 32, nc - direct, kc, cRest, row, alpha, factor, edge);
+      if (modeA == PACK) packA(aBlock, ai, ak, mc, kc, packedA);
+      const packedB =
+        modeB == PREPACKED
+          ? b + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2)
+          : once
+            ? ownB
+            : ownB + packedBytes(p, nc - direct);
+      const step = once ? ONCE_COLUMNS : nc;
+      for (let q = direct; q < nc; q += step) {
+        const columns = min(step, nc - q);
+        const part = c + ((<usize>q) << 2);
+        if (once) packB(b + (<usize>p) * bk + (<usize>q) * bj, bk, bj, kc, columns, ownB);
+        if (modeA == PACK) {
+          macroKernel(packedA, mc, packedB, columns, kc, part, row, alpha, factor, edge);
+        } else {
+          directKernel(aBlock, ai, ak, mc, packedB, (<usize>kc) << 5, 32, columns, kc, part, row, alpha, factor, edge);
+        }
       }
     }
   }

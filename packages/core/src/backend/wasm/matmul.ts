@@ -9,6 +9,7 @@ const tileRows = 4;
 const tileColumns = 8;
 const blockK = 256;
 const edgeBytes = 128;
+const onceColumns = 32;
 const packHere = 0;
 const direct = 1;
 const prepacked = 2;
@@ -17,8 +18,9 @@ const prepacked = 2;
 const blockRows = 96;
 /** Operations that are worth a thread's while: about 20 µs. */
 const grainOperations = 600_000;
-/** Most bytes of packed B that are made at once. */
+/** Most bytes of packed B that are made at once, for all threads and for one chunk. */
 const packedBytesLimit = 8 << 20;
+const chunkBytesLimit = 1 << 19;
 
 /** A product with its operands' byte addresses and strides. */
 interface Product {
@@ -221,8 +223,11 @@ function shared(runtime: WasmRuntime, p: Product): void {
 function separate(runtime: WasmRuntime, p: Product): void {
   const rows = ceilTo(p.m / Math.ceil(p.m / blockRows), tileRows);
   const rowBlocks = Math.ceil(p.m / rows);
-  const limit = Math.max(tileColumns, floorTo((1 << 19) / (4 * p.k), tileColumns));
-  let columns = Math.min(limit, ceilTo(p.n, tileColumns));
+  let columns = ceilTo(p.n, tileColumns);
+  // One block of rows uses what it packs at once; several keep all of a group's B.
+  if (rowBlocks > 1) {
+    columns = Math.min(columns, Math.max(tileColumns, floorTo(chunkBytesLimit / (4 * p.k), tileColumns)));
+  }
   if (p.batch === 1) {
     // Some 16 chunks, but none too small.
     const worthwhile = ceilTo(grainOperations / (2 * p.m * p.k), tileColumns);
@@ -231,7 +236,7 @@ function separate(runtime: WasmRuntime, p: Product): void {
   const groups = Math.ceil(p.n / columns);
   const perProduct = 2 * p.m * Math.min(columns, p.n) * p.k;
   const products = Math.max(1, Math.floor(grainOperations / perProduct));
-  const modeB = p.bColumn === 4 && (p.m <= 8 || p.k * p.n <= 8192) ? direct : packHere;
+  const modeB = p.bColumn === 4 && p.k * p.n <= 8192 ? direct : packHere;
   const modeA = modeB === direct || p.n <= 32 || p.m * p.k <= 4096 ? direct : packHere;
   const grain = Math.min(products * rowBlocks, rowBlocks * groups * p.batch);
   launchBlocks(runtime, p, rows, columns, modeA, modeB, grain);
@@ -252,7 +257,9 @@ function launchBlocks(
   for (const axis of axes) ints.push(axis.length, axis.a, axis.b, axis.out);
   const units = Math.ceil(m / rows) * Math.ceil(n / columns) * p.batch;
   const packedA = 4 * rows * Math.min(k, blockK);
-  const packedB = modeB === prepacked ? 0 : 4 * k * columns;
+  // As `gemm` in the assembly decides: with one block of rows B is packed bit by bit.
+  const once = modeB === packHere && m <= rows;
+  const packedB = modeB === prepacked ? 0 : 4 * (once ? Math.min(k, blockK) * onceColumns : k * columns);
   const scratchBytes = edgeBytes + packedA + packedB;
   runtime.core.launch("gemm", units, ints, [p.alpha, p.beta], { grain, scratchBytes });
 }
