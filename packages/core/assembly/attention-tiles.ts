@@ -57,10 +57,13 @@ export function pack(src: usize, stride: usize, rows: i32, depth: i32, scale: f3
 /** Copies rows of `depth` floats to rows of padded(depth), zeros behind. */
 export function padRows(src: usize, stride: usize, rows: i32, depth: i32, dst: usize): void {
   const bytes = (<usize>depth) << 2;
+  const whole = bytes & ~15;
   const paddedBytes = (<usize>padded(depth)) << 2;
   for (let row = 0; row < rows; row++, src += stride, dst += paddedBytes) {
-    memory.fill(dst, 0, paddedBytes);
-    memory.copy(dst, src, bytes);
+    let at: usize = 0;
+    for (; at < whole; at += 16) v128.store(dst + at, v128.load(src + at));
+    for (; at < bytes; at += 4) store<u32>(dst + at, load<u32>(src + at));
+    for (; at < paddedBytes; at += 4) store<u32>(dst + at, 0);
   }
 }
 

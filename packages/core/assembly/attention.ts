@@ -64,7 +64,7 @@ function scaleVector(x: usize, n: i32, factor: f32): void {
 }
 
 /** out = sums / total, and the logarithm of the total; zeros and −∞ where no key was seen. */
-function finishRow(args: usize, sums: usize, state: usize, out: usize, depth: i32, logSumExp: usize): void {
+function finishRow(sums: usize, state: usize, out: usize, depth: i32, logSumExp: usize): void {
   const total = load<f32>(state + ROW);
   const factor: f32 = total == 0 ? 0 : 1 / total;
   for (let d = 0; d < depth; d++, sums += 4, out += 4) store<f32>(out, load<f32>(sums) * factor);
@@ -137,7 +137,7 @@ export function attention(args: usize, begin: i32, end: i32, scratch: usize): vo
       const logSumExp = address(args, 22);
       const position = (<usize>((batch * heads + head) * queries + q0 + row)) << 2;
       finishRow(
-        args, sums + <usize>row * paddedRow, state + ((<usize>row) << 2), vectorOf(args, 18, batch, head, q0 + row), depth,
+        sums + <usize>row * paddedRow, state + ((<usize>row) << 2), vectorOf(args, 18, batch, head, q0 + row), depth,
         logSumExp ? logSumExp + position : 0,
       );
     }
@@ -244,6 +244,6 @@ export function attentionDecode(args: usize, begin: i32, end: i32, scratch: usiz
       sumValues(scores, vectorOf(args, 14, batch, head / group, k0), address(args, 17), n, sums, depth);
     }
     const logSumExp = address(args, 22);
-    finishRow(args, sums, state, vectorOf(args, 18, batch, head, row), depth, logSumExp ? logSumExp + ((<usize>unit) << 2) : 0);
+    finishRow(sums, state, vectorOf(args, 18, batch, head, row), depth, logSumExp ? logSumExp + ((<usize>unit) << 2) : 0);
   }
 }

@@ -4,7 +4,7 @@
 // transpose has x contiguous along one axis and out along another.
 
 import { address, int } from "./abi";
-import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, seek } from "./odometer";
+import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, seek, STATE_BYTES } from "./odometer";
 
 /** Copies n bytes; the regions do not overlap. */
 export function copyBytes(dst: usize, src: usize, n: usize): void {
@@ -93,7 +93,8 @@ const TILE: i32 = 32;
 
 /**
  * out [..., p, q] contiguous along q, x contiguous along p. Arguments: 0 extent of p, 1 extent of q, 4 element bytes;
- * slot 17 is out's byte stride along p, slot 27 x's along q. A unit is one tile of 32 × 32 of one plane.
+ * slot 17 is out's byte stride along p, slot 27 x's along q. A unit is one tile of 32 × 32 of one plane. Scratch: the
+ * odometer's state, then 1024 bytes.
  */
 export function transpose(args: usize, begin: i32, end: i32, state: usize): void {
   const p = int(args, 0);
@@ -114,7 +115,7 @@ export function transpose(args: usize, begin: i32, end: i32, state: usize): void
     const qn = min(TILE, q - q0);
     const dst = rowAddress(state, 0) + <usize>p0 * outStride + <usize>(q0 * bytes);
     const src = rowAddress(state, 1) + <usize>q0 * xStride + <usize>(p0 * bytes);
-    if (bytes == 4) tile4(dst, src, pn, qn, outStride, xStride);
+    if (bytes == 4) tile4(dst, src, pn, qn, outStride, xStride, state + <usize>STATE_BYTES);
     else if (bytes == 2) tileOf<u16>(dst, src, 0, 0, pn, qn, outStride, xStride);
     else tileOf<u8>(dst, src, 0, 0, pn, qn, outStride, xStride);
   }
@@ -131,30 +132,50 @@ function tileOf<T>(dst: usize, src: usize, p0: i32, q0: i32, pn: i32, qn: i32, o
   }
 }
 
-/** Blocks of 4 × 4 in registers, then the rims. */
-function tile4(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStride: usize): void {
-  const wholeP = pn & ~3;
-  const wholeQ = qn & ~3;
-  for (let j = 0; j < wholeQ; j += 4) {
-    let s = src + <usize>j * xStride;
-    let d = dst + ((<usize>j) << 2);
-    for (let i = 0; i < wholeP; i += 4) {
-      const a = v128.load(s);
-      const b = v128.load(s + xStride);
-      const c = v128.load(s + 2 * xStride);
-      const e = v128.load(s + 3 * xStride);
-      const ab0 = i32x4.shuffle(a, b, 0, 4, 1, 5);
-      const ab1 = i32x4.shuffle(a, b, 2, 6, 3, 7);
-      const ce0 = i32x4.shuffle(c, e, 0, 4, 1, 5);
-      const ce1 = i32x4.shuffle(c, e, 2, 6, 3, 7);
-      v128.store(d, i32x4.shuffle(ab0, ce0, 0, 1, 4, 5));
-      v128.store(d + outStride, i32x4.shuffle(ab0, ce0, 2, 3, 6, 7));
-      v128.store(d + 2 * outStride, i32x4.shuffle(ab1, ce1, 0, 1, 4, 5));
-      v128.store(d + 3 * outStride, i32x4.shuffle(ab1, ce1, 2, 3, 6, 7));
-      s += 16;
-      d += 4 * outStride;
+/**
+ * Blocks of 16 × 16 by way of `block`, then the rims. Whole cache lines are read and then written at once: rows that are
+ * a power of two apart share cache sets and would push each other out half done.
+ */
+function tile4(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStride: usize, block: usize): void {
+  const wholeP = pn & ~15;
+  const wholeQ = qn & ~15;
+  for (let i = 0; i < wholeP; i += 16) {
+    for (let j = 0; j < wholeQ; j += 16) {
+      let s = src + <usize>j * xStride + ((<usize>i) << 2);
+      for (let at = block; at < block + 64; at += 16) {
+        transpose4(s, xStride, at);
+        transpose4(s + 16, xStride, at + 4 * 64);
+        transpose4(s + 32, xStride, at + 8 * 64);
+        transpose4(s + 48, xStride, at + 12 * 64);
+        s += 4 * xStride;
+      }
+      let d = dst + <usize>i * outStride + ((<usize>j) << 2);
+      for (let at = block; at < block + 1024; at += 64, d += outStride) {
+        v128.store(d, v128.load(at));
+        v128.store(d, v128.load(at, 16), 16);
+        v128.store(d, v128.load(at, 32), 32);
+        v128.store(d, v128.load(at, 48), 48);
+      }
     }
   }
   if (wholeP < pn) tileOf<u32>(dst, src, wholeP, 0, pn, wholeQ, outStride, xStride);
   if (wholeQ < qn) tileOf<u32>(dst, src, 0, wholeQ, pn, qn, outStride, xStride);
+}
+
+/** Four rows of four floats, transposed to rows 64 bytes apart. */
+// @ts-ignore: decorator
+@inline
+function transpose4(src: usize, stride: usize, dst: usize): void {
+  const a = v128.load(src);
+  const b = v128.load(src + stride);
+  const c = v128.load(src + 2 * stride);
+  const e = v128.load(src + 3 * stride);
+  const ab0 = i32x4.shuffle(a, b, 0, 4, 1, 5);
+  const ab1 = i32x4.shuffle(a, b, 2, 6, 3, 7);
+  const ce0 = i32x4.shuffle(c, e, 0, 4, 1, 5);
+  const ce1 = i32x4.shuffle(c, e, 2, 6, 3, 7);
+  v128.store(dst, i32x4.shuffle(ab0, ce0, 0, 1, 4, 5));
+  v128.store(dst, i32x4.shuffle(ab0, ce0, 2, 3, 6, 7), 64);
+  v128.store(dst, i32x4.shuffle(ab1, ce1, 0, 1, 4, 5), 128);
+  v128.store(dst, i32x4.shuffle(ab1, ce1, 2, 3, 6, 7), 192);
 }

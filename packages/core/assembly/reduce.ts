@@ -5,7 +5,7 @@
 // Rows: arguments 0 row length, 1 blocks per row, 2 block length, 3 x, 4 byte stride of rows, 5 out; unit u is block
 // u mod blocks of row u / blocks, and gives out[u].
 // Columns of x [outer, rows, columns]: 0 rows, 1 columns, 2 column blocks, 3 row blocks, 4 rows per row block, 5 x,
-// 6 byte stride of outer, 7 byte stride of rows, 8 out [outer, row blocks, columns]. A column block has 64 columns.
+// 6 byte stride of outer, 7 byte stride of rows, 8 out [outer, row blocks, columns]. A column block has 512 columns.
 
 import { address, int } from "./abi";
 
@@ -19,7 +19,7 @@ const I_MAX: i32 = 6;
 const I_MIN: i32 = 7;
 
 /** Columns of one unit. */
-const COLUMNS: i32 = 64;
+const COLUMNS: i32 = 512;
 
 // @ts-ignore: decorator
 @inline
@@ -123,38 +123,47 @@ function columnGroup(kind: i32, x: usize, rows: i32, stride: usize, single: bool
   return y;
 }
 
-/** Sixteen columns' sums at a time: whole cache lines. */
-function sumSixteen(x: usize, rows: i32, stride: usize, dst: usize): void {
-  let t0 = f64x2.splat(0);
-  let t1 = t0, t2 = t0, t3 = t0, t4 = t0, t5 = t0, t6 = t0, t7 = t0;
+/**
+ * Sums of `n` columns (a multiple of 4, at most COLUMNS), row after row as they lie in memory: 64 rows go into float32
+ * sums, those into float64 totals. Scratch: sums, then totals.
+ */
+function sumColumns(x: usize, rows: i32, stride: usize, n: i32, dst: usize, sums: usize): void {
+  const bytes = (<usize>n) << 2;
+  const totals = sums + ((<usize>COLUMNS) << 2);
+  memory.fill(totals, 0, bytes << 1);
   for (let row = 0; row < rows; row += 64) {
     const stop = min(row + 64, rows);
-    let a = i32x4.splat(0);
-    let b = a, c = a, d = a;
-    for (let r = row; r < stop; r++, x += stride) {
-      a = f32x4.add(a, v128.load(x));
-      b = f32x4.add(b, v128.load(x, 16));
-      c = f32x4.add(c, v128.load(x, 32));
-      d = f32x4.add(d, v128.load(x, 48));
+    memory.fill(sums, 0, bytes);
+    let r = row;
+    for (; r + 4 <= stop; r += 4, x += 4 * stride) {
+      for (let at: usize = 0; at < bytes; at += 16) {
+        const p = x + at;
+        const low = f32x4.add(v128.load(p), v128.load(p + stride));
+        const high = f32x4.add(v128.load(p + 2 * stride), v128.load(p + 3 * stride));
+        v128.store(sums + at, f32x4.add(v128.load(sums + at), f32x4.add(low, high)));
+      }
     }
-    t0 = f64x2.add(t0, f64x2.promote_low_f32x4(a));
-    t1 = f64x2.add(t1, f64x2.promote_low_f32x4(i32x4.shuffle(a, a, 2, 3, 2, 3)));
-    t2 = f64x2.add(t2, f64x2.promote_low_f32x4(b));
-    t3 = f64x2.add(t3, f64x2.promote_low_f32x4(i32x4.shuffle(b, b, 2, 3, 2, 3)));
-    t4 = f64x2.add(t4, f64x2.promote_low_f32x4(c));
-    t5 = f64x2.add(t5, f64x2.promote_low_f32x4(i32x4.shuffle(c, c, 2, 3, 2, 3)));
-    t6 = f64x2.add(t6, f64x2.promote_low_f32x4(d));
-    t7 = f64x2.add(t7, f64x2.promote_low_f32x4(i32x4.shuffle(d, d, 2, 3, 2, 3)));
+    for (; r < stop; r++, x += stride) {
+      for (let at: usize = 0; at < bytes; at += 16) v128.store(sums + at, f32x4.add(v128.load(sums + at), v128.load(x + at)));
+    }
+    for (let at: usize = 0; at < bytes; at += 16) {
+      const sum = v128.load(sums + at);
+      const total = totals + 2 * at;
+      v128.store(total, f64x2.add(v128.load(total), f64x2.promote_low_f32x4(sum)));
+      const high = f64x2.promote_low_f32x4(i32x4.shuffle(sum, sum, 2, 3, 2, 3));
+      v128.store(total, f64x2.add(v128.load(total, 16), high), 16);
+    }
   }
-  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t0), f32x4.demote_f64x2_zero(t1), 0, 1, 4, 5));
-  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t2), f32x4.demote_f64x2_zero(t3), 0, 1, 4, 5), 16);
-  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t4), f32x4.demote_f64x2_zero(t5), 0, 1, 4, 5), 32);
-  v128.store(dst, i32x4.shuffle(f32x4.demote_f64x2_zero(t6), f32x4.demote_f64x2_zero(t7), 0, 1, 4, 5), 48);
+  for (let at: usize = 0; at < bytes; at += 16) {
+    const low = f32x4.demote_f64x2_zero(v128.load(totals + 2 * at));
+    const high = f32x4.demote_f64x2_zero(v128.load(totals + 2 * at, 16));
+    v128.store(dst + at, i32x4.shuffle(low, high, 0, 1, 4, 5));
+  }
 }
 
 // @ts-ignore: decorator
 @inline
-function columns(kind: i32, args: usize, begin: i32, end: i32): void {
+function columns(kind: i32, args: usize, begin: i32, end: i32, scratch: usize): void {
   const rows = int(args, 0);
   const columns = int(args, 1);
   const columnBlocks = int(args, 2);
@@ -174,7 +183,9 @@ function columns(kind: i32, args: usize, begin: i32, end: i32): void {
     const dst = out + ((<usize>outRow * <usize>columns) << 2);
     let c = first;
     if (kind == F_SUM) {
-      for (; c + 16 <= last; c += 16) sumSixteen(src + ((<usize>c) << 2), n, stride, dst + ((<usize>c) << 2));
+      const at = (<usize>c) << 2;
+      sumColumns(src + at, n, stride, (last - c) & ~3, dst + at, scratch);
+      c += (last - c) & ~3;
     }
     for (; c + 4 <= last; c += 4) {
       v128.store(dst + ((<usize>c) << 2), columnGroup(kind, src + ((<usize>c) << 2), n, stride, false));
@@ -189,64 +200,64 @@ export function rows_sum(args: usize, begin: i32, end: i32, _scratch: usize): vo
   rows(F_SUM, args, begin, end);
 }
 
-export function columns_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(F_SUM, args, begin, end);
+export function columns_sum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(F_SUM, args, begin, end, scratch);
 }
 
 export function rows_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(F_PROD, args, begin, end);
 }
 
-export function columns_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(F_PROD, args, begin, end);
+export function columns_prod(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(F_PROD, args, begin, end, scratch);
 }
 
 export function rows_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(F_MAX, args, begin, end);
 }
 
-export function columns_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(F_MAX, args, begin, end);
+export function columns_max(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(F_MAX, args, begin, end, scratch);
 }
 
 export function rows_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(F_MIN, args, begin, end);
 }
 
-export function columns_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(F_MIN, args, begin, end);
+export function columns_min(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(F_MIN, args, begin, end, scratch);
 }
 
 export function rowsInt_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(I_SUM, args, begin, end);
 }
 
-export function columnsInt_sum(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(I_SUM, args, begin, end);
+export function columnsInt_sum(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(I_SUM, args, begin, end, scratch);
 }
 
 export function rowsInt_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(I_PROD, args, begin, end);
 }
 
-export function columnsInt_prod(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(I_PROD, args, begin, end);
+export function columnsInt_prod(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(I_PROD, args, begin, end, scratch);
 }
 
 export function rowsInt_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(I_MAX, args, begin, end);
 }
 
-export function columnsInt_max(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(I_MAX, args, begin, end);
+export function columnsInt_max(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(I_MAX, args, begin, end, scratch);
 }
 
 export function rowsInt_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
   rows(I_MIN, args, begin, end);
 }
 
-export function columnsInt_min(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  columns(I_MIN, args, begin, end);
+export function columnsInt_min(args: usize, begin: i32, end: i32, scratch: usize): void {
+  columns(I_MIN, args, begin, end, scratch);
 }
 
 // @ts-ignore: decorator

@@ -113,7 +113,7 @@ function transpose(runtime: WasmRuntime, axes: Axes, p: number, addresses: reado
   const planes = outer.reduce((product, i) => product * shape[i], 1);
   const units = planes * Math.ceil(shape[p] / 32) * Math.ceil(shape[q] / 32);
   const tile = Math.min(32, shape[p]) * Math.min(32, shape[q]);
-  runtime.core.launch("transpose", units, ints, undefined, { grain: rowGrain(tile, heavyChunk), scratchBytes: odometerBytes });
+  runtime.core.launch("transpose", units, ints, undefined, { grain: rowGrain(tile, heavyChunk), scratchBytes: odometerBytes + 1024 });
 }
 
 /** Runs `fn` with `x` itself when it is contiguous, else with a contiguous copy. */

@@ -12,11 +12,12 @@ import { rowGrain, withTemporary } from "./strided.js";
 
 /** Elements of one block of a long row. */
 const rowBlock = 16384;
-/** Columns that a unit of the column kernels takes. */
-const columnBlock = 64;
+/** Columns that a unit of the column kernels takes, and the scratch memory for their sums. */
+const columnBlock = 512;
+const columnScratch = columnBlock * 12;
 /** Rows of one block of a tall reduction by columns, and the height from which it is cut. */
-const rowsPerBlock = 512;
-const tall = 2048;
+const rowsPerBlock = 256;
+const tall = 512;
 /** Elements that a chunk should read about. */
 const chunk = 32768;
 
@@ -116,7 +117,7 @@ function columns(
   out: number,
 ): void {
   const columnBlocks = Math.ceil(width / columnBlock);
-  const cut = middle.extent >= tall && outer.extent * columnBlocks < 16;
+  const cut = middle.extent >= tall && outer.extent * columnBlocks < 16 && middle.extent * width > 4 * chunk;
   const perBlock = cut ? rowsPerBlock : middle.extent;
   const rowBlocks = Math.ceil(middle.extent / perBlock);
   const stage = (target: number) =>
@@ -125,7 +126,7 @@ function columns(
       outer.extent * rowBlocks * columnBlocks,
       [middle.extent, width, columnBlocks, rowBlocks, perBlock, x, outer.stride * 4, middle.stride * 4, target],
       undefined,
-      { grain: rowGrain(perBlock * Math.min(width, columnBlock), chunk) },
+      { grain: rowGrain(perBlock * Math.min(width, columnBlock), chunk), scratchBytes: columnScratch },
     );
   if (!cut) stage(out);
   else {
