@@ -1,7 +1,35 @@
 // @nomoat/llama: LLaMA-family models. Public exports, nothing else.
 
+export {
+  type ChatExample,
+  type ChatMessage,
+  type CompletionExample,
+  type DataSource,
+  type Example,
+  loadData,
+  type TextExample,
+  type TokenExample,
+} from "./data/examples.js";
+export { type SplitOptions, splitData } from "./data/split.js";
+export { finetune } from "./finetune.js";
+export type {
+  Evaluation,
+  FinetuneOptions,
+  FinetuneResult,
+  StepInfo,
+  Trainable,
+} from "./finetune-options.js";
+export {
+  type FinishReason,
+  type GenerateOptions,
+  type GenerateTokensOptions,
+  generate,
+  generateTokens,
+} from "./generate.js";
 export { type LlamaSource, type LoadLlamaOptions, loadLlama, loadTokenizer, saveLlama } from "./load.js";
 export { KVCache } from "./model/cache.js";
 export { formatConfig, type LlamaConfig, parseConfig, type RopeScaling } from "./model/config.js";
 export { type HiddenOptions, LlamaForCausalLM, llamaShapes } from "./model/model.js";
-export { Tokenizer } from "./tokenizer.js";
+export { type PerplexityOptions, type PerplexityResult, perplexity } from "./perplexity.js";
+export { Sampler, type SamplingOptions } from "./sampling.js";
+export { type DecodeOptions, type DecodeStream, type EncodeOptions, Tokenizer } from "./tokenizer.js";

@@ -1,6 +1,6 @@
 // The key-value cache: keys and values of what was read, so that each new token costs one position's work.
 
-import { ArgumentError, keep, type Tensor, zeros } from "@nomoat/core";
+import { ArgumentError, type BackendName, keep, type Tensor, zeros } from "@nomoat/core";
 import type { LlamaConfig } from "./config.js";
 
 export class KVCache {
@@ -13,13 +13,19 @@ export class KVCache {
   readonly #keys: Tensor[] = [];
   readonly #values: Tensor[] = [];
 
-  constructor(config: LlamaConfig, capacity: number, batch = 1) {
+  /** @param like - dtype and backend of the model's activations, by default float32 on the active backend */
+  constructor(
+    config: LlamaConfig,
+    capacity: number,
+    batch = 1,
+    like: { dtype?: Tensor["dtype"]; device?: BackendName } = {},
+  ) {
     this.capacity = capacity;
     this.batch = batch;
     const shape = [batch, config.numKeyValueHeads, capacity, config.headDim];
     for (let layer = 0; layer < config.numLayers; layer++) {
-      this.#keys.push(keep(zeros(shape)));
-      this.#values.push(keep(zeros(shape)));
+      this.#keys.push(keep(zeros(shape, { dtype: like.dtype, device: like.device })));
+      this.#values.push(keep(zeros(shape, { dtype: like.dtype, device: like.device })));
     }
   }
 

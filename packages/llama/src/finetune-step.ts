@@ -1,0 +1,60 @@
+// The gradient of one step: the sum over its batches.
+
+import { mul, NomoatError, tidy } from "@nomoat/core";
+import { batchTensors, countedLabels, type Row } from "./data/batches.js";
+import { type BorrowedGenerator, inMode, nextTurn } from "./event-loop.js";
+import type { LlamaForCausalLM } from "./model/model.js";
+
+export interface GradientOptions {
+  /** "tokens": the loss is the mean over all counted tokens of the step; "means": the mean of the batches' means. */
+  accumulation: "tokens" | "means";
+  gradientCheckpointing: boolean;
+  /** What dropout draws from. */
+  random: BorrowedGenerator;
+  signal?: AbortSignal;
+}
+
+/**
+ * Adds the gradient of the step's loss to the parameters' `grad`, batch by batch; between batches the event loop has its turn.
+ * @returns the loss, in nats
+ */
+export async function accumulateGradients(
+  model: LlamaForCausalLM,
+  batches: readonly (readonly Row[])[],
+  options: GradientOptions,
+): Promise<number> {
+  const counts = batches.map((rows) => rows.reduce((sum, row) => sum + countedLabels(row), 0));
+  const counted = counts.reduce((sum, count) => sum + count, 0);
+  let loss = 0;
+  for (const [i, rows] of batches.entries()) {
+    await nextTurn();
+    options.signal?.throwIfAborted();
+    const share = 1 / (options.accumulation === "tokens" ? counted : counts[i] * batches.length);
+    loss += options.random.run(() => inMode(model, true, () => addGradient(model, rows, share, options)));
+  }
+  return loss;
+}
+
+/** Adds the gradient of `share` · Σ losses of one batch; returns that number. */
+function addGradient(
+  model: LlamaForCausalLM,
+  rows: readonly Row[],
+  share: number,
+  { gradientCheckpointing }: GradientOptions,
+): number {
+  return tidy(() => {
+    const { ids, labels } = batchTensors(rows, model);
+    const sum = model.loss(ids, labels, { reduction: "sum", gradientCheckpointing });
+    mul(sum, share).backward();
+    return sum.item() * share;
+  });
+}
+
+/** Throws unless loss and gradient of a step are finite. */
+export function requireFinite(step: number, what: "loss" | "gradient", value: number): void {
+  if (Number.isFinite(value)) return;
+  throw new NomoatError(
+    `finetune: the ${what} is ${value} at step ${step}; nothing was updated in this step. A smaller learningRate or more warmupSteps may help; otherwise the model's weights are not finite`,
+    "NOT_FINITE",
+  );
+}
