@@ -1,2 +1,18 @@
-/** Quantized weights. */
-export {};
+// @nomoat/quant: quantized weights. Public exports, nothing else.
+
+export {
+  type BlockFormat,
+  dequantizeValues,
+  type PartArray,
+  type PartLayout,
+  type Parts,
+  quantizeValues,
+  type WeightShape,
+} from "./formats/format.js";
+export { type FormatName, formats } from "./formats/index.js";
+export { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
+export { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
+export { type QuantizeModelOptions, quantizeModel } from "./model.js";
+export { type QuantizeOptions, quantize } from "./quantize.js";
+export { type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
+export { type LayerReport, QuantizationReport, quantizationReport } from "./report.js";

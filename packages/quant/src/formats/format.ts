@@ -28,7 +28,11 @@ export interface BlockFormat {
   readonly blockSize: number;
   /** Bytes of a block with its own scales, without what blocks share; Infinity when a block is a whole row. */
   readonly bytesPerBlock: number;
-  /** True when integer dot products with int8 activations are defined for it. */
+  /** Magnitudes of this and above do not fit; Infinity where every float32 does. */
+  readonly limit: number;
+  /** Number of its decoder in the wasm kernels (assembly/weight.ts); null when it has none. */
+  readonly kernel: number | null;
+  /** True when the kernels have integer dot products with int8 activations for it. */
   readonly integerDot: boolean;
   /** @throws {ShapeError} naming `tensor` when a weight of that shape cannot be stored in this format */
   checkShape(shape: WeightShape, tensor: string): void;
@@ -44,7 +48,7 @@ export interface BlockFormat {
   dequantizeBlock(parts: Parts, block: number, out: Float32Array, to: number, count: number): void;
   /** Called when all blocks are quantized: what blocks share. */
   finish?(parts: Parts): void;
-  /** Arrays for the time between `quantizeBlock` and `finish`, where they differ from those of `parts`. */
+  /** The one array for the time between `quantizeBlock` and `finish`: scales that are quantized in their turn. */
   scratch?(shape: WeightShape): Record<string, PartArray>;
   /**
    * Largest |x − dequantize(quantize(x))| of a block whose largest magnitude is `absmax`, for scales that are
@@ -55,10 +59,10 @@ export interface BlockFormat {
 
 const arrays = { uint8: Uint8Array, int8: Int8Array, float32: Float32Array };
 
-/** Zeroed arrays for a weight of `shape`. */
-export function allocateParts(format: BlockFormat, shape: WeightShape): Record<string, PartArray> {
+/** Zeroed arrays by name. */
+export function allocateParts(layouts: readonly PartLayout[]): Record<string, PartArray> {
   const parts: Record<string, PartArray> = {};
-  for (const part of format.parts(shape)) parts[part.name] = new arrays[part.dtype](sizeOf(part.shape));
+  for (const part of layouts) parts[part.name] = new arrays[part.dtype](sizeOf(part.shape));
   return parts;
 }
 
@@ -93,16 +97,13 @@ export function quantizeValues(
     throw new ShapeError(`quantize: ${tensor}: ${values.length} values do not fit [${shape.join(", ")}]`);
   }
   format.checkShape(shape, tensor);
-  requireFinite(values, shape, tensor);
-  const parts = { ...allocateParts(format, shape), ...format.scratch?.(shape) };
+  for (let i = 0; i < values.length; i++) {
+    if (!(Math.abs(values[i]) < format.limit)) throw doesNotFit(format, tensor, shape, i, values[i]);
+  }
+  const parts = { ...allocateParts(format.parts(shape)), ...format.scratch?.(shape) };
   let block = 0;
   for (const [from, count] of blocks(format, shape)) {
-    try {
-      format.quantizeBlock(values, from, count, parts, block++);
-    } catch (error) {
-      if (error instanceof RangeError) throw outOfRange(format, tensor, shape, from, error.message);
-      throw error;
-    }
+    format.quantizeBlock(values, from, count, parts, block++);
   }
   format.finish?.(parts);
   return Object.fromEntries(format.parts(shape).map(({ name }) => [name, parts[name]]));
@@ -118,30 +119,17 @@ export function dequantizeValues(format: BlockFormat, parts: Parts, shape: Weigh
   return out;
 }
 
-/** The error for a block whose scale the format cannot hold. */
-export function outOfRange(
+/** The error for a NaN, an infinity or too large a value at flat index `index`. */
+export function doesNotFit(
   format: BlockFormat,
   tensor: string,
-  shape: WeightShape,
-  from: number,
-  reason: string,
+  [, columns]: WeightShape,
+  index: number,
+  value: number,
 ): ArgumentError {
-  return new ArgumentError(
-    `quantize: ${tensor}: the block at ${place(from, shape)} does not fit ${format.name}: ${reason}`,
-  );
-}
-
-/** The error for a NaN or an infinity at flat index `index`. */
-export function notFinite(tensor: string, shape: WeightShape, index: number, value: number): ArgumentError {
-  return new ArgumentError(`quantize: ${tensor}: ${value} at ${place(index, shape)} cannot be quantized`);
-}
-
-function requireFinite(values: Float32Array, shape: WeightShape, tensor: string): void {
-  for (let i = 0; i < values.length; i++) {
-    if (!Number.isFinite(values[i])) throw notFinite(tensor, shape, i, values[i]);
-  }
-}
-
-function place(index: number, [, columns]: WeightShape): string {
-  return `index [${Math.floor(index / columns)}, ${index % columns}]`;
+  const place = `[${Math.floor(index / columns)}, ${index % columns}]`;
+  const reason = Number.isFinite(value)
+    ? `is too large for ${format.name}, whose scales are float16 (limit ${format.limit})`
+    : "cannot be quantized";
+  return new ArgumentError(`quantize: ${tensor}: ${value} at index ${place} ${reason}`);
 }

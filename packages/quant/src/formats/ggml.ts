@@ -10,6 +10,8 @@ export interface GgmlBlock {
   readonly name: string;
   readonly blockSize: number;
   readonly bytesPerBlock: number;
+  readonly limit: number;
+  readonly kernel?: number;
   readonly integerDot?: boolean;
   /** Writes the record of the block at `values[from]` to `bytes[at]`. */
   encode(values: Float32Array, from: number, bytes: Uint8Array, at: number): void;
@@ -25,6 +27,8 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
     name,
     blockSize,
     bytesPerBlock,
+    limit: block.limit,
+    kernel: block.kernel ?? null,
     integerDot: block.integerDot ?? false,
     checkShape([, columns], tensor) {
       if (columns % blockSize !== 0) {
@@ -46,13 +50,9 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
   };
 }
 
-/**
- * Stores `value` as little-endian float16.
- * @throws {RangeError} when it overflows: the caller adds the place
- */
-export function storeHalf(bytes: Uint8Array, at: number, value: number, what = "scale"): void {
+/** Stores `value` as little-endian float16. */
+export function storeHalf(bytes: Uint8Array, at: number, value: number): void {
   const half = toHalf(value);
-  if ((half & 0x7c00) === 0x7c00) throw new RangeError(`${what} ${value} is beyond float16`);
   bytes[at] = half & 0xff;
   bytes[at + 1] = half >>> 8;
 }

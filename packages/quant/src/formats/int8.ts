@@ -27,6 +27,8 @@ export const int8: BlockFormat = {
   name: "int8",
   blockSize: Infinity,
   bytesPerBlock: Infinity,
+  limit: Infinity,
+  kernel: 2,
   integerDot: true,
   checkShape() {},
   parts: ([rows, columns]) => [

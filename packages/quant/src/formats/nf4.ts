@@ -87,6 +87,8 @@ export const nf4Single: BlockFormat = {
   name: "nf4_single",
   blockSize: nf4BlockSize,
   bytesPerBlock: 36,
+  limit: Infinity,
+  kernel: 3,
   integerDot: false,
   checkShape() {},
   parts: (shape) => [
@@ -129,6 +131,8 @@ export const nf4: BlockFormat = {
   name: "nf4",
   blockSize: nf4BlockSize,
   bytesPerBlock: 33,
+  limit: Infinity,
+  kernel: 4,
   integerDot: false,
   checkShape() {},
   parts: (shape) => [

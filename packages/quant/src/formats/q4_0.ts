@@ -13,6 +13,9 @@ export const q4_0 = ggmlFormat({
   name: "q4_0",
   blockSize: 32,
   bytesPerBlock: 18,
+  // 65520 and more round to infinity in float16.
+  limit: 8 * 65520,
+  kernel: 0,
   integerDot: true,
   encode(values, from, bytes, at) {
     let absmax = 0;

@@ -11,6 +11,9 @@ export const q8_0 = ggmlFormat({
   name: "q8_0",
   blockSize: 32,
   bytesPerBlock: 34,
+  // 65520 and more round to infinity in float16.
+  limit: 127 * 65520,
+  kernel: 1,
   integerDot: true,
   encode(values, from, bytes, at) {
     let absmax = 0;

@@ -1,0 +1,6 @@
+// All kernels of the module, by name. The ABI stands in core's assembly/abi.ts.
+
+export { dequantize } from "./weight";
+export { findUnfit, quantize } from "./quantize";
+export { multiplyFewRows, multiplyTiles, packRows } from "./multiply";
+export { multiplyIntegers, quantizeActivations } from "./integer";

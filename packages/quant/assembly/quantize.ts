@@ -1,0 +1,213 @@
+// Quantizing float32, byte for byte as src/formats does it. Values are finite and within the format's limit.
+
+import { address, float, int } from "../../core/assembly/abi";
+import { INT8, NF4, NF4_SINGLE, Q4_0, Q8_0 } from "./weight";
+
+// Bounds between NF4 codes.
+const nf4Bounds = memory.data<f32>(
+  [
+    -0.8480963706970215, -0.6106328964233398, -0.4599952697753906, -0.33967941999435425, -0.23460739850997925,
+    -0.13791173696517944, -0.045525018125772476, 0.03979014977812767, 0.120255246758461, 0.2035212516784668,
+    0.2920137643814087, 0.3893125355243683, 0.5016634464263916, 0.6427869200706482, 0.8614784479141235,
+  ],
+  16,
+);
+
+/** The bits of a float32 as float16, rounded to nearest, ties to even; magnitudes below 65520. */
+function toHalf(value: f32): u32 {
+  const bits = reinterpret<u32>(value);
+  const sign = (bits >> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  // Subnormal: adding 0.5 rounds to units of 2⁻²⁴ in the float's own rounding.
+  if (magnitude < 0x38800000) {
+    return sign | (reinterpret<u32>(reinterpret<f32>(magnitude) + 0.5) - 0x3f000000);
+  }
+  return sign | ((magnitude + 0x0fff + ((magnitude >> 13) & 1) - 0x38000000) >> 13);
+}
+
+// @ts-ignore: decorator
+@inline
+function inverse(d: f32): f32 {
+  const id: f32 = 1 / d;
+  return isFinite(id) ? id : 0;
+}
+
+function absoluteMaximum(from: usize, count: i32): f32 {
+  let m = f32x4.splat(0);
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    m = f32x4.max(m, f32x4.abs(v128.load(from)));
+    from += 16;
+  }
+  let result = max(
+    max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)),
+    max(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)),
+  );
+  for (; i < count; i++) {
+    result = max(result, abs(load<f32>(from)));
+    from += 4;
+  }
+  return result;
+}
+
+// @ts-ignore: decorator
+@inline
+function code4(value: f32, id: f32): u32 {
+  return <u32>min<i32>(15, <i32>(value * id + 8.5));
+}
+
+function quantizeQ4_0(x: usize, out: usize): void {
+  let absmax: f32 = 0, extreme: f32 = 0;
+  for (let j: usize = 0; j < 128; j += 4) {
+    const value = load<f32>(x + j);
+    if (abs(value) > absmax) {
+      absmax = abs(value);
+      extreme = value;
+    }
+  }
+  const d: f32 = extreme / -8;
+  const id = inverse(d);
+  store<u16>(out, <u16>toHalf(d));
+  for (let j: usize = 0; j < 16; j++) {
+    const at = x + (j << 2);
+    store<u8>(out + j, code4(load<f32>(at), id) | (code4(load<f32>(at, 64), id) << 4), 2);
+  }
+}
+
+function quantizeQ8_0(x: usize, out: usize): void {
+  const d: f32 = absoluteMaximum(x, 32) / 127;
+  const id = inverse(d);
+  store<u16>(out, <u16>toHalf(d));
+  for (let j: usize = 0; j < 32; j++) {
+    const scaled = load<f32>(x + (j << 2)) * id;
+    // Half away from zero, exactly: adding 0.5 in float32 could round up what is just below a half.
+    const code = <i32>(f64.copysign(Math.floor(Math.abs(<f64>scaled) + 0.5), <f64>scaled));
+    store<i8>(out + j, <i8>code, 2);
+  }
+}
+
+function quantizeInt8(x: usize, count: i32, out: usize, scaleAt: usize): void {
+  let scale: f32 = absoluteMaximum(x, count) / 127;
+  const again: f32 = (scale * 127) / 127;
+  scale = isFinite(again) ? again : <f32>(<f64>scale * (1 - 5.9604644775390625e-8));
+  store<f32>(scaleAt, scale);
+  if (scale == 0) {
+    memory.fill(out, 0, count);
+    return;
+  }
+  for (let i: usize = 0; i < <usize>count; i++) {
+    const code = nearest(load<f32>(x + (i << 2)) / scale);
+    store<i8>(out + i, <i8><i32>(max<f32>(-127, min<f32>(127, code))));
+  }
+}
+
+// Codes of four normalized values, as int32 lanes: how many bounds they exceed.
+// @ts-ignore: decorator
+@inline
+function nf4Codes(x: v128): v128 {
+  let codes = i32x4.splat(0);
+  for (let i: usize = 0; i < 60; i += 4) {
+    codes = i32x4.sub(codes, f32x4.gt(x, v128.load32_splat(nf4Bounds + i)));
+  }
+  return codes;
+}
+
+// @ts-ignore: decorator
+@inline
+function normalized(x: usize, absmax: f32, reciprocal: f32): v128 {
+  const values = v128.load(x);
+  return isFinite(reciprocal) ? f32x4.mul(values, f32x4.splat(reciprocal)) : f32x4.div(values, f32x4.splat(absmax));
+}
+
+function nf4Code(x: usize, absmax: f32, reciprocal: f32): u32 {
+  const value = load<f32>(x);
+  const scaled: f32 = isFinite(reciprocal) ? value * reciprocal : value / absmax;
+  return i32x4.extract_lane(nf4Codes(f32x4.splat(scaled)), 0);
+}
+
+function quantizeNf4(x: usize, count: i32, out: usize, scaleAt: usize): void {
+  const absmax = absoluteMaximum(x, count);
+  store<f32>(scaleAt, absmax);
+  if (absmax == 0) {
+    memory.fill(out, 0x77, (count + 1) >> 1);
+    return;
+  }
+  const reciprocal: f32 = 1 / absmax;
+  let i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const low = nf4Codes(normalized(x, absmax, reciprocal));
+    const high = nf4Codes(normalized(x + 16, absmax, reciprocal));
+    // Pairs of codes stand in the halves of int32 lanes: first · 16 + second.
+    const codes = i16x8.narrow_i32x4_u(low, high);
+    const pairs = v128.or(i32x4.shl(codes, 4), i32x4.shr_u(codes, 16));
+    const bytes = i16x8.narrow_i32x4_u(v128.and(pairs, i32x4.splat(255)), i32x4.splat(0));
+    v128.store32_lane(out, i8x16.narrow_i16x8_u(bytes, bytes), 0);
+    x += 32;
+    out += 4;
+  }
+  for (; i < count; i += 2) {
+    const second: u32 = i + 1 < count ? nf4Code(x + 4, absmax, reciprocal) : 7;
+    store<u8>(out, (nf4Code(x, absmax, reciprocal) << 4) | second);
+    x += 8;
+    out++;
+  }
+}
+
+/**
+ * Codes and scales of blocks. A unit is a block. Integers: 0 number of the format, 1 values, 2 codes, 3 float32 scales
+ * (where the format has them apart), 4 elements of a block, 5 elements of all.
+ */
+export function quantize(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const format = int(args, 0), block = int(args, 4);
+  const data = address(args, 2);
+  for (let unit = begin; unit < end; unit++) {
+    const from = (<usize>unit) * (<usize>block);
+    const x = address(args, 1) + (from << 2);
+    const scale = address(args, 3) + ((<usize>unit) << 2);
+    const count = <i32>min<usize>(<usize>block, address(args, 5) - from);
+    switch (format) {
+      case Q4_0:
+        quantizeQ4_0(x, data + (<usize>unit) * 18);
+        break;
+      case Q8_0:
+        quantizeQ8_0(x, data + (<usize>unit) * 34);
+        break;
+      case INT8:
+        quantizeInt8(x, count, data + from, scale);
+        break;
+      case NF4_SINGLE:
+      case NF4:
+        quantizeNf4(x, count, data + (from >> 1), scale);
+        break;
+    }
+  }
+}
+
+/** Elements of a unit of findUnfit. */
+const SCAN: i32 = 16384;
+
+/**
+ * out[unit] = index of the first value of the unit whose magnitude is not below the limit (NaN among them), or −1.
+ * Integers: values, how many, out int32. Floats: limit.
+ */
+export function findUnfit(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const values = address(args, 0), out = address(args, 2);
+  const limit = <f32>float(args, 0);
+  const limits = f32x4.splat(limit);
+  for (let unit = begin; unit < end; unit++) {
+    let i = unit * SCAN;
+    const last = min(i + SCAN, int(args, 1));
+    let found = -1;
+    for (; i + 4 <= last; i += 4) {
+      const fits = f32x4.lt(f32x4.abs(v128.load(values + ((<usize>i) << 2))), limits);
+      if (!i32x4.all_true(fits)) break;
+    }
+    for (; i < last; i++) {
+      if (!(abs(load<f32>(values + ((<usize>i) << 2))) < limit)) {
+        found = i;
+        break;
+      }
+    }
+    store<i32>(out + ((<usize>unit) << 2), found);
+  }
+}

@@ -1,0 +1,85 @@
+// QuantizedLinear: a linear layer whose frozen weight is packed. It stands wherever a LinearBase may, under an adapter too.
+
+import { keep, type Tensor, tidy } from "@nomoat/core";
+import { checkFeatures, LinearBase, parameter } from "@nomoat/core/nn";
+import type { BlockFormat } from "./formats/format.js";
+import type { FormatName } from "./formats/index.js";
+import { quantizedMatmul } from "./matmul.js";
+import { quantize } from "./quantize.js";
+import type { QuantizedTensor } from "./quantized-tensor.js";
+
+export interface QuantizedLinearOptions {
+  /** How activations enter products of a few rows that want no gradient; see `quantizedMatmul`. Default "float32". */
+  readonly activations?: "float32" | "int8";
+}
+
+/**
+ * y = x · dequantize(weight)ᵀ + bias. The weight gets no gradient, x and the bias do.
+ *
+ * Its packed arrays are buffers of the module, named after the weight: `weight` (the codes), `weight.absmax`, ...
+ */
+export class QuantizedLinear extends LinearBase {
+  /** The packed weight; disposed with the module. */
+  readonly quantized: QuantizedTensor;
+  readonly bias: Tensor | null;
+  activations: "float32" | "int8";
+  protected override readonly buffers: ReadonlySet<string>;
+
+  /** Takes over `quantized` and `bias` [outFeatures]. */
+  constructor(quantized: QuantizedTensor, bias: Tensor | null = null, options: QuantizedLinearOptions = {}) {
+    super();
+    this.quantized = quantized;
+    this.bias = bias && (bias.kept ? bias : parameter(bias));
+    this.activations = options.activations ?? "float32";
+    const names = new Set<string>();
+    // Own properties, for Module finds state among those.
+    for (const [name, part] of quantized.parts) {
+      const key = name === "data" ? "weight" : `weight.${name}`;
+      names.add(key);
+      Object.defineProperty(this, key, { value: part, enumerable: true });
+    }
+    this.buffers = names;
+  }
+
+  /**
+   * A layer with a quantized copy of `weight` [outFeatures, inFeatures]; takes over `bias`.
+   * @throws as {@link quantize}
+   */
+  static from(
+    weight: Tensor,
+    bias: Tensor | null,
+    format: FormatName | BlockFormat,
+    options: QuantizedLinearOptions & { name?: string } = {},
+  ): QuantizedLinear {
+    return new QuantizedLinear(quantize(weight, { format, name: options.name }), bias, options);
+  }
+
+  get inFeatures(): number {
+    return this.quantized.inFeatures;
+  }
+
+  get outFeatures(): number {
+    return this.quantized.outFeatures;
+  }
+
+  override forward(x: Tensor): Tensor {
+    checkFeatures("QuantizedLinear", x, this.inFeatures);
+    const { bias, quantized, activations } = this;
+    if (!bias) return quantizedMatmul(x, quantized, { activations });
+    return tidy(() => quantizedMatmul(x, quantized, { activations }).add(bias));
+  }
+
+  override denseWeight(): Tensor {
+    return this.quantized.dequantize();
+  }
+
+  override withDenseWeight(weight: Tensor): QuantizedLinear {
+    const bias = this.bias && keep(this.bias.clone().detach());
+    return QuantizedLinear.from(weight, bias, this.quantized.format, { activations: this.activations });
+  }
+
+  override dispose(): void {
+    super.dispose();
+    this.quantized.dispose();
+  }
+}

@@ -1,0 +1,112 @@
+// quantizeModel: puts quantized linear layers where a model has float ones.
+
+import { ArgumentError, type Tensor } from "@nomoat/core";
+import { Linear, type Module } from "@nomoat/core/nn";
+import type { BlockFormat } from "./formats/format.js";
+import type { FormatName } from "./formats/index.js";
+import { QuantizedLinear } from "./linear.js";
+import { quantize, resolveFormat } from "./quantize.js";
+import type { QuantizedTensor } from "./quantized-tensor.js";
+import { QuantizationReport } from "./report.js";
+
+type Format = FormatName | BlockFormat;
+
+export interface QuantizeModelOptions {
+  readonly format: Format;
+  /** Modules to leave as they are: a name, or its end from a dot on (`lm_head`, `mlp.down_proj`), or a RegExp on the whole name. */
+  readonly skip?: readonly (string | RegExp)[];
+  /** Formats of some modules, by the same patterns; the first that fits wins, null leaves the module as it is. */
+  readonly perModule?: Iterable<readonly [pattern: string | RegExp, format: Format | null]>;
+  /** Quantize the output layer (`lm_head`) too (default false). */
+  readonly outputLayer?: boolean;
+  /** See `quantizedMatmul`; default "float32". */
+  readonly activations?: "float32" | "int8";
+}
+
+interface Target {
+  readonly name: string;
+  readonly layer: Linear;
+  readonly format: BlockFormat;
+}
+
+/**
+ * Replaces the `nn.Linear` layers of `model` by quantized ones and disposes their float weights, except those that
+ * another module holds too (tied embeddings). Biases move over. All layers are checked before one is replaced.
+ *
+ * @returns the error of each layer, measured on the way; the same as `quantizationReport(model)`
+ * @throws {ArgumentError} listing the layers whose shape does not suit their format; naming tensor and index of a value
+ * that cannot be quantized (the model is unchanged then); when no layer is left to quantize
+ */
+export function quantizeModel(model: Module, options: QuantizeModelOptions): QuantizationReport {
+  const targets = findTargets(model, options);
+  const made = new Map<Tensor, QuantizedTensor>();
+  const replacements: [name: string, replacement: QuantizedLinear][] = [];
+  try {
+    for (const { name, layer, format } of targets) {
+      // Layers that share a weight go on sharing it.
+      let quantized = made.get(layer.weight);
+      if (!quantized || quantized.format !== format) {
+        quantized = quantize(layer.weight, { format, name: `${name}.weight` });
+        made.set(layer.weight, quantized);
+      }
+      const { activations } = options;
+      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { activations })]);
+    }
+  } catch (error) {
+    for (const quantized of made.values()) quantized.dispose();
+    throw error;
+  }
+  for (const [name, replacement] of replacements) {
+    replacement.train(model.training);
+    model.replaceModule(name, replacement);
+  }
+  const held = new Set(model.stateDict().values());
+  for (const { layer } of targets) if (!held.has(layer.weight)) layer.weight.dispose();
+  return new QuantizationReport(
+    replacements.map(([name, { quantized }]) => ({
+      name,
+      format: quantized.format.name,
+      shape: quantized.shape,
+      bytes: quantized.bytes,
+      error: quantized.error,
+    })),
+  );
+}
+
+/** True when `pattern` names the module: the whole name, its end from a dot on, or a match of a RegExp. */
+export function namesModule(pattern: string | RegExp, name: string): boolean {
+  if (typeof pattern === "string") return name === pattern || name.endsWith(`.${pattern}`);
+  return new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, "")).test(name);
+}
+
+function findTargets(model: Module, options: QuantizeModelOptions): Target[] {
+  const { skip = [], perModule = [], outputLayer = false } = options;
+  const perPattern = Array.from(perModule, ([pattern, format]) => ({
+    pattern,
+    format: format === null ? null : resolveFormat(format),
+  }));
+  const format = resolveFormat(options.format);
+  const targets: Target[] = [];
+  const faults: string[] = [];
+  for (const [name, layer] of model.namedModules()) {
+    if (!(layer instanceof Linear) || name === "") continue;
+    if (skip.some((pattern) => namesModule(pattern, name))) continue;
+    if (!outputLayer && namesModule("lm_head", name)) continue;
+    const override = perPattern.find(({ pattern }) => namesModule(pattern, name));
+    const chosen = override ? override.format : format;
+    if (!chosen) continue;
+    try {
+      chosen.checkShape([layer.outFeatures, layer.inFeatures], name);
+      targets.push({ name, layer, format: chosen });
+    } catch (error) {
+      faults.push((error as Error).message.replace(/^quantize: /, ""));
+    }
+  }
+  if (faults.length > 0) throw new ArgumentError(`quantizeModel: ${faults.join("; ")}`);
+  if (targets.length === 0) {
+    throw new ArgumentError(
+      "quantizeModel: the model has no float linear layer to quantize (of those that are not skipped)",
+    );
+  }
+  return targets;
+}

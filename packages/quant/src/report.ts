@@ -1,0 +1,136 @@
+// What quantization costs and saves, layer by layer.
+
+import { ArgumentError, Tensor } from "@nomoat/core";
+import { Linear, type Module } from "@nomoat/core/nn";
+import { sizeOf, type WeightShape } from "./formats/format.js";
+import { QuantizedLinear } from "./linear.js";
+import { type QuantizeOptions, quantize } from "./quantize.js";
+import { errorOf, type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
+
+export interface LayerReport {
+  readonly name: string;
+  /** Name of the format; "float32" and so on for layers that are not quantized. */
+  readonly format: string;
+  readonly shape: WeightShape;
+  readonly bytes: number;
+  /** Error against the original weight; null when it is not known. */
+  readonly error: QuantizationError | null;
+}
+
+/** One line a layer, and their sum. `toString` is a table. */
+export class QuantizationReport {
+  readonly layers: readonly LayerReport[];
+
+  constructor(layers: readonly LayerReport[]) {
+    this.layers = layers;
+  }
+
+  /** All layers as one; the error covers those where it is known. */
+  get total(): LayerReport & { readonly parameters: number } {
+    const known = this.layers.filter((layer) => layer.error);
+    const sum = (value: (layer: LayerReport) => number, layers = this.layers) =>
+      layers.reduce((total, layer) => total + value(layer), 0);
+    const names = new Set(this.layers.map((layer) => layer.format));
+    const parameters = sum((layer) => sizeOf(layer.shape));
+    return {
+      name: "total",
+      format: names.size === 1 ? [...names][0] : "mixed",
+      shape: [1, parameters],
+      bytes: sum((layer) => layer.bytes),
+      parameters,
+      error:
+        known.length === 0
+          ? null
+          : errorOf(
+              sum((layer) => layer.error?.signal ?? 0, known),
+              sum((layer) => layer.error?.noise ?? 0, known),
+              Math.max(...known.map((layer) => layer.error?.max ?? 0)),
+              sum((layer) => sizeOf(layer.shape), known),
+            ),
+    };
+  }
+
+  /** Plain data, for JSON. */
+  toJSON(): { layers: readonly object[]; total: object } {
+    return { layers: this.layers.map(plain), total: plain(this.total) };
+  }
+
+  toString(): string {
+    const head = ["layer", "format", "shape", "bits/weight", "bytes", "RMS error", "max error", "SQNR dB"];
+    const lines = [...this.layers, this.total].map((layer) => {
+      const { rms, max, sqnr } = layer.error ?? {};
+      return [
+        layer.name,
+        layer.format,
+        layer.name === "total" ? `${sizeOf(layer.shape)}` : layer.shape.join("×"),
+        bitsPerWeight(layer).toFixed(2),
+        String(layer.bytes),
+        rms?.toExponential(2) ?? "–",
+        max?.toExponential(2) ?? "–",
+        sqnr?.toFixed(1) ?? "–",
+      ];
+    });
+    const widths = head.map((title, i) => Math.max(title.length, ...lines.map((line) => line[i].length)));
+    const format = (cells: string[]) =>
+      cells
+        .map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+        .join("  ")
+        .trimEnd();
+    const rule = widths.map((width) => "─".repeat(width)).join("  ");
+    const body = lines.map(format);
+    return [format(head), rule, ...body.slice(0, -1), rule, ...body.slice(-1)].join("\n");
+  }
+}
+
+function bitsPerWeight(layer: LayerReport): number {
+  const size = sizeOf(layer.shape);
+  return size === 0 ? 0 : (layer.bytes * 8) / size;
+}
+
+function plain(layer: LayerReport): object {
+  const { name, format, shape, bytes, error } = layer;
+  const { rms = null, max = null, sqnr = null } = error ?? {};
+  return { name, format, shape, bytes, bitsPerWeight: bitsPerWeight(layer), rms, max, sqnr };
+}
+
+function ofQuantized(name: string, w: QuantizedTensor): LayerReport {
+  return { name, format: w.format.name, shape: w.shape, bytes: w.bytes, error: w.error };
+}
+
+/** Quantizes for the measurement alone. */
+function trial(name: string, weight: Tensor, options: Pick<QuantizeOptions, "format">): LayerReport {
+  const quantized = quantize(weight, { ...options, name });
+  quantized.dispose();
+  return ofQuantized(name, quantized);
+}
+
+/**
+ * RMS and largest error, signal-to-noise ratio, bits per weight and bytes: of the quantized linear layers of a model,
+ * of a quantized tensor, or, given a `format`, of what quantizing a float tensor or the float linear layers of a model
+ * would give (nothing is changed).
+ *
+ * @throws {ArgumentError} for a float tensor without a format, or a model without layers to report on
+ */
+export function quantizationReport(
+  target: Module | QuantizedTensor | Tensor,
+  options: Partial<Pick<QuantizeOptions, "format">> = {},
+): QuantizationReport {
+  const { format } = options;
+  if (target instanceof QuantizedTensor) return new QuantizationReport([ofQuantized("tensor", target)]);
+  if (target instanceof Tensor) {
+    if (!format) throw new ArgumentError("quantizationReport: a float tensor needs a format");
+    return new QuantizationReport([trial("tensor", target, { format })]);
+  }
+  const layers: LayerReport[] = [];
+  for (const [name, module] of target.namedModules()) {
+    const shown = name || "model";
+    if (module instanceof QuantizedLinear) layers.push(ofQuantized(shown, module.quantized));
+    else if (module instanceof Linear && format) layers.push(trial(shown, module.weight, { format }));
+  }
+  if (layers.length === 0) {
+    throw new ArgumentError(
+      "quantizationReport: the model has no quantized layers; give a format to measure float ones",
+    );
+  }
+  return new QuantizationReport(layers);
+}

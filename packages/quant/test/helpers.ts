@@ -1,0 +1,42 @@
+// What several tests share.
+
+import { type Tensor, tensor } from "@nomoat/core";
+import { formats } from "../src/formats/index.js";
+
+/** A seeded generator of uniform numbers in [0, 1). */
+export function uniform(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+/** Values that look like weights: a bell of the given spread. */
+export function bell(size: number, seed: number, spread = 1): Float32Array {
+  const random = uniform(seed);
+  return Float32Array.from({ length: size }, () => (random() + random() + random() - 1.5) * 2 * spread);
+}
+
+export function bellTensor(shape: number[], seed: number, spread = 1, device?: "wasm" | "reference"): Tensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return tensor(bell(size, seed, spread), { shape, device });
+}
+
+export const names = Object.keys(formats) as (keyof typeof formats)[];
+
+/** Whether a format's rows must be a multiple of 32 long. */
+export function isGgml(name: string): boolean {
+  return name.startsWith("q");
+}
+
+/** Largest |a − b| over largest |b|. */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let difference = 0;
+  let largest = 0;
+  for (let i = 0; i < b.length; i++) {
+    difference = Math.max(difference, Math.abs(a[i] - b[i]));
+    largest = Math.max(largest, Math.abs(b[i]));
+  }
+  return largest === 0 ? difference : difference / largest;
+}

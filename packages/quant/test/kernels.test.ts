@@ -1,0 +1,179 @@
+// The wasm kernels against the reference: the same bytes, the same floats, and products that differ by rounding alone.
+
+import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { formats } from "../src/formats/index.js";
+import { kernelsFor, withoutKernels } from "../src/kernels.js";
+import { quantizedMatmul } from "../src/matmul.js";
+import { quantize } from "../src/quantize.js";
+import type { QuantizedTensor } from "../src/quantized-tensor.js";
+import { bell, bellTensor, isGgml, names, relativeError } from "./helpers.js";
+
+/** Float32 sums of k terms in another order. */
+const sumTolerance = 1e-5;
+
+function bytes(w: QuantizedTensor): Record<string, unknown> {
+  return Object.fromEntries(Array.from(w.parts, ([name, part]) => [name, Array.from(part.dataSync())]));
+}
+
+/** Shapes that cross every edge: tiles, panels, blocks, strips. */
+function shapes(name: string): [number, number][] {
+  const any: [number, number][] = [
+    [1, 32],
+    [8, 64],
+    [70, 96],
+    [33, 288],
+    [3, 1056],
+    [129, 320],
+    [300, 64],
+  ];
+  return isGgml(name) ? any : [...any, [5, 1], [7, 13], [64, 172], [9, 257], [40, 1031], [65, 44]];
+}
+
+describe.each(names)("%s", (name) => {
+  const format = formats[name];
+
+  it("has kernels here", () => {
+    tidy(() => expect(kernelsFor(tensor([1]), format)).not.toBeNull());
+  });
+
+  it("quantizes to the reference's bytes and dequantizes to its floats", () => {
+    for (const shape of shapes(name)) {
+      for (const spread of [1, 0.02, 1e-7, 3e4]) {
+        tidy(() => {
+          const weight = bellTensor(shape, shape[0] * 1000 + shape[1], spread);
+          using w = quantize(weight, { format: name });
+          using expected = withoutKernels(() => quantize(weight, { format: name }));
+          expect(bytes(w), `[${shape}] ${spread}`).toEqual(bytes(expected));
+          expect(w.error?.noise).toBe(expected.error?.noise);
+          const reference = withoutKernels(() => w.dequantize());
+          expect(w.dequantize().dataSync()).toEqual(reference.dataSync());
+        });
+      }
+    }
+  });
+
+  it("quantizes any values to the reference's bytes", () => {
+    const value = fc.oneof(
+      fc.float({ min: -4, max: 4, noNaN: true }),
+      fc.float({ min: -500000, max: 500000, noNaN: true }),
+      fc.constantFrom(0, -0, 1e-42, -1e-40, 2 ** -149, 1, -1, 0.5, 127, 63.5, 1e-38),
+    );
+    fc.assert(
+      fc.property(fc.array(value, { minLength: 64, maxLength: 64 }), (values) => {
+        tidy(() => {
+          const weight = tensor(Float32Array.from(values), { shape: [2, 32] });
+          using w = quantize(weight, { format: name });
+          using expected = withoutKernels(() => quantize(weight, { format: name }));
+          expect(bytes(w)).toEqual(bytes(expected));
+          expect(Array.from(w.dequantize().dataSync())).toEqual(
+            Array.from(withoutKernels(() => w.dequantize()).dataSync()),
+          );
+        });
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it("multiplies as the dequantized weight does, forward and backward", () => {
+    for (const shape of shapes(name)) {
+      for (const rows of [1, 2, 3, 4, 5, 8, 17, 260]) {
+        tidy(() => {
+          using w = quantize(bellTensor(shape, 5), { format: name });
+          const values = bell(rows * shape[1], rows);
+          const gradient = bellTensor([rows, shape[0]], 9);
+          const run = () => {
+            const x = tensor(values, { shape: [rows, shape[1]], requiresGrad: true });
+            const y = quantizedMatmul(x, w);
+            y.backward(gradient);
+            return [y.dataSync(), x.grad?.dataSync() as Float32Array];
+          };
+          const [y, dx] = run();
+          const [expectedY, expectedDx] = withoutKernels(run);
+          expect(relativeError(y, expectedY), `${rows}×[${shape}]`).toBeLessThan(sumTolerance);
+          expect(relativeError(dx, expectedDx), `${rows}×[${shape}] dx`).toBeLessThan(sumTolerance);
+        });
+      }
+    }
+  });
+
+  it("takes stacks, views and empty batches", () => {
+    tidy(() => {
+      using w = quantize(bellTensor([40, 64], 3), { format: name });
+      const x = bellTensor([64, 6, 5], 4).permute(2, 1, 0);
+      const y = quantizedMatmul(x, w);
+      expect(y.shape).toEqual([5, 6, 40]);
+      const expected = x.clone().matmul(w.dequantize(), { transB: true });
+      expect(relativeError(y.dataSync(), expected.dataSync())).toBeLessThan(sumTolerance);
+      expect(quantizedMatmul(x.slice([0, 0]), w).shape).toEqual([0, 6, 40]);
+      expect(quantizedMatmul(bellTensor([64], 1), w).shape).toEqual([40]);
+    });
+  });
+
+  it("names tensor and index of what does not fit", () => {
+    tidy(() => {
+      const values = new Float32Array(300 * 64).fill(1);
+      values[290 * 64 + 7] = Number.NaN;
+      const weight = tensor(values, { shape: [300, 64] });
+      expect(() => quantize(weight, { format: name, name: "q_proj.weight" })).toThrow(
+        /q_proj\.weight: NaN at index \[290, 7\]/,
+      );
+    });
+  });
+
+  if (format.integerDot) {
+    it("stays within the activations' rounding with integer dot products", () => {
+      noGrad(() => {
+        for (const shape of shapes(name)) {
+          for (const rows of [1, 3, 8]) {
+            tidy(() => {
+              using w = quantize(bellTensor(shape, 5), { format: name });
+              const x = bellTensor([rows, shape[1]], rows);
+              const y = quantizedMatmul(x, w, { activations: "int8" }).dataSync();
+              const expected = roundActivations(x).matmul(w.dequantize(), { transB: true }).dataSync();
+              expect(relativeError(y, expected), `${rows}×[${shape}]`).toBeLessThan(sumTolerance);
+            });
+          }
+        }
+      });
+    });
+
+    it("handles zero, tiny and non-finite activations", () => {
+      noGrad(() =>
+        tidy(() => {
+          using w = quantize(bellTensor([4, 64], 5), { format: name });
+          const zero = quantizedMatmul(tensor(new Float32Array(64), { shape: [1, 64] }), w, {
+            activations: "int8",
+          });
+          expect(Array.from(zero.dataSync())).toEqual([0, 0, 0, 0]);
+          const values = new Float32Array(64).fill(1);
+          values[40] = Number.NaN;
+          const nan = quantizedMatmul(tensor(values, { shape: [1, 64] }), w, { activations: "int8" });
+          expect(Array.from(nan.dataSync()).every(Number.isNaN)).toBe(true);
+        }),
+      );
+    });
+  }
+});
+
+/** x as it is after int8 quantization in blocks of 32. */
+function roundActivations(x: Tensor): Tensor {
+  const values = x.dataSync() as Float32Array;
+  const columns = x.shape[1];
+  for (let row = 0; row < x.shape[0]; row++) {
+    for (let from = 0; from < columns; from += 32) {
+      const block = values.subarray(row * columns + from, row * columns + Math.min(from + 32, columns));
+      const absmax = block.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+      const scale = Math.fround(absmax / 127);
+      const inverse = Math.fround(127 / absmax);
+      block.forEach((v, i) => {
+        const scaled = Math.fround(v * inverse);
+        const floor = Math.floor(scaled);
+        const up = scaled - floor > 0.5 || (scaled - floor === 0.5 && floor % 2 !== 0);
+        block[i] = absmax === 0 ? 0 : (floor + (up ? 1 : 0)) * scale;
+      });
+    }
+  }
+  return tensor(values, { shape: x.shape });
+}
