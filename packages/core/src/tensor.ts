@@ -1,4 +1,5 @@
-// The Tensor: a dtype, a layout, a reference to storage, a place in the graph. Methods are thin: each calls its operation.
+// The Tensor: a dtype, a layout, a reference to storage, a place in the graph. The operations as methods
+// stand in tensor-operations.ts.
 
 import { runBackward } from "./autograd/backward.js";
 import type { GraphNode } from "./autograd/graph.js";
@@ -14,6 +15,7 @@ import { formatTensor } from "./print.js";
 import { runtime } from "./runtime.js";
 import { formatShape, type Shape, sizeOf } from "./shape.js";
 import type { Storage } from "./storage.js";
+import { TensorOperations } from "./tensor-operations.js";
 
 const brand = Symbol.for("@nomoat/core/Tensor");
 const inspect = Symbol.for("nodejs.util.inspect.custom");
@@ -24,7 +26,7 @@ export type TensorData = Float64Array | Float32Array | Int32Array | Int8Array | 
 /** Nested arrays of numbers, as deep as the tensor has axes. */
 export type NestedArray = number | NestedArray[];
 
-export class Tensor {
+export class Tensor extends TensorOperations {
   readonly dtype: DType;
   /** @internal */
   readonly layout: Layout;
@@ -36,7 +38,7 @@ export class Tensor {
   #requiresGrad = false;
 
   /** True for tensors of any copy of this library. */
-  static [Symbol.hasInstance](value: unknown): boolean {
+  static override [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === "object" && value !== null && (value as { [brand]?: boolean })[brand] === true;
   }
 
@@ -44,6 +46,7 @@ export class Tensor {
 
   /** @internal Takes over one reference to `storage`. Use the creation functions instead. */
   constructor(storage: Storage, dtype: DType, layout: Layout) {
+    super();
     this.dtype = dtype;
     this.layout = layout;
     this.#hold = new TensorHold(storage);
@@ -206,7 +209,7 @@ export class Tensor {
     return build(0);
   }
 
-  toString(): string {
+  override toString(): string {
     return this.disposed ? `Tensor(disposed, shape=${formatShape(this.shape)})` : formatTensor(this);
   }
 
@@ -272,249 +275,6 @@ export class Tensor {
     this.grad?.dispose();
     this.grad = null;
   }
-
-  // Operations, as methods. Their documentation stands at the functions of the same names in ops/.
-
-  neg(): Tensor {
-    return ops.neg(this);
-  }
-
-  abs(): Tensor {
-    return ops.abs(this);
-  }
-
-  sign(): Tensor {
-    return ops.sign(this);
-  }
-
-  sqrt(): Tensor {
-    return ops.sqrt(this);
-  }
-
-  rsqrt(): Tensor {
-    return ops.rsqrt(this);
-  }
-
-  exp(): Tensor {
-    return ops.exp(this);
-  }
-
-  expm1(): Tensor {
-    return ops.expm1(this);
-  }
-
-  log(): Tensor {
-    return ops.log(this);
-  }
-
-  log1p(): Tensor {
-    return ops.log1p(this);
-  }
-
-  sin(): Tensor {
-    return ops.sin(this);
-  }
-
-  cos(): Tensor {
-    return ops.cos(this);
-  }
-
-  tanh(): Tensor {
-    return ops.tanh(this);
-  }
-
-  erf(): Tensor {
-    return ops.erf(this);
-  }
-
-  sigmoid(): Tensor {
-    return ops.sigmoid(this);
-  }
-
-  silu(): Tensor {
-    return ops.silu(this);
-  }
-
-  softplus(): Tensor {
-    return ops.softplus(this);
-  }
-
-  relu(): Tensor {
-    return ops.relu(this);
-  }
-
-  square(): Tensor {
-    return ops.square(this);
-  }
-
-  reciprocal(): Tensor {
-    return ops.reciprocal(this);
-  }
-
-  floor(): Tensor {
-    return ops.floor(this);
-  }
-
-  ceil(): Tensor {
-    return ops.ceil(this);
-  }
-
-  round(): Tensor {
-    return ops.round(this);
-  }
-
-  logicalNot(): Tensor {
-    return ops.logicalNot(this);
-  }
-
-  gelu(approximate: "none" | "tanh" = "none"): Tensor {
-    return ops.gelu(this, approximate);
-  }
-
-  add(other: Tensor | number): Tensor {
-    return ops.add(this, other);
-  }
-
-  sub(other: Tensor | number): Tensor {
-    return ops.sub(this, other);
-  }
-
-  mul(other: Tensor | number): Tensor {
-    return ops.mul(this, other);
-  }
-
-  div(other: Tensor | number): Tensor {
-    return ops.div(this, other);
-  }
-
-  pow(other: Tensor | number): Tensor {
-    return ops.pow(this, other);
-  }
-
-  minimum(other: Tensor | number): Tensor {
-    return ops.minimum(this, other);
-  }
-
-  maximum(other: Tensor | number): Tensor {
-    return ops.maximum(this, other);
-  }
-
-  equal(other: Tensor | number): Tensor {
-    return ops.equal(this, other);
-  }
-
-  notEqual(other: Tensor | number): Tensor {
-    return ops.notEqual(this, other);
-  }
-
-  less(other: Tensor | number): Tensor {
-    return ops.less(this, other);
-  }
-
-  lessEqual(other: Tensor | number): Tensor {
-    return ops.lessEqual(this, other);
-  }
-
-  greater(other: Tensor | number): Tensor {
-    return ops.greater(this, other);
-  }
-
-  greaterEqual(other: Tensor | number): Tensor {
-    return ops.greaterEqual(this, other);
-  }
-
-  sum(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.sum(this, axes, keepDims);
-  }
-
-  mean(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.mean(this, axes, keepDims);
-  }
-
-  prod(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.prod(this, axes, keepDims);
-  }
-
-  max(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.max(this, axes, keepDims);
-  }
-
-  min(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.min(this, axes, keepDims);
-  }
-
-  variance(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.variance(this, axes, keepDims);
-  }
-
-  logsumexp(axes?: number | readonly number[], keepDims = false): Tensor {
-    return ops.logsumexp(this, axes, keepDims);
-  }
-
-  argmax(axis?: number, keepDims = false): Tensor {
-    return ops.argmax(this, axis, keepDims);
-  }
-
-  argmin(axis?: number, keepDims = false): Tensor {
-    return ops.argmin(this, axis, keepDims);
-  }
-
-  cast(dtype: DType): Tensor {
-    return ops.cast(this, dtype);
-  }
-
-  clone(): Tensor {
-    return ops.clone(this);
-  }
-
-  reshape(...shape: readonly number[] | [readonly number[]]): Tensor {
-    return ops.reshape(this, spread(shape));
-  }
-
-  permute(...order: readonly number[] | [readonly number[]]): Tensor {
-    return ops.permute(this, spread(order));
-  }
-
-  transpose(axis1 = -2, axis2 = -1): Tensor {
-    return ops.transpose(this, axis1, axis2);
-  }
-
-  expand(...shape: readonly number[] | [readonly number[]]): Tensor {
-    return ops.expand(this, spread(shape));
-  }
-
-  squeeze(axes?: number | readonly number[]): Tensor {
-    return ops.squeeze(this, axes);
-  }
-
-  unsqueeze(axis: number): Tensor {
-    return ops.unsqueeze(this, axis);
-  }
-
-  flatten(startAxis = 0, endAxis = -1): Tensor {
-    return ops.flatten(this, startAxis, endAxis);
-  }
-
-  slice(...ranges: readonly ops.Range[]): Tensor {
-    return ops.slice(this, ...ranges);
-  }
-
-  matmul(other: Tensor, options?: ops.MatmulArguments): Tensor {
-    return ops.matmul(this, other, options);
-  }
-
-  softmax(axis = -1): Tensor {
-    return ops.softmax(this, axis);
-  }
-
-  logSoftmax(axis = -1): Tensor {
-    return ops.logSoftmax(this, axis);
-  }
-}
-
-/** `f(1, 2)` and `f([1, 2])` alike. */
-function spread(list: readonly number[] | readonly [readonly number[]]): readonly number[] {
-  return (Array.isArray(list[0]) ? list[0] : list) as readonly number[];
 }
 
 function byteSize(tensor: Tensor): number {
