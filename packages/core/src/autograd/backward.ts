@@ -184,7 +184,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
 function step(node: GraphNode, dy: Tensor, gradients: Gradients<GraphNode>): void {
   const sink = currentSink();
   const wants = node.edges.map((edge) => edge !== null && (edge.node !== null || sink.wants(edge.leaf)));
-  if (!wants.includes(true)) return;
+  if (!wants.includes(true) && !node.hiddenLeaves) return;
   const context: BackwardContext = {
     wants,
     shape: (i) => node.shapes[i],

@@ -6,7 +6,7 @@ import { defaultGenerator } from "../random.js";
 import { runtime } from "../runtime.js";
 import type { Tensor } from "../tensor.js";
 import { runBackward } from "./backward.js";
-import { GraphNode, SavedTensor, withGradMode } from "./graph.js";
+import { type Backward, GraphNode, SavedTensor, withGradMode } from "./graph.js";
 
 /**
  * `fn(...inputs)`, keeping only the inputs for backward, which runs `fn` again with the same random numbers of the default
@@ -20,7 +20,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tenso
   // A function that hands an input or a parameter through must not turn that one into a result.
   const output = inputs.includes(result) || result.requiresGrad ? result.detach() : result;
   const saved = inputs.map((input) => new SavedTensor(input));
-  const node = new GraphNode("checkpoint", inputs, saved, (context, dy) => {
+  const backward: Backward = (context, dy) => {
     if (runtime.gradEnabled) throw new AutogradError("checkpoint: has no gradient of its gradient");
     const generator = defaultGenerator();
     const after = generator.state();
@@ -44,7 +44,8 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tenso
     } finally {
       generator.setState(after);
     }
-  });
+  };
+  const node = new GraphNode("checkpoint", inputs, saved, backward, true);
   output.attach(node);
   return output;
 }

@@ -68,6 +68,8 @@ export class GraphNode {
   readonly operation: string;
   readonly edges: readonly Edge[];
   readonly shapes: readonly Shape[];
+  /** Its backward may reach leaves that are not among its inputs, so it runs even if no input wants a gradient. */
+  readonly hiddenLeaves: boolean;
   /** Later nodes have higher numbers, so descending order is a valid order of backward. */
   readonly sequence: number;
   readonly #saved: readonly SavedTensor[];
@@ -79,8 +81,10 @@ export class GraphNode {
     inputs: readonly Tensor[],
     saved: readonly SavedTensor[],
     backward: Backward,
+    hiddenLeaves = false,
   ) {
     this.operation = operation;
+    this.hiddenLeaves = hiddenLeaves;
     this.shapes = inputs.map((input) => input.shape);
     this.edges = inputs.map((input): Edge => {
       if (input.node) return { node: input.node.retain(), leaf: null };
