@@ -245,7 +245,8 @@ export class ThreadPool {
     const { words, workers } = this.#crew;
     const busy = threadWord(index);
     const start = performance.now();
-    const spin = this.#options.spinMicroseconds / 1000;
+    // A short look: where processors are short, the worker may be waiting for this very one.
+    const spin = Math.min(20, this.#options.spinMicroseconds) / 1000;
     do {
       for (let i = 0; i < 64; i++) if (Atomics.load(words, busy) === 0) return;
     } while (performance.now() - start < spin);

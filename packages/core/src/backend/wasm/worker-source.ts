@@ -109,6 +109,8 @@ export const workerSource = `"use strict";
     Atomics.store(words, me + ${thread.ready}, 1);
     Atomics.notify(words, me + ${thread.ready});
     var last = 0;
+    var longest = data.spinMicroseconds / 1000;
+    var spin = longest;
     var idleSince = performance.now();
     var looks = 0;
     for (;;) {
@@ -131,11 +133,13 @@ export const workerSource = `"use strict";
       }
       if (++looks < 64) continue;
       looks = 0;
-      if ((performance.now() - idleSince) * 1000 < data.spinMicroseconds) continue;
+      if (performance.now() - idleSince < spin) continue;
       if (Atomics.load(words, ${control.stop}) === 1) return;
       Atomics.add(words, ${control.sleepers}, 1);
       Atomics.wait(words, ${control.sequence}, sequence);
       Atomics.sub(words, ${control.sleepers}, 1);
+      // Looking on pays where jobs follow soon; where they do not, it takes the processor from others.
+      spin = performance.now() - idleSince < 2 * longest ? Math.min(longest, 2 * spin) : Math.max(longest / 16, spin / 2);
       idleSince = performance.now();
     }
   }
