@@ -4,7 +4,8 @@ import { ArgumentError, noGrad, type Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
-import { LoraLinear, type MergePlan } from "./layer.js";
+import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
+import type { MergePlan } from "./slots.js";
 
 /** What stands before a module's name in PEFT's files. */
 export const peftPrefix = "base_model.model.";
@@ -19,15 +20,14 @@ export function checkAdapterName(model: Module, name: string): void {
     );
   }
   for (const [at, layer] of adaptedLayers(model)) {
-    if (layer.branch(name)) throw new ArgumentError(`adapter "${name}" exists already (at ${at})`);
+    if (layer.slots.branch(name)) throw new ArgumentError(`adapter "${name}" exists already (at ${at})`);
   }
 }
 
 /** The layers of `model` that carry adapters, by name. */
-export function adaptedLayers(model: Module): Map<string, LoraLinear> {
-  const found = new Map<string, LoraLinear>();
-  for (const [name, module] of model.namedModules())
-    if (module instanceof LoraLinear) found.set(name, module);
+export function adaptedLayers(model: Module): Map<string, AdaptedLayer> {
+  const found = new Map<string, AdaptedLayer>();
+  for (const [name, module] of model.namedModules()) if (isAdaptedLayer(module)) found.set(name, module);
   return found;
 }
 
@@ -37,11 +37,11 @@ export class Adapter {
   readonly name: string;
   readonly config: LoraConfig;
   /** The layers that it adapts, by their names in the model. */
-  readonly layers: ReadonlyMap<string, LoraLinear>;
+  readonly layers: ReadonlyMap<string, AdaptedLayer>;
   #removed = false;
 
   /** @internal The branches are in the layers already. */
-  constructor(model: Module, name: string, config: LoraConfig, layers: ReadonlyMap<string, LoraLinear>) {
+  constructor(model: Module, name: string, config: LoraConfig, layers: ReadonlyMap<string, AdaptedLayer>) {
     this.model = model;
     this.name = name;
     this.config = config;
@@ -51,7 +51,9 @@ export class Adapter {
   /** Its parts, by the names of their layers. */
   branches(): Map<string, AdapterBranch> {
     if (this.#removed) throw new ArgumentError(`adapter "${this.name}" was removed`);
-    return new Map(Array.from(this.layers, ([at, layer]) => [at, layer.branch(this.name) as AdapterBranch]));
+    return new Map(
+      Array.from(this.layers, ([at, layer]) => [at, layer.slots.branch(this.name) as AdapterBranch]),
+    );
   }
 
   /** Its tensors by PEFT's keys (`base_model.model.….lora_A.weight`): the tensors themselves, not copies. */
@@ -153,7 +155,7 @@ export class Adapter {
 
   /** True while it is merged into the base, in any layer. */
   get merged(): boolean {
-    return [...this.layers.values()].some((layer) => layer.mergedAdapters.includes(this.name));
+    return [...this.layers.values()].some((layer) => layer.slots.merged.includes(this.name));
   }
 
   /** Puts its update into the base's weights: the model runs without extra work. The base's own weights are kept for `unmerge`. */
@@ -174,9 +176,9 @@ export class Adapter {
     if (this.#removed) return;
     this.unmerge();
     this.#removed = true;
-    for (const layer of this.layers.values()) layer.take(this.name).dispose();
+    for (const layer of this.layers.values()) layer.slots.take(this.name).dispose();
     for (const [at, layer] of adaptedLayers(this.model)) {
-      if (layer.adapters.length === 0) this.model.replaceModule(at, layer.original);
+      if (layer.adapters.length === 0) this.model.replaceModule(at, layer.slots.original);
     }
   }
 }
@@ -224,22 +226,22 @@ function withDisabled<T>(branches: readonly AdapterBranch[], fn: () => T): T {
 
 /** Changes what is merged, in all layers or, after a fault, in none; `anew`: also where the names stay the same. */
 function mergeLayers(
-  layers: Iterable<LoraLinear>,
-  choose: (merged: string[], layer: LoraLinear) => string[],
+  layers: Iterable<AdaptedLayer>,
+  choose: (merged: string[], layer: AdaptedLayer) => string[],
   anew = false,
 ): void {
   const plans: MergePlan[] = [];
   try {
     for (const layer of layers) {
-      const merged = layer.mergedAdapters;
+      const merged = layer.slots.merged;
       const names = choose(merged, layer);
-      if (names.join() !== merged.join() || anew) plans.push(layer.planMerge(names));
+      if (names.join() !== merged.join() || anew) plans.push(layer.slots.planMerge(names));
     }
   } catch (error) {
     for (const plan of plans) plan.merged?.dispose();
     throw error;
   }
-  for (const plan of plans) plan.layer.commitMerge(plan);
+  for (const plan of plans) plan.slots.commitMerge(plan);
 }
 
 /**
@@ -268,11 +270,12 @@ export function unmerge(target: Adapter | Module): void {
  */
 export function mergeAndUnload<M extends Module>(model: M): M {
   const layers = adaptedLayers(model);
-  const enabled = (_: string[], layer: LoraLinear) =>
+  const enabled = (_: string[], layer: AdaptedLayer) =>
     layer.adapters.filter((branch) => branch.enabled).map((branch) => branch.adapter);
   mergeLayers(layers.values(), enabled, true);
   for (const [at, layer] of layers) {
-    const { base_layer, original } = layer;
+    const { base_layer } = layer;
+    const { original } = layer.slots;
     model.replaceModule(at, base_layer);
     if (original !== base_layer) original.dispose();
     for (const branch of layer.adapters) branch.dispose();

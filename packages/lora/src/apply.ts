@@ -1,12 +1,14 @@
 // Puts a new adapter on a model.
 
 import type { BackendName, Generator, Tensor } from "@nomoat/core";
-import type { LinearBase, Module } from "@nomoat/core/nn";
+import type { Module } from "@nomoat/core/nn";
 import { Adapter, adaptedLayers, checkAdapterName } from "./adapter.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
 import { type LoraConfig, resolveLoraConfig } from "./config.js";
-import { LoraLinear } from "./layer.js";
+import { type AdaptedLayer, adaptable } from "./layer.js";
 import { resolveTargets, type Target } from "./targets.js";
+import { dora } from "./variants/dora.js";
+import { embeddingLora } from "./variants/embedding.js";
 import { plainLora } from "./variants/lora.js";
 
 export interface ApplyOptions {
@@ -17,11 +19,11 @@ export interface ApplyOptions {
 }
 
 /** Every variant; the first that handles a configuration is taken. */
-export const variants: readonly LoraVariant[] = [plainLora];
+export const variants: readonly LoraVariant[] = [embeddingLora, dora, plainLora];
 
-/** The variant that `config` asks for. */
-export function variantOf(config: LoraConfig): LoraVariant {
-  return variants.find((variant) => variant.handles(config)) ?? plainLora;
+/** The variant that `config` asks for on `layer`. */
+export function variantOf(config: LoraConfig, layer: Module): LoraVariant {
+  return variants.find((variant) => variant.handles(config, layer)) ?? plainLora;
 }
 
 /** dtype and backend that new matrices have on this model. */
@@ -55,13 +57,13 @@ export function attach(
   parts: readonly { target: Target; branch: AdapterBranch }[],
 ): Adapter {
   freezeBase(model);
-  const layers = new Map<string, LoraLinear>();
+  const layers = new Map<string, AdaptedLayer>();
   for (const { target, branch } of parts) {
     // Not target.layer: while files were read another adapter may have wrapped it.
-    const current = model.getModule(target.name) as LinearBase;
-    const layer = current instanceof LoraLinear ? current : new LoraLinear(current);
+    const current = model.getModule(target.name);
+    const layer = adaptable(current);
     if (layer !== current) model.replaceModule(target.name, layer);
-    layer.add(branch);
+    layer.slots.add(branch);
     layers.set(target.name, layer);
   }
   return new Adapter(model, name, config, layers);
@@ -86,12 +88,11 @@ export function applyLora(
   const complete = resolveLoraConfig(config);
   checkAdapterName(model, name);
   const targets = resolveTargets(model, complete);
-  const variant = variantOf(complete);
   const { dtype, device } = placeOf(model);
   const parts: { target: Target; branch: AdapterBranch }[] = [];
   try {
     for (const target of targets) {
-      const branch = variant.create(target.layer, {
+      const branch = variantOf(complete, target.layer).create(target.layer, {
         adapter: name,
         config: complete,
         target,

@@ -1,9 +1,8 @@
 // One adapter on one layer: what every variant of low-rank adaptation has in common. The variants stand in variants/, one file each.
 
 import type { Generator, Tensor } from "@nomoat/core";
-import { type LinearBase, Module } from "@nomoat/core/nn";
+import { Module } from "@nomoat/core/nn";
 import type { LoraConfig } from "./config.js";
-import type { Mask } from "./low-rank.js";
 import type { Target } from "./targets.js";
 
 /** What a variant is given to make its branch. */
@@ -21,6 +20,14 @@ export interface BranchOptions {
 
 /** Makes the dropout mask for an input of a layer; see {@link AdapterBranch.dropoutMask}. */
 export type MaskSource = (x: Tensor, p: number) => Tensor;
+
+/** What an update may want to know besides the layer's input and output. */
+export interface UpdateContext {
+  /** The layer without adapters. */
+  readonly base: Module;
+  /** True when the output so far is that of `base`, with no other adapter's update in it. */
+  readonly isBaseOutput: boolean;
+}
 
 /** An adapter's part in one layer: its tensors, and what they do to the layer's output and weight. */
 export abstract class AdapterBranch extends Module {
@@ -50,12 +57,15 @@ export abstract class AdapterBranch extends Module {
    * The layer's output with this adapter's update.
    * @param x - the layer's input [..., inFeatures]
    * @param y - its output so far [..., outFeatures], which may be written over: only its handle is the caller's afterwards
-   * @param base - the layer without adapters
    */
-  abstract update(x: Tensor, y: Tensor, base: LinearBase): Tensor;
+  abstract update(x: Tensor, y: Tensor, context: UpdateContext): Tensor;
 
-  /** The weight with this adapter's update, a new tensor; `weight` [outFeatures, inFeatures] stays as it is. */
-  abstract updateWeight(weight: Tensor): Tensor;
+  /**
+   * A weight plus this adapter's update, a new tensor.
+   * @param sum - what to add to, [outFeatures, inFeatures] (an embedding: [numEmbeddings, embeddingDim]); stays as it is
+   * @param original - the base's own weight, which the update is reckoned from
+   */
+  abstract updateWeight(sum: Tensor, original: Tensor): Tensor;
 
   override forward(): never {
     throw new Error("an adapter's branch runs within its layer only");
@@ -66,14 +76,12 @@ export abstract class AdapterBranch extends Module {
 export interface LoraVariant {
   /** Name for messages. */
   readonly name: string;
-  /** Whether this variant is the one that `config` asks for. */
-  handles(config: LoraConfig): boolean;
+  /** Whether this variant is the one that `config` asks for on this layer. */
+  handles(config: LoraConfig, layer: Module): boolean;
   /** Shapes by suffix of the tensors that a branch on a layer of this size has. */
-  shapes(target: { r: number }, layer: LinearBase, config: LoraConfig): Map<string, readonly number[]>;
+  shapes(target: Pick<Target, "r">, layer: Module, config: LoraConfig): Map<string, readonly number[]>;
   /**
    * A branch for `layer`, with the given tensors (taken over, in {@link shapes}' shapes) or, without, initial ones.
    */
-  create(layer: LinearBase, options: BranchOptions, tensors?: ReadonlyMap<string, Tensor>): AdapterBranch;
+  create(layer: Module, options: BranchOptions, tensors?: ReadonlyMap<string, Tensor>): AdapterBranch;
 }
-
-export type { Mask };

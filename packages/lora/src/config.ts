@@ -33,6 +33,8 @@ export interface LoraConfig {
   alphaPattern: Readonly<Record<string, number>>;
   /** Rank-stabilized scaling, loraAlpha / √r (arXiv:2312.03732; default false). */
   useRslora: boolean;
+  /** Weight-decomposed adaptation, DoRA (arXiv:2402.09353), of linear layers (default false). */
+  useDora: boolean;
   /**
    * true: A uniform as `nn.Linear`'s default (He et al. with a = √5), B zero. "gaussian": A normal with deviation 1 / r, B zero.
    * false: A and B both as `nn.Linear`'s default, so that the adapter changes the output at once; for tests.
@@ -63,6 +65,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   rankPattern: Object.freeze({}),
   alphaPattern: Object.freeze({}),
   useRslora: false,
+  useDora: false,
   initLoraWeights: true,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
@@ -129,6 +132,7 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   rankPattern: perPattern(`an integer from 1 to ${maxRank}`, isRank),
   alphaPattern: perPattern("a positive finite number", isAlpha),
   useRslora: boolean,
+  useDora: boolean,
   initLoraWeights: rule(
     'true, false or "gaussian"',
     (value) => typeof value === "boolean" || value === "gaussian",

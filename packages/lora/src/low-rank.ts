@@ -41,14 +41,17 @@ const apply = defineFunction<Attributes>({
     // Saved tensors and views hold the storage too: then the sum needs memory of its own.
     const out = y.storage.exclusive && y.isContiguous ? y.detach() : clone(y);
     matmul(u, b, { transB: true, alpha: scaling, beta: 1, out: asRows(out) });
-    // x and u serve the gradients of A and B alone.
-    if (context.wants[2] || context.wants[3]) context.save(a, b, x, u);
-    else context.save(a, b);
+    // u serves the gradient of B alone, x that of A (and, with dropout, the drawing of the mask again).
+    const keepsU = context.wants[3];
+    const keepsX = context.wants[2] || mask !== null;
+    context.save(a, b, ...(keepsU ? [u] : []), ...(keepsX ? [x] : []));
     return out;
   },
   backward(context, dy, { scaling, mask }) {
-    const [a, b, x, u] = context.saved();
+    const [a, b, ...others] = context.saved();
     const [wantsX, wantsY, wantsA, wantsB] = context.wants;
+    // u is [rows, r]; x, of whatever rank, was saved last.
+    const [u, x] = [others[0], others[others.length - 1]];
     const dyRows = asRows(dy);
     const du = wantsX || wantsA ? matmul(dyRows, b, { alpha: scaling }) : null;
     let dx: Tensor | undefined;

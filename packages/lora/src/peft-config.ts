@@ -16,6 +16,7 @@ const names: Readonly<Record<Exclude<keyof LoraConfig, "unknownFields">, string>
   rankPattern: "rank_pattern",
   alphaPattern: "alpha_pattern",
   useRslora: "use_rslora",
+  useDora: "use_dora",
   initLoraWeights: "init_lora_weights",
   fanInFanOut: "fan_in_fan_out",
   taskType: "task_type",
@@ -38,7 +39,6 @@ const unsupported: Readonly<Record<string, JsonValue>> = {
   target_parameters: null,
   trainable_token_indices: null,
   use_bdlora: null,
-  use_dora: false,
   use_qalora: false,
   velora_config: null,
 };
@@ -64,7 +64,6 @@ const written: Readonly<Record<string, JsonValue>> = {
   megatron_config: null,
   megatron_core: "megatron.core",
   modules_to_save: null,
-  use_dora: false,
 };
 
 /** Ours that older versions of PEFT refuse: written only when set. */

@@ -167,10 +167,10 @@ interface Expected {
 
 /** What the file should hold, by key. */
 function expectedTensors(targets: readonly Target[], config: LoraConfig): Map<string, Expected> {
-  const variant = variantOf(config);
   const expected = new Map<string, Expected>();
   for (const target of targets) {
-    for (const [suffix, shape] of variant.shapes(target, target.layer, config))
+    const { layer } = target;
+    for (const [suffix, shape] of variantOf(config, layer).shapes(target, layer, config))
       expected.set(`${peftPrefix}${target.name}.${suffix}`, { target, suffix, shape });
   }
   return expected;
@@ -271,8 +271,8 @@ function build(
   tensors: ReadonlyMap<string, Tensor>,
   options: LoadAdapterOptions & ReturnType<typeof placeOf>,
 ): Adapter {
-  const variant = variantOf(config);
   const parts = targets.map((target) => {
+    const variant = variantOf(config, target.layer);
     const own = new Map<string, Tensor>();
     for (const suffix of variant.shapes(target, target.layer, config).keys())
       own.set(suffix, tensors.get(`${peftPrefix}${target.name}.${suffix}`) as Tensor);

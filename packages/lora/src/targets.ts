@@ -2,16 +2,18 @@
 // get_pattern_key). Nothing is changed here.
 
 import { ArgumentError } from "@nomoat/core";
-import { LinearBase, type Module } from "@nomoat/core/nn";
+import { Embedding, LinearBase, type Module } from "@nomoat/core/nn";
 import { isAdapted } from "./adapted.js";
 import { type LoraConfig, scalingOf } from "./config.js";
+import { LoraEmbedding } from "./layer.js";
 import { Pattern } from "./pattern.js";
 
 /** One layer to adapt. */
 export interface Target {
   /** Dotted name in the model. */
   readonly name: string;
-  readonly layer: LinearBase;
+  /** A linear layer or an embedding, adapted already or not. */
+  readonly layer: Module;
   readonly r: number;
   readonly alpha: number;
   /** Factor of the low-rank update. */
@@ -30,6 +32,11 @@ export function isLinear(module: Module): module is LinearBase {
     typeof denseWeight === "function" &&
     typeof withDenseWeight === "function"
   );
+}
+
+/** True for embeddings, adapted or not. */
+export function isEmbedding(module: Module): module is Embedding | LoraEmbedding {
+  return module instanceof Embedding || module instanceof LoraEmbedding;
 }
 
 /** The model's modules by name, parents first, without what is inside adapted layers. */
@@ -129,7 +136,7 @@ function available(modules: ReadonlyMap<string, Module>): string {
 /**
  * The layers of `model` that `config` names, in the model's order.
  *
- * @throws {ArgumentError} when nothing matches (with the names there are), when a match is not a linear layer, or for a pattern that
+ * @throws {ArgumentError} when nothing matches (with the names there are), when a match is neither a linear layer nor an embedding, or for a pattern that
  *   is none or takes too long
  */
 export function resolveTargets(model: Module, config: LoraConfig): Target[] {
@@ -144,9 +151,12 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     const wanted = test(name, module);
     if (wanted === null) excluded++;
     if (!wanted) continue;
-    if (!isLinear(module)) {
+    if (!isLinear(module) && !isEmbedding(module)) {
       unfit.push(`${name} (${module.constructor.name})`);
       continue;
+    }
+    if (config.useDora && isEmbedding(module)) {
+      throw new ArgumentError(`${name} is an embedding, which DoRA does not support here`);
     }
     const r = rankOf(name);
     const alpha = alphaOf(name);
@@ -154,7 +164,7 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
   }
   if (unfit.length > 0) {
     throw new ArgumentError(
-      `targetModules ${JSON.stringify(config.targetModules)} match modules that are no linear layers: ${listed(unfit)}`,
+      `targetModules ${JSON.stringify(config.targetModules)} match modules that are neither linear layers nor embeddings: ${listed(unfit)}`,
     );
   }
   if (targets.length === 0) {

@@ -40,7 +40,7 @@ function adapted(options: { names?: string[]; dropout?: number } = {}) {
   for (const [i, name] of (options.names ?? ["default"]).entries()) {
     const branch = branchOn(base, name, 2 + i, options.dropout);
     randomize(branch.parameters(), 7 + i);
-    layer.add(branch);
+    layer.slots.add(branch);
   }
   return { base, layer };
 }
@@ -137,7 +137,7 @@ describe("low-rank update", () => {
     const layer = new LoraLinear(new Squashed(Linear.create(5, 4, reference64)));
     const branch = branchOn(layer);
     randomize(branch.parameters());
-    layer.add(branch);
+    layer.slots.add(branch);
     gradcheck((x) => layer.forward(x), [grad(normalTensor([3, 5], 1))]);
   });
 });

@@ -49,7 +49,7 @@ describe("targets", () => {
     ]);
     expect(() => names({ targetModules: "q_proj" })).toThrow(/match no layer/);
     expect(() => names({ targetModules: ".*mlp.*" })).toThrow(
-      /no linear layers: model\.layers\.0\.mlp \(Mlp\)/,
+      /nor embeddings: model\.layers\.0\.mlp \(Mlp\)/,
     );
   });
 

@@ -1,8 +1,8 @@
 // Plain low-rank adaptation (Hu et al., arXiv:2106.09685): W + s·B·A. Rank-stabilized LoRA differs in s alone.
 
 import { defaultGenerator, type Generator, matmul, noGrad, type Tensor, tidy } from "@nomoat/core";
-import { type LinearBase, parameter } from "@nomoat/core/nn";
-import { AdapterBranch, type BranchOptions, type LoraVariant } from "../branch.js";
+import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
+import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
 import { initialFactors } from "../init/index.js";
 import { lowRankUpdate, type Mask, replayableMask } from "../low-rank.js";
 
@@ -52,7 +52,7 @@ export class LoraBranch extends AdapterBranch {
     return () => given;
   }
 
-  override update(x: Tensor, y: Tensor, _base: LinearBase): Tensor {
+  override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
     const options = { scaling: this.scaling * this.weight, mask: this.mask(x) };
     if (y.dtype === this.loraA.dtype && x.dtype === y.dtype)
       return lowRankUpdate(x, y, this.loraA, this.loraB, options);
@@ -62,7 +62,7 @@ export class LoraBranch extends AdapterBranch {
     );
   }
 
-  override updateWeight(weight: Tensor): Tensor {
+  override updateWeight(weight: Tensor, _original: Tensor): Tensor {
     return noGrad(() =>
       tidy(() => {
         const work = weight.dtype === "float64" ? weight.dtype : this.loraA.dtype;
@@ -78,11 +78,7 @@ export class LoraBranch extends AdapterBranch {
 export const plainLora: LoraVariant = {
   name: "LoRA",
   handles: () => true,
-  shapes: ({ r }, layer) =>
-    new Map([
-      ["lora_A.weight", [r, layer.inFeatures]],
-      ["lora_B.weight", [layer.outFeatures, r]],
-    ]),
+  shapes: factorShapes,
   create(layer, options, tensors) {
     const { config, target, generator } = options;
     const { a, b } = givenOrInitial(layer, options, tensors);
@@ -94,9 +90,18 @@ export const plainLora: LoraVariant = {
   },
 };
 
+/** Shapes of A and B. */
+export function factorShapes({ r }: { r: number }, layer: Module): Map<string, readonly number[]> {
+  const { inFeatures, outFeatures } = layer as LinearBase;
+  return new Map([
+    ["lora_A.weight", [r, inFeatures]],
+    ["lora_B.weight", [outFeatures, r]],
+  ]);
+}
+
 /** A and B out of a file, or fresh ones. */
 export function givenOrInitial(
-  layer: LinearBase,
+  layer: Module,
   options: BranchOptions,
   tensors: ReadonlyMap<string, Tensor> | undefined,
 ): { a: Tensor; b: Tensor } {
@@ -104,7 +109,7 @@ export function givenOrInitial(
   const b = tensors?.get("lora_B.weight");
   if (a && b) return { a, b };
   const { config, target, dtype, device, generator } = options;
-  const { inFeatures, outFeatures } = layer;
+  const { inFeatures, outFeatures } = layer as LinearBase;
   return initialFactors(
     config.initLoraWeights,
     { r: target.r, inFeatures, outFeatures },

@@ -1,0 +1,169 @@
+// What differs between variants: DoRA, embeddings. Laws that hold for each are run over all of them.
+
+import {
+  embedding,
+  Generator,
+  gradientsOf,
+  init,
+  matmul,
+  noGrad,
+  sqrt,
+  sum,
+  type Tensor,
+} from "@nomoat/core";
+import { Embedding } from "@nomoat/core/nn";
+import { beforeAll, describe, expect, it } from "vitest";
+import { applyLora, type LoraConfig, type LoraLinear, loadAdapter, serializeAdapter } from "../src/index.js";
+import { maxDifference, normalTensor, randomize, snapshot, TinyModel, tokens } from "./model.js";
+
+beforeAll(() => init({ backend: "reference" }));
+
+const cases: [string, Partial<LoraConfig>][] = [
+  ["LoRA", { targetModules: "all-linear" }],
+  ["DoRA", { targetModules: "all-linear", useDora: true, loraAlpha: 5 }],
+  ["embedding", { targetModules: ["embed_tokens", "q_proj"], loraAlpha: 3 }],
+];
+
+describe.each(cases)("%s", (_, config) => {
+  it("is the identity when fresh", () => {
+    const model = new TinyModel();
+    const before = model.forward(tokens());
+    applyLora(model, config);
+    // Exact but for DoRA, whose magnitude and norm cancel to rounding.
+    expect(maxDifference(model.forward(tokens()), before)).toBeLessThan(
+      config.useDora ? 1e-13 : Number.MIN_VALUE,
+    );
+  });
+
+  it("merges to the same outputs, beside another adapter and in any order, and unmerges to the same bytes", () => {
+    const outputs = [false, true].map((first) => {
+      const model = new TinyModel();
+      const base = snapshot(model);
+      const other = () =>
+        randomize(applyLora(model, { r: 2, targetModules: "all-linear" }, "other").parameters(), 3);
+      if (first) other();
+      const adapter = applyLora(model, config);
+      randomize(adapter.parameters(), 4);
+      if (!first) other();
+      adapter.weight = 0.7;
+      const before = model.forward(tokens());
+      const close = () => expect(maxDifference(model.forward(tokens()), before)).toBeLessThan(1e-11);
+      adapter.merge();
+      close();
+      for (const [, layer] of adapter.layers) layer.slots.merge();
+      close();
+      adapter.unmerge();
+      close();
+      for (const [, layer] of adapter.layers) layer.slots.unmerge();
+      expect([...model.forward(tokens()).dataSync()]).toEqual([...before.dataSync()]);
+      for (const [at, layer] of adapter.layers) model.replaceModule(at, layer.slots.original);
+      for (const [name, values] of snapshot(model))
+        if (base.has(name)) expect(values).toEqual(base.get(name));
+      return before;
+    });
+    expect(maxDifference(outputs[0], outputs[1])).toBeLessThan(1e-12);
+  });
+
+  it("saves, loads and saves the same", async () => {
+    const model = new TinyModel();
+    const adapter = applyLora(model, { ...config, rankPattern: { q_proj: 3 } });
+    randomize(adapter.parameters(), 4);
+    const files = await serializeAdapter(adapter, { dtype: "float64" });
+    const other = new TinyModel();
+    const loaded = await loadAdapter(other, files);
+    expect(maxDifference(other.forward(tokens()), model.forward(tokens()))).toBe(0);
+    expect([...(await serializeAdapter(loaded, { dtype: "float64" }))]).toEqual([...files]);
+  });
+
+  it("has no effect with weight 0", () => {
+    const model = new TinyModel();
+    const before = model.forward(tokens());
+    const adapter = applyLora(model, { ...config, initLoraWeights: false });
+    expect(maxDifference(model.forward(tokens()), before)).toBeGreaterThan(0);
+    adapter.weight = 0;
+    expect(maxDifference(model.forward(tokens()), before)).toBe(0);
+  });
+});
+
+describe("DoRA", () => {
+  /** One layer with given factors, by the paper's formula; the norm is `detached` when not given anew. */
+  function setUp(dropout = 0) {
+    const model = new TinyModel();
+    const adapter = applyLora(model, {
+      r: 3,
+      loraAlpha: 6,
+      useDora: true,
+      targetModules: ["q_proj"],
+      loraDropout: dropout,
+    });
+    randomize(adapter.parameters(), 8);
+    const layer = model.getModule("model.layers.0.self_attn.q_proj") as unknown as LoraLinear;
+    const [a, b, m] = [...layer.adapters[0].tensors().values()];
+    const weight = layer.original.denseWeight();
+    const norm = noGrad(() => sqrt(sum(weight.add(matmul(b, a).mul(2)).square(), 1)));
+    const formula = (x: Tensor, dropped = x) => {
+      const w = weight.add(matmul(b, a).mul(2));
+      const base = x.matmul(weight, { transB: true });
+      const on = (input: Tensor, matrix: Tensor) => input.matmul(matrix, { transB: true });
+      const scaled = on(dropped, w.mul(m.div(norm).unsqueeze(1)));
+      return base.add(scaled.sub(on(dropped, weight))).add(layer.bias as Tensor);
+    };
+    return { layer, formula, parameters: [a, b, m] };
+  }
+
+  it.each([0, 0.5])("is the paper's formula, forward and backward (dropout %d)", (dropout) => {
+    const { layer, formula, parameters } = setUp(dropout);
+    const x = normalTensor([4, 6], 2);
+    x.requiresGrad = true;
+    const mask = noGrad(() => normalTensor([4, 6], 3).greater(0).cast("float64").mul(2));
+    if (dropout > 0) layer.adapters[0].dropoutMask = () => mask;
+    const y = layer.forward(x);
+    const expected = formula(x, dropout > 0 ? x.mul(mask) : x);
+    expect(maxDifference(y, expected)).toBeLessThan(1e-12);
+    const weights = normalTensor([4, 6], 5);
+    const gradients = [y, expected].map((output) => {
+      output.mul(weights).sum().backward();
+      return [x, ...parameters].map((tensor) => {
+        const gradient = tensor.grad?.clone() as Tensor;
+        tensor.zeroGrad();
+        return gradient;
+      });
+    });
+    gradients[0].forEach((gradient, i) => {
+      expect(maxDifference(gradient, gradients[1][i])).toBeLessThan(1e-11);
+    });
+  });
+
+  it("names its magnitude as PEFT", () => {
+    const keys = [...applyLora(new TinyModel(), { useDora: true }).stateDict().keys()];
+    expect(keys[2]).toBe("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector");
+    expect(() => applyLora(new TinyModel(), { useDora: true, targetModules: ["embed_tokens"] })).toThrow(
+      /DoRA/,
+    );
+  });
+});
+
+describe("embedding LoRA", () => {
+  it("starts as PEFT's, and looks up rows of W + s·(B·A)ᵀ", () => {
+    const model = new TinyModel();
+    const adapter = applyLora(model, { r: 3, loraAlpha: 6, targetModules: ["embed_tokens"] }, "default", {
+      generator: new Generator(1),
+    });
+    expect([...adapter.stateDict()].map(([key, value]) => [key, value.shape])).toEqual([
+      ["base_model.model.model.embed_tokens.lora_embedding_A", [3, 11]],
+      ["base_model.model.model.embed_tokens.lora_embedding_B", [6, 3]],
+    ]);
+    const [a, b] = adapter.parameters();
+    expect(a.abs().sum().item()).toBe(0);
+    randomize([a, b]);
+    const rows = model.model.embed_tokens.weight.add(matmul(b, a).transpose().mul(2));
+    const expected = new Embedding(rows.detach()).forward(tokens());
+    expect(maxDifference(model.model.embed_tokens.forward(tokens()), expected)).toBeLessThan(1e-14);
+    const formula = model.model.embed_tokens.weight.add(matmul(b, a).transpose().mul(2));
+    const weights = normalTensor([2, 4, 6], 5);
+    const wanted = gradientsOf(embedding(formula, tokens()).mul(weights).sum(), [a, b]);
+    model.model.embed_tokens.forward(tokens()).mul(weights).sum().backward();
+    expect(maxDifference(a.grad as Tensor, wanted[0])).toBeLessThan(1e-13);
+    expect(maxDifference(b.grad as Tensor, wanted[1])).toBeLessThan(1e-13);
+  });
+});
