@@ -1,5 +1,6 @@
 // @nomoat/llama: LLaMA-family models. Public exports, nothing else.
 
+export { applyChatTemplate, type ChatTemplateOptions } from "./chat-template.js";
 export {
   type ChatExample,
   type ChatMessage,

@@ -66,7 +66,7 @@ async function requireFile(source: LlamaSource, name: string): Promise<Uint8Arra
   return bytes;
 }
 
-/** The tokenizer of a Hugging Face folder (tokenizer.json, tokenizer_config.json). */
+/** The tokenizer of a Hugging Face folder (tokenizer.json, tokenizer_config.json, chat_template.jinja). */
 export async function loadTokenizer(source: LlamaSource): Promise<Tokenizer> {
   const [json, config] = [
     await requireFile(source, "tokenizer.json"),
@@ -76,6 +76,8 @@ export async function loadTokenizer(source: LlamaSource): Promise<Tokenizer> {
   if (typeof settings !== "object" || settings === null || Array.isArray(settings)) {
     throw new FormatError("expected a JSON object", { file: "tokenizer_config.json" });
   }
+  const template = await readFile(source, "chat_template.jinja");
+  if (template) settings.chat_template = new TextDecoder().decode(template);
   return Tokenizer.fromJson(new TextDecoder().decode(json), settings);
 }
 

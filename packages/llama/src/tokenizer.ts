@@ -3,6 +3,7 @@
 
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { ArgumentError, FormatError } from "@nomoat/core";
+import { repeatsRepetition } from "./regex-safety.js";
 
 export interface EncodeOptions {
   /** Adds bos and eos as the tokenizer's files say. Default true. */
@@ -30,8 +31,6 @@ const LARGEST_FILE = 64 * 2 ** 20;
 const LARGEST_VOCAB = 2 ** 20;
 const LONGEST_PATTERN = 4096;
 const DEEPEST_NESTING = 32;
-/** A group repeated more often than this counts as repeated without end. */
-const MANY_TIMES = 16;
 const REPLACEMENT = "\ufffd";
 
 /**
@@ -52,7 +51,13 @@ export class Tokenizer {
   /** What the configuration puts around a text; undefined when it leaves that to the post-processor. */
   readonly #frame: { before: number[]; after: number[] } | undefined;
 
-  private constructor(inner: HuggingFaceTokenizer, vocabSize: number, specialIds: Set<number>, config: Json) {
+  private constructor(
+    inner: HuggingFaceTokenizer,
+    vocabSize: number,
+    specialIds: Set<number>,
+    /** Content of `tokenizer_config.json`, as given. */
+    readonly config: Readonly<Json>,
+  ) {
     this.#inner = inner;
     this.vocabSize = vocabSize;
     const named = (key: string) => {
@@ -263,64 +268,6 @@ function checkRegex(pattern: string, field: string): void {
   if (repeatsRepetition(pattern)) {
     throw new Fault(`regular expression may take exponential time: ${pattern.slice(0, 80)}`, field);
   }
-}
-
-/** `(`, `(?:`, `(?=`, `(?<!`, `(?i:`, `(?<name>`: the `?` there is no quantifier. */
-const GROUP_START = /\((?:\?(?:<?[=!]|[a-z-]*:|<\w+>|>|[a-z-]+(?=\))))?/iy;
-/** One character, escaped or not. */
-const CHARACTER = /\\(?:[pPxu]\{[^}]*\}|.)|./sy;
-/** A quantifier; the groups are a range's least and greatest count. */
-const QUANTIFIER = /[*+?]|\{(\d+)(,?)(\d*)\}/y;
-
-/**
- * Whether a part that is repeated without end can itself match in more than one way. A plain scan: it
- * knows escapes, classes, groups and quantifiers, and takes what it does not know for a character.
- */
-function repeatsRepetition(pattern: string): boolean {
-  const groups = [{ varies: false }];
-  for (let i = 0; i < pattern.length; ) {
-    const char = pattern[i];
-    const group = groups[groups.length - 1];
-    if (char === "(") {
-      groups.push({ varies: false });
-      i = endOf(GROUP_START, pattern, i);
-      continue;
-    }
-    i = char === "[" ? endOfClass(pattern, i) : endOf(CHARACTER, pattern, i);
-    // A class that is never closed hides all that follows it.
-    if (i > pattern.length) return true;
-    if (char === "|") group.varies = true;
-    if (char === ")" && groups.length > 1) groups.pop();
-    let atomVaries = char === ")" && group.varies;
-    // Stacked quantifiers (`a{1,3}+`) repeat what is already repeated; `??`, `+?`, `++` and the like do not.
-    for (QUANTIFIER.lastIndex = i; ; QUANTIFIER.lastIndex = i) {
-      const match = QUANTIFIER.exec(pattern);
-      if (!match) break;
-      i += match[0].length;
-      const [text, least, comma, most] = match;
-      const endless = text === "*" || text === "+" || (comma && !most);
-      if (atomVaries && (endless || Number(most || least) > MANY_TIMES)) return true;
-      if (least === undefined || (comma && least !== most)) atomVaries = true;
-      if (least === undefined && /[?+]/.test(pattern[i] ?? "")) i++;
-    }
-    groups[groups.length - 1].varies ||= atomVaries;
-  }
-  return false;
-}
-
-function endOf(what: RegExp, pattern: string, start: number): number {
-  what.lastIndex = start;
-  return start + (what.exec(pattern)?.[0].length ?? 1);
-}
-
-function endOfClass(pattern: string, start: number): number {
-  let depth = 0;
-  for (let i = start; i < pattern.length; i++) {
-    if (pattern[i] === "\\") i++;
-    else if (pattern[i] === "[") depth++;
-    else if (pattern[i] === "]" && --depth === 0) return i + 1;
-  }
-  return Number.POSITIVE_INFINITY;
 }
 
 /** A value of the file for a message: short, however large it is. */

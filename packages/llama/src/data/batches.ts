@@ -26,6 +26,14 @@ export function countedLabels(row: Row): number {
   return counted;
 }
 
+/** Length of the common beginning. */
+export function commonPrefix(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const end = Math.min(a.length, b.length);
+  let n = 0;
+  while (n < end && a[n] === b[n]) n++;
+  return n;
+}
+
 /**
  * The tensors of a batch, on the model's backend; the caller's scope owns them. Rows are padded on the right with id 0, which under
  * causal attention no counted position can see.

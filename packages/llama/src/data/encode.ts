@@ -1,11 +1,11 @@
 // Texts and examples to token ids and labels.
 
-import { ArgumentError } from "@nomoat/core";
+import { ArgumentError, FormatError, NomoatError } from "@nomoat/core";
 import { nextTurn } from "../event-loop.js";
 import type { Tokenizer } from "../tokenizer.js";
-import type { Row } from "./batches.js";
+import { commonPrefix, type Row } from "./batches.js";
 import { encodeChat } from "./chat.js";
-import type { CompletionExample, Example } from "./examples.js";
+import { type CompletionExample, type Example, placeOf } from "./examples.js";
 
 /** Characters that are encoded at once: the time of BPE grows faster than the text. */
 const pieceLength = 4096;
@@ -83,14 +83,6 @@ function appended(ids: Int32Array, id: number): Int32Array {
   return longer;
 }
 
-/** Length of the common beginning. */
-export function commonPrefix(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  const end = Math.min(a.length, b.length);
-  let n = 0;
-  while (n < end && a[n] === b[n]) n++;
-  return n;
-}
-
 /** Prompt and completion as one text; a token that holds parts of both counts as completion. */
 function encodeCompletion(example: CompletionExample, tokenizer: Tokenizer): Row {
   const ids = withEos(tokenizer.encode(example.prompt + example.completion), tokenizer);
@@ -144,7 +136,12 @@ export async function makeRows(
   const { length, signal } = options;
   const encoded: Row[] = [];
   for (const [i, example] of examples.entries()) {
-    encoded.push(await encodeExample(example, tokenizer, signal));
+    try {
+      encoded.push(await encodeExample(example, tokenizer, signal));
+    } catch (error) {
+      if (!(error instanceof NomoatError)) throw error;
+      throw new FormatError(error.message, { file: placeOf(example, i) }, { cause: error });
+    }
     if (i % 64 === 63) {
       await nextTurn();
       signal?.throwIfAborted();

@@ -125,6 +125,13 @@ function decode(bytes: Uint8Array, file: string): string {
   }
 }
 
+const places = new WeakMap<Example, string>();
+
+/** `file:line` of an example that was read from JSON Lines, else its number. */
+export function placeOf(example: Example, index: number): string {
+  return places.get(example) ?? `data[${index}]`;
+}
+
 /** Examples of a JSON Lines file: one object a line, empty lines between them allowed. */
 function parseJsonLines(bytes: Uint8Array, file: string): Example[] {
   const examples: Example[] = [];
@@ -143,11 +150,11 @@ function parseJsonLines(bytes: Uint8Array, file: string): Example[] {
     if (examples.length >= maxExamples)
       throw new FormatError(`more than ${maxExamples} examples`, { file: place });
     const value: JsonValue = parseJson(content, { file: place, maxBytes: maxLineBytes });
-    examples.push(
-      checkExample(value, (field, reason) => {
-        throw new FormatError(reason, { file: place, field });
-      }),
-    );
+    const example = checkExample(value, (field, reason) => {
+      throw new FormatError(reason, { file: place, field });
+    });
+    places.set(example, place);
+    examples.push(example);
   }
   if (examples.length === 0) throw new FormatError("holds no example", { file });
   return examples;
