@@ -3,7 +3,16 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import type { Operand } from "../../src/backend/types.js";
-import { contiguousView, firstDifference, operandOf, outputOf, randomizer, storageOf, type View, wasm } from "./support.js";
+import {
+  contiguousView,
+  firstDifference,
+  operandOf,
+  outputOf,
+  randomizer,
+  storageOf,
+  type View,
+  wasm,
+} from "./support.js";
 
 interface Case {
   batch: number;
@@ -30,13 +39,23 @@ function reader(x: Operand): (b: number, h: number, t: number, d: number) => num
 }
 
 /** out, logSumExp and the gradients of every input in float64, in contiguous order. */
-function expected({ batch, kvHeads, group, queries, keys, depth, causal }: Case, scale: number, q: Operand, k: Operand, v: Operand, dOut: Operand) {
+function expected(
+  { batch, kvHeads, group, queries, keys, depth, causal }: Case,
+  scale: number,
+  q: Operand,
+  k: Operand,
+  v: Operand,
+  dOut: Operand,
+) {
   const [readQ, readK, readV, readD] = [q, k, v, dOut].map(reader);
   const heads = kvHeads * group;
   const zeros = (length: number) => new Float64Array(length);
   const result = {
-    out: zeros(batch * heads * queries * depth), logSumExp: zeros(batch * heads * queries),
-    dq: zeros(batch * heads * queries * depth), dk: zeros(batch * kvHeads * keys * depth), dv: zeros(batch * kvHeads * keys * depth),
+    out: zeros(batch * heads * queries * depth),
+    logSumExp: zeros(batch * heads * queries),
+    dq: zeros(batch * heads * queries * depth),
+    dk: zeros(batch * kvHeads * keys * depth),
+    dv: zeros(batch * kvHeads * keys * depth),
   };
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
@@ -80,7 +99,8 @@ function inOrder(x: Operand): number[] {
   const [batch, heads, length, depth] = x.shape;
   const list: number[] = [];
   for (let b = 0; b < batch; b++) {
-    for (let h = 0; h < heads; h++) for (let t = 0; t < length; t++) for (let d = 0; d < depth; d++) list.push(read(b, h, t, d));
+    for (let h = 0; h < heads; h++)
+      for (let t = 0; t < length; t++) for (let d = 0; d < depth; d++) list.push(read(b, h, t, d));
   }
   return list;
 }
@@ -91,15 +111,34 @@ function check(one: Case, spread = 2): void {
   const next = randomizer(queries * 1000 + keys * 10 + depth);
   const make = (h: number, length: number) =>
     operandOf(wasm, "float32", viewOf(batch, h, length, depth, interleaved), () => (next() - 0.5) * spread);
-  const [q, k, v, dOut] = [make(heads, queries), make(kvHeads, keys), make(kvHeads, keys), make(heads, queries)];
-  const blank = (h: number, length: number) => outputOf(wasm, "float32", viewOf(batch, h, length, depth, interleaved));
-  const [out, dq, dk, dv] = [blank(heads, queries), blank(heads, queries), blank(kvHeads, keys), blank(kvHeads, keys)];
+  const [q, k, v, dOut] = [
+    make(heads, queries),
+    make(kvHeads, keys),
+    make(kvHeads, keys),
+    make(heads, queries),
+  ];
+  const blank = (h: number, length: number) =>
+    outputOf(wasm, "float32", viewOf(batch, h, length, depth, interleaved));
+  const [out, dq, dk, dv] = [
+    blank(heads, queries),
+    blank(heads, queries),
+    blank(kvHeads, keys),
+    blank(kvHeads, keys),
+  ];
   const logSumExp = outputOf(wasm, "float32", [batch, heads, queries]);
   const options = { scale: 1 / Math.sqrt(Math.max(1, depth)), causal };
   wasm.fused.attention(q, k, v, options, out, logSumExp);
   const want = expected(one, options.scale, q, k, v, dOut);
   expect(firstDifference(inOrder(out), want.out, 2e-6 * spread, 0), "out").toBeNull();
-  expect(firstDifference(storageOf(wasm, logSumExp), queries * heads * batch === 0 ? [77] : want.logSumExp, 1e-5, 1e-6), "logSumExp").toBeNull();
+  expect(
+    firstDifference(
+      storageOf(wasm, logSumExp),
+      queries * heads * batch === 0 ? [77] : want.logSumExp,
+      1e-5,
+      1e-6,
+    ),
+    "logSumExp",
+  ).toBeNull();
   wasm.fused.attentionBackward(q, k, v, out, logSumExp, dOut, options, dq, dk, dv);
   expect(firstDifference(inOrder(dq), want.dq, 4e-6 * spread * spread, 0), "dq").toBeNull();
   // Sums over all queries of a group: their rounding errors add up as a root.
@@ -111,14 +150,31 @@ function check(one: Case, spread = 2): void {
 
 it("equals the plain loops at any small size", () => {
   const small = fc.record({
-    batch: fc.integer({ min: 0, max: 2 }), kvHeads: fc.integer({ min: 1, max: 2 }), group: fc.integer({ min: 1, max: 3 }),
-    queries: fc.integer({ min: 0, max: 20 }), keys: fc.integer({ min: 0, max: 20 }), depth: fc.integer({ min: 1, max: 20 }),
-    causal: fc.boolean(), interleaved: fc.boolean(),
+    batch: fc.integer({ min: 0, max: 2 }),
+    kvHeads: fc.integer({ min: 1, max: 2 }),
+    group: fc.integer({ min: 1, max: 3 }),
+    queries: fc.integer({ min: 0, max: 20 }),
+    keys: fc.integer({ min: 0, max: 20 }),
+    depth: fc.integer({ min: 1, max: 20 }),
+    causal: fc.boolean(),
+    interleaved: fc.boolean(),
   });
-  fc.assert(fc.property(small, (one) => check(one)), { numRuns: 200 });
+  fc.assert(
+    fc.property(small, (one) => check(one)),
+    { numRuns: 200 },
+  );
 });
 
-const base: Case = { batch: 1, kvHeads: 1, group: 1, queries: 1, keys: 1, depth: 16, causal: true, interleaved: true };
+const base: Case = {
+  batch: 1,
+  kvHeads: 1,
+  group: 1,
+  queries: 1,
+  keys: 1,
+  depth: 16,
+  causal: true,
+  interleaved: true,
+};
 
 it.each<Partial<Case>>([
   { queries: 64, keys: 64 },
@@ -144,14 +200,18 @@ it("gives the same bits for every number of threads", () => {
   const results = [1, 2, 3].map((threads) => {
     wasm.setThreads(threads);
     const next = randomizer(3);
-    const operands = [0, 1, 2, 3].map(() => operandOf(wasm, "float32", contiguousView([2, 4, 200, 32]), () => next() - 0.5));
+    const operands = [0, 1, 2, 3].map(() =>
+      operandOf(wasm, "float32", contiguousView([2, 4, 200, 32]), () => next() - 0.5),
+    );
     const outputs = [0, 1, 2, 3].map(() => outputOf(wasm, "float32", [2, 4, 200, 32]));
     const logSumExp = outputOf(wasm, "float32", [2, 4, 200]);
     const [q, k, v, dOut] = operands;
     const [out, dq, dk, dv] = outputs;
     wasm.fused.attention(q, k, v, { scale: 0.2, causal: true }, out, logSumExp);
     wasm.fused.attentionBackward(q, k, v, out, logSumExp, dOut, { scale: 0.2, causal: true }, dq, dk, dv);
-    const bits = outputs.map((x) => Buffer.from(wasm.readSync(x.buffer, 0, x.buffer.bytes)).toString("base64")).join();
+    const bits = outputs
+      .map((x) => Buffer.from(wasm.readSync(x.buffer, 0, x.buffer.bytes)).toString("base64"))
+      .join();
     for (const { buffer } of [...operands, ...outputs, logSumExp]) wasm.free(buffer);
     return bits;
   });

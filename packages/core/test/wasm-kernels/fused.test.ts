@@ -3,15 +3,34 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Operand } from "../../src/backend/types.js";
-import { contiguousView, firstDifference, operandOf, outputOf, randomizer, storageOf, type View, wasm } from "./support.js";
+import {
+  contiguousView,
+  firstDifference,
+  operandOf,
+  outputOf,
+  randomizer,
+  storageOf,
+  type View,
+  wasm,
+} from "./support.js";
 
-const rowsAndLength = fc.tuple(fc.integer({ min: 0, max: 9 }), fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(511, 512, 513, 1500)), fc.nat());
+const rowsAndLength = fc.tuple(
+  fc.integer({ min: 0, max: 9 }),
+  fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(511, 512, 513, 1500)),
+  fc.nat(),
+);
 
 /** Operands of random numbers in (−scale, scale), and their values. */
 function random(shape: number[], seed: number, scale = 2): { x: Operand; values: number[] } {
   const next = randomizer(seed);
   const x = operandOf(wasm, "float32", contiguousView(shape), () => (next() - 0.5) * 2 * scale);
-  return { x, values: Array.from(storageOf(wasm, x)).slice(0, shape.reduce((size, extent) => size * extent, 1)) };
+  return {
+    x,
+    values: Array.from(storageOf(wasm, x)).slice(
+      0,
+      shape.reduce((size, extent) => size * extent, 1),
+    ),
+  };
 }
 
 function free(...operands: Operand[]): void {
@@ -70,7 +89,11 @@ describe("softmax", () => {
   });
 
   it("keeps −∞ at 0 and spreads NaN over its row alone", () => {
-    const rows = [[Number.NEGATIVE_INFINITY, 0, 0, Number.NEGATIVE_INFINITY, 0], [1, Number.NaN, 0, 0, 0], [1000, 999, 1000, -1000, 0]];
+    const rows = [
+      [Number.NEGATIVE_INFINITY, 0, 0, Number.NEGATIVE_INFINITY, 0],
+      [1, Number.NaN, 0, 0, 0],
+      [1000, 999, 1000, -1000, 0],
+    ];
     const x = operandOf(wasm, "float32", contiguousView([3, 5]), (i) => rows.flat()[i]);
     const y = outputOf(wasm, "float32", [3, 5]);
     wasm.fused.softmax(x, y);
@@ -88,7 +111,9 @@ describe("crossEntropy", () => {
       fc.property(rowsAndLength, ([rows, n, seed]) => {
         const { x, values } = random([rows, n], seed, 6);
         const next = randomizer(seed + 2);
-        const targets = operandOf(wasm, "int32", contiguousView([rows]), () => (next() < 0.3 ? -100 : Math.floor(next() * n)));
+        const targets = operandOf(wasm, "int32", contiguousView([rows]), () =>
+          next() < 0.3 ? -100 : Math.floor(next() * n),
+        );
         const { x: scales, values: scaleValues } = random([rows], seed + 3);
         const losses = outputOf(wasm, "float32", [rows]);
         const chosen = Array.from(storageOf(wasm, targets)).slice(0, rows);
@@ -111,7 +136,11 @@ describe("crossEntropy", () => {
 
 describe("rmsNorm", () => {
   it("and its gradients", () => {
-    const manyRows = fc.tuple(fc.oneof(fc.integer({ min: 0, max: 9 }), fc.constantFrom(32, 33, 100)), fc.integer({ min: 1, max: 70 }), fc.nat());
+    const manyRows = fc.tuple(
+      fc.oneof(fc.integer({ min: 0, max: 9 }), fc.constantFrom(32, 33, 100)),
+      fc.integer({ min: 1, max: 70 }),
+      fc.nat(),
+    );
     fc.assert(
       fc.property(manyRows, ([rows, n, seed]) => {
         const { x, values } = random([rows, n], seed);
@@ -123,10 +152,20 @@ describe("rmsNorm", () => {
         const eps = 1e-5;
         wasm.fused.rmsNorm(x, weight, eps, out, inverse);
         wasm.fused.rmsNormBackward(x, weight, inverse, dy, dx, dWeight);
-        const inv = Array.from({ length: rows }, (_, r) => 1 / Math.sqrt(sum(values.slice(r * n, (r + 1) * n).map((v) => v * v)) / n + eps));
+        const inv = Array.from(
+          { length: rows },
+          (_, r) => 1 / Math.sqrt(sum(values.slice(r * n, (r + 1) * n).map((v) => v * v)) / n + eps),
+        );
         const all = Array.from({ length: rows * n }, (_, i) => i);
         expect(firstDifference(valuesOf(inverse), inv, 0, 1e-6)).toBeNull();
-        expect(firstDifference(valuesOf(out), all.map((i) => values[i] * inv[Math.floor(i / n)] * w[i % n]), 1e-7, 1e-6)).toBeNull();
+        expect(
+          firstDifference(
+            valuesOf(out),
+            all.map((i) => values[i] * inv[Math.floor(i / n)] * w[i % n]),
+            1e-7,
+            1e-6,
+          ),
+        ).toBeNull();
         const dots = inv.map((_, r) => sum(w.map((v, j) => v * g[r * n + j] * values[r * n + j])));
         const expectedDx = all.map((i) => {
           const r = Math.floor(i / n);
@@ -154,34 +193,47 @@ describe("rope", () => {
   it.each([1, -1] as const)("turns by the angle times %i", (sign) => {
     const extent = fc.integer({ min: 0, max: 3 });
     fc.assert(
-      fc.property(extent, extent, fc.integer({ min: 0, max: 5 }), fc.integer({ min: 0, max: 11 }), fc.boolean(), fc.nat(), (batch, heads, length, half, interleaved, seed) => {
-        const depth = 2 * half;
-        const plain = contiguousView([batch, heads, length, depth]);
-        const view: View = interleaved ? { ...plain, strides: [length * heads * depth, depth, heads * depth, 1] } : plain;
-        const next = randomizer(seed);
-        const x = operandOf(wasm, "float32", view, () => next() - 0.5);
-        const { x: cos, values: c } = random([length, half], seed + 1, 1);
-        const { x: sin, values: s } = random([length, half], seed + 2, 1);
-        const out = outputOf(wasm, "float32", plain);
-        wasm.fused.rope(x, cos, sin, sign, out);
-        const all = storageOf(wasm, x);
-        const expected: number[] = [];
-        for (let b = 0; b < batch; b++) {
-          for (let h = 0; h < heads; h++) {
-            for (let t = 0; t < length; t++) {
-              for (let d = 0; d < depth; d++) {
-                const at = (i: number) => all[b * view.strides[0] + h * view.strides[1] + t * view.strides[2] + i];
-                const [i, angle] = [d % half, t * half + (d % half)];
-                expected.push(
-                  d < half ? at(i) * c[angle] - sign * at(i + half) * s[angle] : at(i + half) * c[angle] + sign * at(i) * s[angle],
-                );
+      fc.property(
+        extent,
+        extent,
+        fc.integer({ min: 0, max: 5 }),
+        fc.integer({ min: 0, max: 11 }),
+        fc.boolean(),
+        fc.nat(),
+        (batch, heads, length, half, interleaved, seed) => {
+          const depth = 2 * half;
+          const plain = contiguousView([batch, heads, length, depth]);
+          const view: View = interleaved
+            ? { ...plain, strides: [length * heads * depth, depth, heads * depth, 1] }
+            : plain;
+          const next = randomizer(seed);
+          const x = operandOf(wasm, "float32", view, () => next() - 0.5);
+          const { x: cos, values: c } = random([length, half], seed + 1, 1);
+          const { x: sin, values: s } = random([length, half], seed + 2, 1);
+          const out = outputOf(wasm, "float32", plain);
+          wasm.fused.rope(x, cos, sin, sign, out);
+          const all = storageOf(wasm, x);
+          const expected: number[] = [];
+          for (let b = 0; b < batch; b++) {
+            for (let h = 0; h < heads; h++) {
+              for (let t = 0; t < length; t++) {
+                for (let d = 0; d < depth; d++) {
+                  const at = (i: number) =>
+                    all[b * view.strides[0] + h * view.strides[1] + t * view.strides[2] + i];
+                  const [i, angle] = [d % half, t * half + (d % half)];
+                  expected.push(
+                    d < half
+                      ? at(i) * c[angle] - sign * at(i + half) * s[angle]
+                      : at(i + half) * c[angle] + sign * at(i) * s[angle],
+                  );
+                }
               }
             }
           }
-        }
-        expect(firstDifference(valuesOf(out), expected, 1e-6, 0)).toBeNull();
-        free(x, cos, sin, out);
-      }),
+          expect(firstDifference(valuesOf(out), expected, 1e-6, 0)).toBeNull();
+          free(x, cos, sin, out);
+        },
+      ),
       { numRuns: 60 },
     );
   });
@@ -190,23 +242,48 @@ describe("rope", () => {
 describe("swiglu", () => {
   it("and its gradients", () => {
     fc.assert(
-      fc.property(fc.oneof(fc.integer({ min: 0, max: 50 }), fc.constantFrom(8192, 8193, 20003)), fc.nat(), (n, seed) => {
-        const { x: gate, values: g } = random([n], seed, 10);
-        const { x: up, values: u } = random([n], seed + 1);
-        const { x: dy, values: d } = random([n], seed + 2);
-        const [out, dGate, dUp, alone] = [0, 1, 2, 3].map(() => outputOf(wasm, "float32", [n]));
-        wasm.fused.swiglu(gate, up, out);
-        wasm.fused.swigluBackward(gate, up, dy, dGate, dUp);
-        const s = g.map((v) => 1 / (1 + Math.exp(-v)));
-        expect(firstDifference(valuesOf(out), s.map((v, i) => g[i] * v * u[i]), 1e-7, 1e-6)).toBeNull();
-        expect(firstDifference(valuesOf(dUp), s.map((v, i) => d[i] * g[i] * v), 1e-7, 1e-6)).toBeNull();
-        expect(firstDifference(valuesOf(dGate), s.map((v, i) => d[i] * u[i] * v * (1 + g[i] * (1 - v))), 2e-6, 1e-6)).toBeNull();
-        wasm.fused.swigluBackward(gate, up, dy, alone, null);
-        expect(valuesOf(alone)).toEqual(valuesOf(dGate));
-        wasm.fused.swigluBackward(gate, up, dy, null, alone);
-        expect(valuesOf(alone)).toEqual(valuesOf(dUp));
-        free(gate, up, dy, out, dGate, dUp, alone);
-      }),
+      fc.property(
+        fc.oneof(fc.integer({ min: 0, max: 50 }), fc.constantFrom(8192, 8193, 20003)),
+        fc.nat(),
+        (n, seed) => {
+          const { x: gate, values: g } = random([n], seed, 10);
+          const { x: up, values: u } = random([n], seed + 1);
+          const { x: dy, values: d } = random([n], seed + 2);
+          const [out, dGate, dUp, alone] = [0, 1, 2, 3].map(() => outputOf(wasm, "float32", [n]));
+          wasm.fused.swiglu(gate, up, out);
+          wasm.fused.swigluBackward(gate, up, dy, dGate, dUp);
+          const s = g.map((v) => 1 / (1 + Math.exp(-v)));
+          expect(
+            firstDifference(
+              valuesOf(out),
+              s.map((v, i) => g[i] * v * u[i]),
+              1e-7,
+              1e-6,
+            ),
+          ).toBeNull();
+          expect(
+            firstDifference(
+              valuesOf(dUp),
+              s.map((v, i) => d[i] * g[i] * v),
+              1e-7,
+              1e-6,
+            ),
+          ).toBeNull();
+          expect(
+            firstDifference(
+              valuesOf(dGate),
+              s.map((v, i) => d[i] * u[i] * v * (1 + g[i] * (1 - v))),
+              2e-6,
+              1e-6,
+            ),
+          ).toBeNull();
+          wasm.fused.swigluBackward(gate, up, dy, alone, null);
+          expect(valuesOf(alone)).toEqual(valuesOf(dGate));
+          wasm.fused.swigluBackward(gate, up, dy, null, alone);
+          expect(valuesOf(alone)).toEqual(valuesOf(dUp));
+          free(gate, up, dy, out, dGate, dUp, alone);
+        },
+      ),
       { numRuns: 30 },
     );
   });
@@ -219,8 +296,14 @@ describe("adamw", () => {
       const v = operandOf(wasm, "float32", contiguousView([n]), (i) => (i % 13) / 10);
       const before = valuesOf(v);
       const o = {
-        learningRate: 1e-2, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, biasCorrection1: 1 - 0.9 ** 3,
-        biasCorrection2: 1 - 0.99 ** 3, gradientScale: 0.5,
+        learningRate: 1e-2,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weightDecay: 0.1,
+        biasCorrection1: 1 - 0.9 ** 3,
+        biasCorrection2: 1 - 0.99 ** 3,
+        gradientScale: 0.5,
       };
       wasm.fused.adamw(p.x, g.x, m.x, v, o);
       const grad = g.values.map((x) => x * o.gradientScale);

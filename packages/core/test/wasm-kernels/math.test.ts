@@ -32,7 +32,11 @@ function floats(low: number, high: number, step: number, signs = [1, -1]): Float
   return Float32Array.from(list);
 }
 
-function worst(kind: UnaryKind, exact: (x: number) => number, points: Float32Array): { ulp: number; at: number } {
+function worst(
+  kind: UnaryKind,
+  exact: (x: number) => number,
+  points: Float32Array,
+): { ulp: number; at: number } {
   const values = evaluate(kind, points);
   let [ulp, at] = [0, 0];
   for (let i = 0; i < points.length; i++) {
@@ -66,22 +70,24 @@ it.each<[UnaryKind, (x: number) => number, Float32Array, number]>([
   expect(ulp, `at ${at}`).toBeLessThanOrEqual(bound);
 });
 
-it.each<[UnaryKind, number]>([["erf", 4e-7], ["gelu", 2e-6], ["geluTanh", 2e-6], ["softplus", 1e-6]])(
-  "%s is within %f of the reference, absolutely below 1 and relatively above",
-  (kind, bound) => {
-    const points = floats(1e-20, 100, 4999);
-    const values = evaluate(kind, points);
-    const x = operandOf(reference, "float32", contiguousView([points.length]), (i) => points[i]);
-    reference.unary(kind, x, x);
-    const exact = reference.window!(x);
-    let highest = 0;
-    for (let i = 0; i < points.length; i++) {
-      highest = Math.max(highest, Math.abs(values[i] - exact[i]) / Math.max(1, Math.abs(exact[i])));
-    }
-    reference.free(x.buffer);
-    expect(highest).toBeLessThan(bound);
-  },
-);
+it.each<[UnaryKind, number]>([
+  ["erf", 4e-7],
+  ["gelu", 2e-6],
+  ["geluTanh", 2e-6],
+  ["softplus", 1e-6],
+])("%s is within %f of the reference, absolutely below 1 and relatively above", (kind, bound) => {
+  const points = floats(1e-20, 100, 4999);
+  const values = evaluate(kind, points);
+  const x = operandOf(reference, "float32", contiguousView([points.length]), (i) => points[i]);
+  reference.unary(kind, x, x);
+  const exact = reference.window!(x);
+  let highest = 0;
+  for (let i = 0; i < points.length; i++) {
+    highest = Math.max(highest, Math.abs(values[i] - exact[i]) / Math.max(1, Math.abs(exact[i])));
+  }
+  reference.free(x.buffer);
+  expect(highest).toBeLessThan(bound);
+});
 
 const { NaN: nan, POSITIVE_INFINITY: infinity } = Number;
 
@@ -89,7 +95,11 @@ it.each<[UnaryKind, number[], number[]]>([
   ["exp", [nan, infinity, -infinity, 0, -0, 88.8, -104], [nan, infinity, 0, 1, 1, infinity, 0]],
   ["expm1", [nan, infinity, -infinity, 0, -0, 1e-42], [nan, infinity, -1, 0, -0, 1e-42]],
   ["log", [nan, infinity, -infinity, 0, -0, -1e-45, 1], [nan, infinity, nan, -infinity, -infinity, nan, 0]],
-  ["log1p", [nan, infinity, -infinity, 0, -0, -1, -1.5, 1e-42], [nan, infinity, nan, 0, -0, -infinity, nan, 1e-42]],
+  [
+    "log1p",
+    [nan, infinity, -infinity, 0, -0, -1, -1.5, 1e-42],
+    [nan, infinity, nan, 0, -0, -infinity, nan, 1e-42],
+  ],
   ["tanh", [nan, infinity, -infinity, 0, -0, 1e-42], [nan, 1, -1, 0, -0, 1e-42]],
   ["sigmoid", [nan, infinity, -infinity, 0], [nan, 1, 0, 0.5]],
   ["silu", [nan, infinity, -infinity, 0, -0], [nan, infinity, -0, 0, -0]],
@@ -103,5 +113,7 @@ it.each<[UnaryKind, number[], number[]]>([
   ["sign", [nan, infinity, -infinity, 0, -0, 3], [nan, 1, -1, 0, -0, 1]],
   ["relu", [nan, infinity, -infinity, -2, 2], [nan, infinity, 0, 0, 2]],
 ])("%s at its edges", (kind, points, values) => {
-  expect(Array.from(evaluate(kind, Float32Array.from(points)))).toEqual(Array.from(Float32Array.from(values)));
+  expect(Array.from(evaluate(kind, Float32Array.from(points)))).toEqual(
+    Array.from(Float32Array.from(values)),
+  );
 });

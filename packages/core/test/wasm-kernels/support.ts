@@ -35,7 +35,12 @@ export function viewsOf(shape: number[], plain = 0.4): fc.Arbitrary<View> {
   const rank = shape.length;
   const order = fc.shuffledSubarray([...shape.keys()], { minLength: rank, maxLength: rank });
   return fc
-    .tuple(fc.double({ min: 0, max: 1, noNaN: true }), order, fc.array(axisChange, { minLength: rank, maxLength: rank }), fc.nat(3))
+    .tuple(
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      order,
+      fc.array(axisChange, { minLength: rank, maxLength: rank }),
+      fc.nat(3),
+    )
     .map(([chance, axes, changes, offset]) => {
       if (chance < plain) return contiguousView(shape);
       const strides = new Array<number>(rank).fill(0);
@@ -54,10 +59,14 @@ export function viewsOf(shape: number[], plain = 0.4): fc.Arbitrary<View> {
 }
 
 export function shapes(maxRank = 4, maxExtent = 7): fc.Arbitrary<number[]> {
-  const extent = fc.oneof({ weight: 12, arbitrary: fc.integer({ min: 1, max: maxExtent }) }, { weight: 1, arbitrary: fc.constant(0) }, {
-    weight: 1,
-    arbitrary: fc.integer({ min: 15, max: 40 }),
-  });
+  const extent = fc.oneof(
+    { weight: 12, arbitrary: fc.integer({ min: 1, max: maxExtent }) },
+    { weight: 1, arbitrary: fc.constant(0) },
+    {
+      weight: 1,
+      arbitrary: fc.integer({ min: 15, max: 40 }),
+    },
+  );
   return fc.array(extent, { maxLength: maxRank });
 }
 
@@ -99,7 +108,8 @@ const toBits = new DataView(new ArrayBuffer(4));
 
 /** Number of float32 between a and b; 0 for two NaN, Infinity when just one is. */
 export function ulpDistance(a: number, b: number): number {
-  if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) && Number.isNaN(b) ? 0 : Number.POSITIVE_INFINITY;
+  if (Number.isNaN(a) || Number.isNaN(b))
+    return Number.isNaN(a) && Number.isNaN(b) ? 0 : Number.POSITIVE_INFINITY;
   const rank = (x: number) => {
     toBits.setFloat32(0, x);
     const bits = toBits.getInt32(0);
@@ -132,3 +142,49 @@ export function firstDifference(
   }
   return null;
 }
+
+const special = [
+  0,
+  -0,
+  1,
+  -1,
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  Number.NEGATIVE_INFINITY,
+  1e-42,
+  3e38,
+  -3e38,
+];
+
+/** Numbers to fill storage with, the same on both backends. */
+export function fillerOf(dtype: DType, seed: number, specials = false): (i: number) => number {
+  const next = randomizer(seed);
+  return () => {
+    const u = next();
+    if (dtype === "float32")
+      return specials && u < 0.2 ? special[Math.floor(next() * special.length)] : (next() - 0.5) * 8;
+    if (dtype === "bool") return u < 0.5 ? 1 : 0;
+    if (dtype === "int32")
+      return specials && u < 0.2 ? (next() - 0.5) * 2 ** 32 : Math.floor(next() * 41) - 20;
+    return Math.floor(next() * (dtype.endsWith("16") ? 65536 : 256));
+  };
+}
+
+/** Runs `fn` on both backends with the same operands; the outputs' whole storages come back. */
+export function onBoth(
+  inputs: { dtype: DType; view: View; fill: () => (i: number) => number }[],
+  out: { dtype: DType; view: View | number[] },
+  fn: (backend: Backend, inputs: Operand[], out: Operand) => void,
+): [ArrayLike<number>, ArrayLike<number>] {
+  const results = [wasm as Backend, reference].map((backend) => {
+    const operands = inputs.map(({ dtype, view, fill }) => operandOf(backend, dtype, view, fill()));
+    const output = outputOf(backend, out.dtype, out.view);
+    fn(backend, operands, output);
+    const storage = storageOf(backend, output);
+    for (const { buffer } of [...operands, output]) backend.free(buffer);
+    return storage;
+  });
+  return [results[0], results[1]];
+}
+
+export const dtypes: DType[] = ["float32", "float16", "bfloat16", "int32", "int8", "uint8", "bool"];

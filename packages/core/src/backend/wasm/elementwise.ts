@@ -26,7 +26,18 @@ const lightChunk = 16384;
 const heavyChunk = 8192;
 
 const light: ReadonlySet<UnaryKind> = new Set([
-  "neg", "abs", "sign", "sqrt", "rsqrt", "relu", "square", "reciprocal", "floor", "ceil", "round", "logicalNot",
+  "neg",
+  "abs",
+  "sign",
+  "sqrt",
+  "rsqrt",
+  "relu",
+  "square",
+  "reciprocal",
+  "floor",
+  "ceil",
+  "round",
+  "logicalNot",
 ]);
 
 /** Suffix of a kernel's name for the dtype that it computes in. */
@@ -46,12 +57,15 @@ function elementBits(runtime: WasmRuntime, dtype: DType, value: number): number 
       withTemporary(runtime, dtype, [1], (target) => {
         runtime.views.f32()[runtime.address(source) / 4] = value;
         cast(runtime, source, target);
-        return runtime.views.u8()[runtime.address(target)] | (runtime.views.u8()[runtime.address(target) + 1] << 8);
+        return (
+          runtime.views.u8()[runtime.address(target)] | (runtime.views.u8()[runtime.address(target) + 1] << 8)
+        );
       }),
     );
   } else if (dtype === "bool") bits = value !== 0 ? 1 : 0;
   else if (!Number.isNaN(value)) {
-    const [low, high] = dtype === "int32" ? [-(2 ** 31), 2 ** 31 - 1] : dtype === "int8" ? [-128, 127] : [0, 255];
+    const [low, high] =
+      dtype === "int32" ? [-(2 ** 31), 2 ** 31 - 1] : dtype === "int8" ? [-128, 127] : [0, 255];
     bits = Math.trunc(Math.min(Math.max(value, low), high));
   }
   if (bytes === 2) return (bits & 0xffff) * 0x10001;
@@ -85,13 +99,22 @@ export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
     const [length, ...outer] = last < 0 ? [1] : [axes.shape[last], ...axes.shape.slice(0, last)];
     const asBytes: Axes = {
       shape: [...outer, length * bytes],
-      strides: axes.strides.map((list) => [...list.slice(0, last < 0 ? 0 : last).map((stride) => stride * bytes), 1]),
+      strides: axes.strides.map((list) => [
+        ...list.slice(0, Math.max(last, 0)).map((stride) => stride * bytes),
+        1,
+      ]),
     };
     launchRows(runtime, "copyRows", asBytes, addresses, [1, 1], 4 * lightChunk);
     return;
   }
   const other = axes.strides[1].indexOf(1);
-  if (innerStride(axes, 0) === 1 && other >= 0 && axes.shape[other] >= 4 && axes.shape[last] >= 4 && last <= 9) {
+  if (
+    innerStride(axes, 0) === 1 &&
+    other >= 0 &&
+    axes.shape[other] >= 4 &&
+    axes.shape[last] >= 4 &&
+    last <= 9
+  ) {
     transpose(runtime, axes, other, addresses, bytes);
     return;
   }
@@ -99,7 +122,13 @@ export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
 }
 
 /** Copies where x is contiguous along axis p and out along the last. */
-function transpose(runtime: WasmRuntime, axes: Axes, p: number, addresses: readonly number[], bytes: number): void {
+function transpose(
+  runtime: WasmRuntime,
+  axes: Axes,
+  p: number,
+  addresses: readonly number[],
+  bytes: number,
+): void {
   const { shape, strides } = axes;
   const q = shape.length - 1;
   const outer = shape.map((_, i) => i).filter((i) => i !== p && i !== q);
@@ -113,7 +142,10 @@ function transpose(runtime: WasmRuntime, axes: Axes, p: number, addresses: reado
   const planes = outer.reduce((product, i) => product * shape[i], 1);
   const units = planes * Math.ceil(shape[p] / 32) * Math.ceil(shape[q] / 32);
   const tile = Math.min(32, shape[p]) * Math.min(32, shape[q]);
-  runtime.core.launch("transpose", units, ints, undefined, { grain: rowGrain(tile, heavyChunk), scratchBytes: odometerBytes + 1024 });
+  runtime.core.launch("transpose", units, ints, undefined, {
+    grain: rowGrain(tile, heavyChunk),
+    scratchBytes: odometerBytes + 1024,
+  });
 }
 
 /** Runs `fn` with `x` itself when it is contiguous, else with a contiguous copy. */
@@ -126,7 +158,12 @@ export function withContiguous<T>(runtime: WasmRuntime, x: Operand, fn: (x: Oper
 }
 
 /** Runs `fn` with inputs that a row kernel can walk beside `out`: innermost strides of 0 or 1, others copied. */
-function withWalkable(runtime: WasmRuntime, out: Operand, inputs: readonly Operand[], fn: (operands: Operand[], axes: Axes) => void): void {
+function withWalkable(
+  runtime: WasmRuntime,
+  out: Operand,
+  inputs: readonly Operand[],
+  fn: (operands: Operand[], axes: Axes) => void,
+): void {
   const axes = axesOf([out, ...inputs]);
   const odd = inputs.findIndex((_, i) => innerStride(axes, i + 1) !== 0 && innerStride(axes, i + 1) !== 1);
   if (odd < 0) {
@@ -140,7 +177,13 @@ function withWalkable(runtime: WasmRuntime, out: Operand, inputs: readonly Opera
 }
 
 /** Launches a kernel over `out` and inputs of its shape. */
-function launchElementwise(runtime: WasmRuntime, kernel: string, out: Operand, inputs: readonly Operand[], chunk: number): void {
+function launchElementwise(
+  runtime: WasmRuntime,
+  kernel: string,
+  out: Operand,
+  inputs: readonly Operand[],
+  chunk: number,
+): void {
   if (sizeOf(out.shape) === 0) return;
   withWalkable(runtime, out, inputs, (operands, axes) => {
     launchRows(
@@ -154,7 +197,15 @@ function launchElementwise(runtime: WasmRuntime, kernel: string, out: Operand, i
   });
 }
 
-const castCodes: Partial<Record<DType, number>> = { float32: 0, float16: 1, bfloat16: 2, int32: 3, int8: 4, uint8: 5, bool: 6 };
+const castCodes: Partial<Record<DType, number>> = {
+  float32: 0,
+  float16: 1,
+  bfloat16: 2,
+  int32: 3,
+  int8: 4,
+  uint8: 5,
+  bool: 6,
+};
 
 export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
   const size = sizeOf(out.shape);
@@ -166,9 +217,18 @@ export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
   }
   const to = castCodes[out.dtype];
   const from = castCodes[x.dtype];
-  if (to === undefined || from === undefined) throw new DTypeError(`cast: the wasm backend has no ${to === undefined ? out.dtype : x.dtype}`);
+  if (to === undefined || from === undefined)
+    throw new DTypeError(`cast: the wasm backend has no ${to === undefined ? out.dtype : x.dtype}`);
   withContiguous(runtime, x, (source) => {
-    launchFlat(runtime, "cast", size, lightChunk, [runtime.address(out), runtime.address(source), to, from], undefined, 2048);
+    launchFlat(
+      runtime,
+      "cast",
+      size,
+      lightChunk,
+      [runtime.address(out), runtime.address(source), to, from],
+      undefined,
+      2048,
+    );
   });
 }
 
@@ -181,7 +241,8 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
     if (runtime.address(x) !== runtime.address(out) || !isContiguous(x)) copy(runtime, x, out);
     return;
   }
-  if (suffix === "Int" && !integerUnary.has(kind)) throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
+  if (suffix === "Int" && !integerUnary.has(kind))
+    throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
   // A broadcast scalar is spread by the copy as well: the kernel reads rows.
   const chunk = light.has(kind) ? lightChunk : heavyChunk;
   if (sizeOf(out.shape) > 1 && innerStride(axesOf([out, x]), 1) !== 1) {

@@ -48,10 +48,18 @@ export function fusedKernels(runtime: WasmRuntime): FusedKernels {
   const addressOrNull = (x: Operand | null) => (x ? runtime.address(x) : 0);
 
   /** A kernel over contiguous rows of `x`, whose first argument is the length of a row. */
-  function launchOverRows(kernel: string, x: Operand, ints: readonly number[], floats?: readonly number[]): void {
+  function launchOverRows(
+    kernel: string,
+    x: Operand,
+    ints: readonly number[],
+    floats?: readonly number[],
+  ): void {
     const length = x.shape[x.shape.length - 1];
     const size = sizeOf(x.shape);
-    if (size > 0) core.launch(kernel, size / length, [length, ...ints], floats, { grain: rowGrain(length + 32, heavyChunk) });
+    if (size > 0)
+      core.launch(kernel, size / length, [length, ...ints], floats, {
+        grain: rowGrain(length + 32, heavyChunk),
+      });
   }
 
   return {
@@ -87,7 +95,17 @@ export function fusedKernels(runtime: WasmRuntime): FusedKernels {
         core.launch(
           "rmsNormBackward",
           units,
-          [rows, width, rowsPerPartial, address(x), address(weight), address(inverse), address(dy), addressOrNull(dx), partial],
+          [
+            rows,
+            width,
+            rowsPerPartial,
+            address(x),
+            address(weight),
+            address(inverse),
+            address(dy),
+            addressOrNull(dx),
+            partial,
+          ],
           undefined,
           { grain: rowGrain(width * rowsPerPartial, lightChunk) },
         );
@@ -106,14 +124,28 @@ export function fusedKernels(runtime: WasmRuntime): FusedKernels {
       core.launch(
         "rope",
         depth === 0 ? 0 : batch * heads * length,
-        [heads, length, depth / 2, address(x), ...byteStrides(x), address(out), ...byteStrides(out), address(cos), address(sin)],
+        [
+          heads,
+          length,
+          depth / 2,
+          address(x),
+          ...byteStrides(x),
+          address(out),
+          ...byteStrides(out),
+          address(cos),
+          address(sin),
+        ],
         [sign],
         { grain: rowGrain(depth + 16, lightChunk) },
       );
     },
 
     swiglu(gate, up, out) {
-      launchFlat(runtime, "swiglu", sizeOf(out.shape), heavyChunk, [address(gate), address(up), address(out)]);
+      launchFlat(runtime, "swiglu", sizeOf(out.shape), heavyChunk, [
+        address(gate),
+        address(up),
+        address(out),
+      ]);
     },
 
     swigluBackward(gate, up, dy, dGate, dUp) {
@@ -153,15 +185,32 @@ export function fusedKernels(runtime: WasmRuntime): FusedKernels {
         const ints = attentionInts(runtime, q, k, options.causal, operands, logSumExp);
         ints.push(address(delta));
         const floats = [options.scale];
-        core.launch("attentionDelta", batch * heads * queries, ints, floats, { grain: rowGrain(depth + 32, lightChunk) });
-        core.launch("attentionQueryGradient", batch * heads * Math.ceil(queries / attentionBlock), ints, floats, {
-          grain: rowGrain(keys * depth * 3 * Math.min(queries, attentionBlock), attentionChunk),
-          scratchBytes: 4 * attentionBlock * (6 * width + 2 * attentionBlock),
+        core.launch("attentionDelta", batch * heads * queries, ints, floats, {
+          grain: rowGrain(depth + 32, lightChunk),
         });
-        core.launch("attentionKeyGradient", batch * kvHeads * Math.ceil(keys / attentionBlock), ints, floats, {
-          grain: rowGrain(((queries * heads) / kvHeads) * depth * 4 * Math.min(keys, attentionBlock), attentionChunk),
-          scratchBytes: 4 * attentionBlock * (8 * width + 2 * attentionBlock + 2),
-        });
+        core.launch(
+          "attentionQueryGradient",
+          batch * heads * Math.ceil(queries / attentionBlock),
+          ints,
+          floats,
+          {
+            grain: rowGrain(keys * depth * 3 * Math.min(queries, attentionBlock), attentionChunk),
+            scratchBytes: 4 * attentionBlock * (6 * width + 2 * attentionBlock),
+          },
+        );
+        core.launch(
+          "attentionKeyGradient",
+          batch * kvHeads * Math.ceil(keys / attentionBlock),
+          ints,
+          floats,
+          {
+            grain: rowGrain(
+              ((queries * heads) / kvHeads) * depth * 4 * Math.min(keys, attentionBlock),
+              attentionChunk,
+            ),
+            scratchBytes: 4 * attentionBlock * (8 * width + 2 * attentionBlock + 2),
+          },
+        );
       });
     },
 

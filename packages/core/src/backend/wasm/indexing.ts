@@ -13,7 +13,11 @@ import { rowGrain } from "./strided.js";
 const columnsPerUnit = 64;
 
 /** Runs `fn` with an operand whose rows (all but the first axis) are contiguous, and the stride between them. */
-function withContiguousRows(runtime: WasmRuntime, x: Operand, fn: (x: Operand, rowStride: number) => void): void {
+function withContiguousRows(
+  runtime: WasmRuntime,
+  x: Operand,
+  fn: (x: Operand, rowStride: number) => void,
+): void {
   const row = { shape: x.shape.slice(1), strides: x.strides.slice(1), offset: 0 };
   if (isContiguous(row)) fn(x, x.strides[0]);
   else withContiguous(runtime, x, (copied) => fn(copied, contiguousStrides(x.shape)[0]));

@@ -21,7 +21,12 @@ const tall = 512;
 /** Elements that a chunk should read about. */
 const chunk = 32768;
 
-const identities: Record<ReduceKind, number> = { sum: 0, prod: 1, max: Number.NEGATIVE_INFINITY, min: Number.POSITIVE_INFINITY };
+const identities: Record<ReduceKind, number> = {
+  sum: 0,
+  prod: 1,
+  max: Number.NEGATIVE_INFINITY,
+  min: Number.POSITIVE_INFINITY,
+};
 
 /** An axis that is longer than 1, or several merged. */
 interface Run {
@@ -46,7 +51,13 @@ function runsOf(x: Operand, axes: readonly number[]): Run[] {
   return runs;
 }
 
-export function reduce(runtime: WasmRuntime, kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void {
+export function reduce(
+  runtime: WasmRuntime,
+  kind: ReduceKind,
+  x: Operand,
+  axes: readonly number[],
+  out: Operand,
+): void {
   if (sizeOf(out.shape) === 0) return;
   if (sizeOf(x.shape) === 0) {
     fill(runtime, out, identities[kind]);
@@ -81,21 +92,42 @@ function reduceCopied(
   const keepsOrder = /^K*R+K*$/.test(pattern) && !isContiguous(x);
   const kept = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
   const order = keepsOrder ? x.shape.map((_, i) => i) : [...kept, ...axes];
-  const view: Operand = { ...x, shape: order.map((i) => x.shape[i]), strides: order.map((i) => x.strides[i]) };
+  const view: Operand = {
+    ...x,
+    shape: order.map((i) => x.shape[i]),
+    strides: order.map((i) => x.strides[i]),
+  };
   withTemporary(runtime, x.dtype, view.shape, (temporary) => {
     copy(runtime, view, temporary);
     const reduced = order.flatMap((axis, i) => (axes.includes(axis) ? [i] : []));
-    reduce(runtime, kind, temporary, reduced, { ...out, shape: view.shape.map((extent, i) => (reduced.includes(i) ? 1 : extent)) });
+    reduce(runtime, kind, temporary, reduced, {
+      ...out,
+      shape: view.shape.map((extent, i) => (reduced.includes(i) ? 1 : extent)),
+    });
   });
 }
 
 /** Contiguous rows of `length` elements → one number a row. */
-function rows(runtime: WasmRuntime, name: string, x: number, count: number, stride: number, length: number, out: number): void {
+function rows(
+  runtime: WasmRuntime,
+  name: string,
+  x: number,
+  count: number,
+  stride: number,
+  length: number,
+  out: number,
+): void {
   const blocks = Math.ceil(length / rowBlock);
   const stage = (target: number) =>
-    runtime.core.launch(`rows${name}`, count * blocks, [length, blocks, rowBlock, x, stride * 4, target], undefined, {
-      grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
-    });
+    runtime.core.launch(
+      `rows${name}`,
+      count * blocks,
+      [length, blocks, rowBlock, x, stride * 4, target],
+      undefined,
+      {
+        grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
+      },
+    );
   if (blocks === 1) stage(out);
   else {
     withTemporary(runtime, "float32", [count, blocks], (partial) => {
@@ -124,7 +156,17 @@ function columns(
     runtime.core.launch(
       `columns${name}`,
       outer.extent * rowBlocks * columnBlocks,
-      [middle.extent, width, columnBlocks, rowBlocks, perBlock, x, outer.stride * 4, middle.stride * 4, target],
+      [
+        middle.extent,
+        width,
+        columnBlocks,
+        rowBlocks,
+        perBlock,
+        x,
+        outer.stride * 4,
+        middle.stride * 4,
+        target,
+      ],
       undefined,
       { grain: rowGrain(perBlock * Math.min(width, columnBlock), chunk), scratchBytes: columnScratch },
     );
@@ -134,7 +176,15 @@ function columns(
       const address = runtime.address(partial);
       stage(address);
       const blocks = { extent: rowBlocks, stride: width };
-      columns(runtime, name, address, { extent: outer.extent, stride: rowBlocks * width }, blocks, width, out);
+      columns(
+        runtime,
+        name,
+        address,
+        { extent: outer.extent, stride: rowBlocks * width },
+        blocks,
+        width,
+        out,
+      );
     });
   }
 }
@@ -144,13 +194,23 @@ export function sumColumns(runtime: WasmRuntime, x: number, count: number, width
   columns(runtime, "_sum", x, { extent: 1, stride: 0 }, { extent: count, stride: width }, width, out);
 }
 
-export function argReduce(runtime: WasmRuntime, kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void {
+export function argReduce(
+  runtime: WasmRuntime,
+  kind: ArgReduceKind,
+  x: Operand,
+  axis: number,
+  out: Operand,
+): void {
   const count = sizeOf(out.shape);
   if (count === 0) return;
   if (x.shape[axis] === 0) throw new BackendError(`${kind}: axis ${axis} has no elements`);
   const suffix = arithmeticSuffix(kind, x.dtype);
   const order = [...x.shape.keys()].filter((i) => i !== axis).concat(axis);
-  const view: Operand = { ...x, shape: order.map((i) => x.shape[i]), strides: order.map((i) => x.strides[i]) };
+  const view: Operand = {
+    ...x,
+    shape: order.map((i) => x.shape[i]),
+    strides: order.map((i) => x.strides[i]),
+  };
   withContiguous(runtime, view, (contiguous) => {
     const length = x.shape[axis];
     runtime.core.launch(

@@ -25,7 +25,8 @@ export function mergeAxes(shape: readonly number[], strides: readonly (readonly 
     if (shape[i] === 1) continue;
     const last = merged.shape.length - 1;
     let joins = last >= 0;
-    for (let p = 0; joins && p < strides.length; p++) joins = merged.strides[p][last] === strides[p][i] * shape[i];
+    for (let p = 0; joins && p < strides.length; p++)
+      joins = merged.strides[p][last] === strides[p][i] * shape[i];
     if (joins) {
       merged.shape[last] *= shape[i];
       for (let p = 0; p < strides.length; p++) merged.strides[p][last] = strides[p][i];
@@ -41,7 +42,9 @@ export function mergeAxes(shape: readonly number[], strides: readonly (readonly 
 export function axesOf(operands: readonly Operand[]): Axes {
   if (operands.every(isContiguous)) {
     const size = sizeOf(operands[0].shape);
-    return size === 1 ? { shape: [], strides: operands.map(() => []) } : { shape: [size], strides: operands.map(() => [1]) };
+    return size === 1
+      ? { shape: [], strides: operands.map(() => []) }
+      : { shape: [size], strides: operands.map(() => [1]) };
   }
   return mergeAxes(
     operands[0].shape,
@@ -108,7 +111,8 @@ function launchParts(
   chunk: number,
   extra: readonly [number, number],
 ): void {
-  const at = (axis: number, index: number) => addresses.map((address, p) => address + index * strides[p][axis] * bytes[p]);
+  const at = (axis: number, index: number) =>
+    addresses.map((address, p) => address + index * strides[p][axis] * bytes[p]);
   if (shape.length > 1) {
     const rest = { shape: shape.slice(1), strides: strides.map((list) => list.slice(1)) };
     for (let i = 0; i < shape[0]; i++) launchRows(runtime, kernel, rest, at(0, i), bytes, chunk, extra);
@@ -129,7 +133,10 @@ export function launchFlat(
   floats?: readonly number[],
   scratchBytes = 0,
 ): void {
-  runtime.core.launch(kernel, Math.ceil(size / chunk), [size, chunk, ...ints], floats, { grain: 1, scratchBytes });
+  runtime.core.launch(kernel, Math.ceil(size / chunk), [size, chunk, ...ints], floats, {
+    grain: 1,
+    scratchBytes,
+  });
 }
 
 /** Rows of about `cost` element steps each: how many make a chunk of about `chunk` steps. */
