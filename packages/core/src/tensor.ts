@@ -2,13 +2,13 @@
 // stand in tensor-operations.ts.
 
 import { runBackward } from "./autograd/backward.js";
-import type { GraphNode } from "./autograd/graph.js";
+import { type GraphNode, noGrad } from "./autograd/graph.js";
 import { type BackendName, backendByName } from "./backend/registry.js";
 import { bytesPerElement, type DType, type DTypeArray, isFloat, viewAs } from "./dtype.js";
 import { AutogradError, BackendError, DisposedError, DTypeError, ShapeError } from "./errors.js";
 import { isContiguous, type Layout } from "./layout.js";
 import { leakNet, TensorHold } from "./memory.js";
-import { empty, operand } from "./ops/dispatch.js";
+import { empty, finish, operand } from "./ops/dispatch.js";
 import * as ops from "./ops/index.js";
 import { copyInto } from "./ops/view.js";
 import { formatTensor } from "./print.js";
@@ -217,7 +217,7 @@ export class Tensor extends TensorOperations {
     return this.toString();
   }
 
-  /** The same values on another backend: this tensor itself (another handle of it) when it is there already. */
+  /** The same values on another backend, differentiable: this tensor itself (another handle of it) when it is there already. */
   to(device: BackendName): Tensor {
     const source = this.use("to").backend;
     const target = backendByName(device);
@@ -226,7 +226,7 @@ export class Tensor extends TensorOperations {
       throw new BackendError(
         `to: the ${source.name} backend reads asynchronously; use tensor(await t.data())`,
       );
-    const flat = this.isContiguous ? this.detach() : ops.clone(this);
+    const flat = noGrad(() => (this.isContiguous ? this.detach() : ops.clone(this)));
     const bytes = source.readSync(
       flat.storage.buffer,
       flat.layout.offset * bytesPerElement(this.dtype),
@@ -235,7 +235,7 @@ export class Tensor extends TensorOperations {
     flat.dispose();
     const moved = empty(target, this.dtype, this.shape);
     target.write(moved.storage.buffer, 0, bytes);
-    return moved;
+    return finish("move", [this], { from: source.name as BackendName }, moved);
   }
 
   /** Another handle of the same values, outside the graph. Writes in place show in both. */

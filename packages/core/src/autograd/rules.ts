@@ -4,7 +4,15 @@
 // are wanted from dy, the gradient of the output. Rules are made of differentiable operations, so they give gradients of
 // gradients too; fused kernels are used only while those are not recorded.
 
-import type { AttentionOptions, BinaryKind, ReduceKind, UnaryKind } from "../backend/types.js";
+import type { BackendName } from "../backend/registry.js";
+import type {
+  AttentionOptions,
+  BinaryKind,
+  BitwiseKind,
+  ReduceKind,
+  ScanKind,
+  UnaryKind,
+} from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { swigluReference } from "../ops/activation.js";
 import { attentionReference } from "../ops/attention.js";
@@ -16,6 +24,7 @@ import { matmulBackward } from "../ops/matmul.js";
 import { rmsNormReference } from "../ops/norm.js";
 import { prodReference, sumTo } from "../ops/reduce.js";
 import { emptyLike, ropeReference } from "../ops/rope.js";
+import { cumprodReference } from "../ops/scan.js";
 import { logSoftmaxReference, softmaxReference } from "../ops/softmax.js";
 import { sliceBackward } from "../ops/view.js";
 import type { Tensor } from "../tensor.js";
@@ -26,12 +35,14 @@ type ReduceAttributes = { axes: readonly number[] };
 
 /** Attributes of every operation that can be recorded. */
 export interface OperationAttributes
-  extends Record<Exclude<UnaryKind, "logicalNot"> | BinaryKind, null>,
-    Record<ReduceKind, ReduceAttributes> {
+  extends Record<Exclude<UnaryKind, "logicalNot"> | Exclude<BinaryKind, BitwiseKind>, null>,
+    Record<ReduceKind, ReduceAttributes>,
+    Record<ScanKind, { axis: number }> {
   logicalNot: null;
   alias: null;
   copy: null;
   cast: { from: DType };
+  move: { from: BackendName };
   where: null;
   reshape: null;
   permute: { order: readonly number[] };
@@ -236,6 +247,13 @@ export const rules: RuleTable = {
       return ops.mul(dy, ops.where(ops.cast(none, "bool"), 0, ops.mul(c.output(), ops.log(a))));
     },
   ),
+  // a − b·⌊a/b⌋ where ⌊ ⌋ is flat.
+  remainder: binary(
+    [[], [0, 1]],
+    (dy) => dy,
+    (dy, c) => ops.neg(ops.mul(dy, ops.floorDivide(c.input(0), c.input(1)))),
+  ),
+  floorDivide: flat,
   minimum: chosen((a, b) => ops.less(a, b)),
   maximum: chosen((a, b) => ops.greater(a, b)),
   where: {
@@ -247,6 +265,7 @@ export const rules: RuleTable = {
     ],
   },
   cast: { needs: () => [], backward: (c, dy) => [ops.cast(dy, c.attributes.from)] },
+  move: { needs: () => [], backward: (c, dy) => [dy.to(c.attributes.from)] },
   alias: unary([], (dy) => dy),
   copy: unary([], (dy) => dy),
 
@@ -306,6 +325,20 @@ export const rules: RuleTable = {
       const others = ops.mul(ops.div(rest, ops.where(zero, 1, x)), ops.cast(ops.equal(zeros, 0), dy.dtype));
       return [ops.mul(dy, ops.add(alone, others))];
     },
+  },
+  // Element i adds to all that follow it: the running sum from the end.
+  cumsum: {
+    needs: () => [],
+    backward: (c, dy) => {
+      const { axis } = c.attributes;
+      return [ops.flip(ops.cumsum(ops.flip(dy, axis), axis), axis)];
+    },
+  },
+  // Without division, so that zeros need no cases.
+  cumprod: {
+    needs: () => [0],
+    backward: (c, dy) =>
+      gradientsThrough(([x]) => cumprodReference(x, c.attributes.axis), [c.input(0)], dy, [true]),
   },
   max: extremum,
   min: extremum,

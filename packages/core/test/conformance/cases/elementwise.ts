@@ -86,6 +86,7 @@ export const elementwiseCases: OpCase[] = [
   }),
   op("cast to int32", (x) => ops.cast(x, "int32"), [betweenIntegers(3, 4)], flat),
   op("cast to bool", (x) => ops.cast(x, "bool"), [indices(2, 3, 4)], flat),
+  op("move there and back", (x) => ops.tidy(() => ops.neg(x.to("reference")).to(x.device)), [normal(2, 3)]),
   op("alias", ops.alias, [normal(2, 3)]),
   op("swiglu", ops.swiglu, [normal(2, 3, 4), nonzero(2, 3, 4)]),
 ];
