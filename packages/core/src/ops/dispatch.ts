@@ -98,6 +98,7 @@ function hasNonFinite(tensor: Tensor): boolean {
 
 function checkAnomaly(name: string, inputs: readonly Tensor[], output: Tensor): void {
   if (hasNonFinite(output) && !inputs.some(hasNonFinite)) {
+    output.dispose();
     throw new AutogradError(
       `${name}: first operation that made a NaN or an infinity (inputs ${inputs.map((t) => `[${t.shape.join(", ")}]`).join(", ")})`,
     );
