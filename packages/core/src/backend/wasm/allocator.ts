@@ -3,6 +3,7 @@
 // and allocating makes no garbage. Not thread-safe: only the thread that owns the runtime allocates.
 
 import { BackendError, OutOfMemoryError } from "../../errors.js";
+import { alignment, classOf, classSizes, maximumSmall, Slab, slabBytes } from "./slab.js";
 
 /** What the allocator takes its memory from. */
 export interface Region {
@@ -27,57 +28,10 @@ export interface AllocatorStatistics {
   holes: number;
 }
 
-const alignment = 64;
 /** Large blocks and slabs are whole granules. */
 const granuleShift = 12;
 const granule = 1 << granuleShift;
-const slabGranules = 16;
-const slabBytes = slabGranules * granule;
-const maximumSmall = 8192;
-
-// Multiples of 64 to 512, then four classes a doubling: at most 25 % of a small block is waste.
-const classSizes: readonly number[] = (() => {
-  const sizes: number[] = [];
-  for (let size = 64; size <= 512; size += 64) sizes.push(size);
-  for (let base = 512; base < maximumSmall; base *= 2) {
-    for (let quarter = 1; quarter <= 4; quarter++) sizes.push(base + (base / 4) * quarter);
-  }
-  return sizes;
-})();
-
-/** Class of a size in units of 64 bytes. */
-const classOf: Uint8Array = (() => {
-  const table = new Uint8Array(maximumSmall / alignment + 1);
-  let index = 0;
-  for (let units = 1; units < table.length; units++) {
-    if (units * alignment > classSizes[index]) index++;
-    table[units] = index;
-  }
-  return table;
-})();
-
-/** A run of granules cut into equal blocks. */
-class Slab {
-  readonly slots: number;
-  /** Stack of free slots. */
-  readonly free: Uint16Array;
-  readonly taken: Uint8Array;
-  freeCount: number;
-  /** Place in its class's list of slabs with free slots, −1 when full. */
-  place = -1;
-
-  constructor(
-    readonly address: number,
-    readonly sizeClass: number,
-    readonly size: number,
-  ) {
-    this.slots = Math.floor(slabBytes / size);
-    this.free = new Uint16Array(this.slots);
-    this.taken = new Uint8Array(this.slots);
-    this.freeCount = this.slots;
-    for (let slot = 0; slot < this.slots; slot++) this.free[slot] = this.slots - 1 - slot;
-  }
-}
+const slabGranules = slabBytes / granule;
 
 // Free stretches are kept in bins by length: exact up to 8 granules, then eight bins a doubling.
 const binCount = 8 + 8 * 20;
