@@ -1,18 +1,10 @@
 /** Progress of the training: a bar on a terminal, a line now and then in a log. */
+import type { StepInfo } from "@nomoat/llama";
 import { SingleBar } from "cli-progress";
-
-/** What is shown of one step. */
-export interface StepReport {
-  /** Steps done. */
-  step: number;
-  /** Loss of the step, in nats a token. */
-  loss: number;
-  /** Tokens read so far. */
-  tokens: number;
-}
+import { formatCount } from "./report.js";
 
 export interface Progress {
-  update(report: StepReport): void;
+  update(info: StepInfo): void;
   /** Leaves the terminal as it was; idempotent. */
   stop(): void;
 }
@@ -28,35 +20,34 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-const formatCount = (value: number): string => Math.round(value).toLocaleString("en-US");
-
-/** Shows `total` steps on `stream`. */
-export function startProgress(total: number, stream: NodeJS.WriteStream = process.stdout): Progress {
-  const started = performance.now();
-  const details = ({ step, loss, tokens }: StepReport) => {
-    const seconds = (performance.now() - started) / 1000;
-    return {
-      loss: loss.toFixed(3),
-      speed: formatCount(tokens / Math.max(seconds, 1e-3)),
-      left: formatSeconds((seconds / step) * (total - step)),
-    };
+function details(info: StepInfo) {
+  return {
+    loss: info.loss.toFixed(3),
+    speed: formatCount(info.tokensPerSecond),
+    left: formatSeconds(info.secondsLeft),
   };
+}
 
-  if (!stream.isTTY) {
-    let nextLine = started + 1000;
-    return {
-      update(report) {
-        const now = performance.now();
-        if (now < nextLine && report.step !== total) return;
-        nextLine = now + LINE_INTERVAL;
-        const { loss, speed, left } = details(report);
-        stream.write(
-          `step ${report.step}/${total}  loss ${loss}  ${speed} tokens/s${report.step < total ? `  ${left} left` : ""}\n`,
-        );
-      },
-      stop() {},
-    };
-  }
+/** A line now and then. */
+function startLines(stream: NodeJS.WriteStream): Progress {
+  let nextLine = performance.now();
+  return {
+    update(info) {
+      const now = performance.now();
+      const last = info.step === info.steps;
+      if (now < nextLine && !last) return;
+      nextLine = now + LINE_INTERVAL;
+      const { loss, speed, left } = details(info);
+      const end = last ? "" : `  ${left} left`;
+      stream.write(`step ${info.step}/${info.steps}  loss ${loss}  ${speed} tokens/s${end}\n`);
+    },
+    stop() {},
+  };
+}
+
+/** Shows how far the training is, of `steps` steps, on `stream`. */
+export function startProgress(steps: number, stream: NodeJS.WriteStream = process.stdout): Progress {
+  if (!stream.isTTY) return startLines(stream);
   const bar = new SingleBar({
     stream,
     format: "{bar} {value}/{total}  loss {loss}  {speed} tokens/s  {left} left",
@@ -67,9 +58,9 @@ export function startProgress(total: number, stream: NodeJS.WriteStream = proces
     // Ctrl-C is the caller's to answer.
     gracefulExit: false,
   });
-  bar.start(total, 0, { loss: "–", speed: "–", left: "–" });
+  bar.start(steps, 0, { loss: "–", speed: "–", left: "–" });
   return {
-    update: (report) => bar.update(report.step, details(report)),
+    update: (info) => bar.update(info.step, details(info)),
     stop: () => bar.stop(),
   };
 }

