@@ -14,7 +14,7 @@ import {
   tidy,
 } from "@nomoat/core";
 import { Embedding, Linear, type LinearBase, Module, normal, RMSNorm } from "@nomoat/core/nn";
-import { LlamaAttention, LlamaBlock, LlamaMLP } from "./block.js";
+import { LlamaAttention, LlamaBlock, LlamaMLP, type PassState } from "./block.js";
 import type { KVCache } from "./cache.js";
 import type { LlamaConfig } from "./config.js";
 import { RotaryTables } from "./rotary.js";
@@ -171,12 +171,13 @@ export class LlamaForCausalLM extends Module {
     return tidy(() => {
       let x = this.model.embed_tokens.forward(ids);
       const start = cache?.length ?? 0;
-      const state = { ...this.#rotary.at(start, ids.shape[1], x), cache };
+      const stateFor = (y: Tensor): PassState => ({ ...this.#rotary.at(start, ids.shape[1], y), cache });
+      const state = stateFor(x);
       for (const block of this.model.layers) {
-        const input = x;
+        // What is computed again in backward takes the tables anew: this pass's views of them are gone by then.
         x = gradientCheckpointing
-          ? checkpoint((y) => block.forward(y, state), input)
-          : block.forward(input, state);
+          ? checkpoint((y) => block.forward(y, stateFor(y)), x)
+          : block.forward(x, state);
       }
       if (cache) cache.length = start + ids.shape[1];
       return this.model.norm.forward(x);
