@@ -3,10 +3,11 @@
 import { activeBackend, type BackendName, backendByName } from "./backend/registry.js";
 import type { Backend } from "./backend/types.js";
 import { type DType, type DTypeArray, dtypes, isDType, isFloat } from "./dtype.js";
-import { ArgumentError, DTypeError, ShapeError } from "./errors.js";
+import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError } from "./errors.js";
 import { empty, operand } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
+import { runtime } from "./runtime.js";
 import { checkShape, formatShape, type Shape, sizeOf } from "./shape.js";
 import type { NestedArray, Tensor } from "./tensor.js";
 
@@ -32,6 +33,20 @@ function target(operation: string, options: CreationOptions): { backend: Backend
     );
   }
   return { backend: options.device ? backendByName(options.device) : activeBackend(), dtype };
+}
+
+/** What `make` allocates outside the backend, `bytes` large. @throws {OutOfMemoryError} */
+function hostArray<T>(operation: string, bytes: number, make: () => T): T {
+  try {
+    return make();
+  } catch {
+    const used = runtime.liveBytes;
+    throw new OutOfMemoryError(
+      `${operation}: cannot allocate ${bytes} bytes; ${used} bytes are in use`,
+      bytes,
+      used,
+    );
+  }
 }
 
 function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
@@ -82,7 +97,7 @@ export function scalarLike(operation: string, like: Tensor, value: number, dtype
 /** The n×n identity. */
 export function eye(n: number, options: CreationOptions = {}): Tensor {
   checkShape("eye", [n]);
-  const values = new Float64Array(n * n);
+  const values = hostArray("eye", 8 * n * n, () => new Float64Array(n * n));
   for (let i = 0; i < n; i++) values[i * (n + 1)] = 1;
   return tensor(values, { dtype: "float32", ...options, shape: [n, n] });
 }
@@ -99,7 +114,7 @@ export function arange(start: number, end?: number, step = 1, options: CreationO
   checkShape("arange", [count]);
   const dtype = options.dtype ?? ([from, to, step].every(Number.isInteger) ? "int32" : "float32");
   return tensor(
-    Float64Array.from({ length: count }, (_, i) => from + i * step),
+    hostArray("arange", 8 * count, () => new Float64Array(count)).map((_, i) => from + i * step),
     { ...options, dtype, shape: [count] },
   );
 }
@@ -237,7 +252,11 @@ function random(
   const { backend, dtype } = target(operation, options);
   if (!isFloat(dtype)) throw new DTypeError(`${operation}: random numbers are floats, not ${dtype}`);
   checkShape(operation, shape);
-  const values = dtype === "float64" ? new Float64Array(sizeOf(shape)) : new Float32Array(sizeOf(shape));
+  const size = sizeOf(shape);
+  const values =
+    dtype === "float64"
+      ? hostArray(operation, 8 * size, () => new Float64Array(size))
+      : hostArray(operation, 4 * size, () => new Float32Array(size));
   fill(options.generator ?? defaultGenerator(), values);
   return withOptions(fromValues(backend, dtype, [...shape], values), options);
 }

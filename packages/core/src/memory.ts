@@ -33,12 +33,14 @@ export const leakNet = new FinalizationRegistry<TensorHold>((hold) => {
   hold.release();
 });
 
-function collectTensors(value: unknown, found: Set<Tensor>): void {
-  if (value instanceof Tensor) found.add(value);
-  else if (Array.isArray(value) || value instanceof Set)
-    for (const item of value) collectTensors(item, found);
+/** Adds the tensors in `value` to `found`, and the containers on the way, so that none is entered twice. */
+function collectTensors(value: unknown, found: Set<unknown>): void {
+  if (value === null || typeof value !== "object" || found.has(value)) return;
+  found.add(value);
+  if (value instanceof Tensor) return;
+  if (Array.isArray(value) || value instanceof Set) for (const item of value) collectTensors(item, found);
   else if (value instanceof Map) for (const item of value.values()) collectTensors(item, found);
-  else if (value !== null && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype) {
+  else if (Object.getPrototypeOf(value) === Object.prototype) {
     for (const item of Object.values(value)) collectTensors(item, found);
   }
 }
@@ -51,7 +53,7 @@ function collectTensors(value: unknown, found: Set<Tensor>): void {
 export function tidy<T>(fn: () => T): T {
   const scope: Tensor[] = [];
   runtime.scopes.push(scope);
-  let returned: Set<Tensor> | null = null;
+  let returned: Set<unknown> | null = null;
   try {
     const result = fn();
     if (
