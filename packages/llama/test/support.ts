@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type BackendName, Generator, keep, type Tensor, withBackend } from "@nomoat/core";
+import { type BackendName, Generator, keep, noGrad, type Tensor, withBackend } from "@nomoat/core";
 import { loadSafetensors } from "@nomoat/core/safetensors";
 import { type Adapter, applyLora, fromPeftJson } from "@nomoat/lora";
 import {
@@ -25,7 +25,7 @@ export const tinyConfig: LlamaConfig = {
   rmsNormEps: 1e-5,
   ropeTheta: 10000,
   ropeScaling: null,
-  tieWordEmbeddings: true,
+  tieWordEmbeddings: false,
   attentionBias: false,
   mlpBias: false,
   bosTokenId: 0,
@@ -40,9 +40,11 @@ export function tinyModel(
   const model = withBackend(device, () =>
     LlamaForCausalLM.create({ ...tinyConfig, ...config }, { generator: new Generator(seed), device }),
   );
-  for (const tensor of model.parameters()) {
-    if (tensor.rank > 1) tensor.copyFrom((tensor.dataSync() as Float32Array).map((value) => 15 * value));
-  }
+  noGrad(() => {
+    for (const tensor of model.parameters()) {
+      if (tensor.rank > 1) tensor.copyFrom((tensor.dataSync() as Float32Array).map((value) => 15 * value));
+    }
+  });
   return model;
 }
 
