@@ -1,10 +1,16 @@
 // The packages from CommonJS: requires every entry and uses it.
 
-const core = require("@nomoat/core");
-const llama = require("@nomoat/llama");
-const lora = require("@nomoat/lora");
-const quant = require("@nomoat/quant");
+const job = require("./job.js");
 
-for (const [name, module] of Object.entries({ core, quant, lora, llama })) {
-  console.log(name, Object.keys(module).length, "exports");
-}
+job({
+  core: require("@nomoat/core"),
+  nn: require("@nomoat/core/nn"),
+  optim: require("@nomoat/core/optim"),
+  safetensors: require("@nomoat/core/safetensors"),
+  quant: require("@nomoat/quant"),
+  lora: require("@nomoat/lora"),
+  llama: require("@nomoat/llama"),
+}).catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});

@@ -1,10 +1,12 @@
 // The packages from an ES module: imports every entry and uses it.
 
 import * as core from "@nomoat/core";
+import * as nn from "@nomoat/core/nn";
+import * as optim from "@nomoat/core/optim";
+import * as safetensors from "@nomoat/core/safetensors";
 import * as llama from "@nomoat/llama";
 import * as lora from "@nomoat/lora";
 import * as quant from "@nomoat/quant";
+import job from "./job.js";
 
-for (const [name, module] of Object.entries({ core, quant, lora, llama })) {
-  console.log(name, Object.keys(module).length, "exports");
-}
+await job({ core, nn, optim, safetensors, quant, lora, llama });
