@@ -35,7 +35,7 @@ describe("reduce", () => {
                 view: x,
                 fill: () =>
                   kind === "prod"
-                    ? (i) => 1 - 2 * (i % 2) + (dtype === "int32" ? 0 : (i % 7) / 64)
+                    ? (i) => (1 - 2 * (i % 2)) * (dtype === "int32" ? 1 : 1 + (i % 7) / 10000)
                     : fillerOf(dtype, seed, kind === "max" || kind === "min"),
               },
             ],
