@@ -18,6 +18,15 @@ const I_MINIMUM: i32 = 10;
 const I_MAXIMUM: i32 = 11;
 const I_DIV: i32 = 12;
 const I_POW: i32 = 13;
+const F_FLOORDIVIDE: i32 = 14;
+const F_REMAINDER: i32 = 15;
+const I_FLOORDIVIDE: i32 = 16;
+const I_REMAINDER: i32 = 17;
+const I_AND: i32 = 18;
+const I_OR: i32 = 19;
+const I_XOR: i32 = 20;
+const I_SHIFTLEFT: i32 = 21;
+const I_SHIFTRIGHT: i32 = 22;
 
 /** a^b; as in C, 1 to any power and −1 to an infinite one are 1, where JavaScript says NaN. */
 function pow(a: f32, b: f32): f32 {
@@ -61,6 +70,60 @@ function power4(a: v128, b: v128): v128 {
   return i32x4.replace_lane(y, 3, power(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
 }
 
+/** a − b·⌊a / b⌋ without rounding the quotient; the sign of b. */
+function remainder(a: f32, b: f32): f32 {
+  const rest = NativeMathf.mod(a, b);
+  if (rest == 0) return copysign<f32>(0, b);
+  return rest < 0 != b < 0 ? rest + b : rest;
+}
+
+/** ⌊a / b⌋, exact where a / b rounds up to an integer; a / b itself for b = 0. */
+function floorDivide(a: f32, b: f32): f32 {
+  if (b == 0) return a / b;
+  const rest = NativeMathf.mod(a, b);
+  let whole = (a - rest) / b;
+  if (rest != 0 && rest < 0 != b < 0) whole -= 1;
+  const below = floor(whole);
+  const quotient = whole - below > 0.5 ? below + 1 : below;
+  return quotient == 0 ? copysign<f32>(0, a / b) : quotient;
+}
+
+function remainderInt(a: i32, b: i32): i32 {
+  if (b == 0 || b == -1) return 0;
+  const rest = a % b;
+  return rest != 0 && rest < 0 != b < 0 ? rest + b : rest;
+}
+
+function floorDivideInt(a: i32, b: i32): i32 {
+  if (b == 0) return 0;
+  if (b == -1) return -a;
+  const quotient = a / b;
+  return a % b != 0 && a < 0 != b < 0 ? quotient - 1 : quotient;
+}
+
+/** What has no lanes, one number at a time. */
+// @ts-ignore: decorator
+@inline
+function one(kind: i32, a: v128, b: v128, lane: i32): u32 {
+  const x = lane == 0 ? i32x4.extract_lane(a, 0) : lane == 1 ? i32x4.extract_lane(a, 1) : lane == 2 ? i32x4.extract_lane(a, 2) : i32x4.extract_lane(a, 3);
+  const y = lane == 0 ? i32x4.extract_lane(b, 0) : lane == 1 ? i32x4.extract_lane(b, 1) : lane == 2 ? i32x4.extract_lane(b, 2) : i32x4.extract_lane(b, 3);
+  if (kind == F_FLOORDIVIDE) return reinterpret<u32>(floorDivide(reinterpret<f32>(x), reinterpret<f32>(y)));
+  if (kind == F_REMAINDER) return reinterpret<u32>(remainder(reinterpret<f32>(x), reinterpret<f32>(y)));
+  if (kind == I_FLOORDIVIDE) return floorDivideInt(x, y);
+  if (kind == I_REMAINDER) return remainderInt(x, y);
+  if (kind == I_SHIFTLEFT) return x << (y & 31);
+  return x >> (y & 31);
+}
+
+// @ts-ignore: decorator
+@inline
+function oneByOne(kind: i32, a: v128, b: v128): v128 {
+  let y = i32x4.splat(one(kind, a, b, 0));
+  y = i32x4.replace_lane(y, 1, one(kind, a, b, 1));
+  y = i32x4.replace_lane(y, 2, one(kind, a, b, 2));
+  return i32x4.replace_lane(y, 3, one(kind, a, b, 3));
+}
+
 // @ts-ignore: decorator
 @inline
 function apply(kind: i32, a: v128, b: v128): v128 {
@@ -78,6 +141,10 @@ function apply(kind: i32, a: v128, b: v128): v128 {
   if (kind == I_MAXIMUM) return i32x4.max_s(a, b);
   if (kind == I_DIV) return divide4(a, b);
   if (kind == I_POW) return power4(a, b);
+  if (kind == I_AND) return v128.and(a, b);
+  if (kind == I_OR) return v128.or(a, b);
+  if (kind == I_XOR) return v128.xor(a, b);
+  if (kind >= F_FLOORDIVIDE) return oneByOne(kind, a, b);
   return a;
 }
 
@@ -198,4 +265,40 @@ export function binaryInt_div(args: usize, begin: i32, end: i32, scratch: usize)
 
 export function binaryInt_pow(args: usize, begin: i32, end: i32, scratch: usize): void {
   zip(I_POW, args, begin, end, scratch);
+}
+
+export function binary_floorDivide(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_FLOORDIVIDE, args, begin, end, scratch);
+}
+
+export function binary_remainder(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(F_REMAINDER, args, begin, end, scratch);
+}
+
+export function binaryInt_floorDivide(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_FLOORDIVIDE, args, begin, end, scratch);
+}
+
+export function binaryInt_remainder(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_REMAINDER, args, begin, end, scratch);
+}
+
+export function binaryInt_bitwiseAnd(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_AND, args, begin, end, scratch);
+}
+
+export function binaryInt_bitwiseOr(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_OR, args, begin, end, scratch);
+}
+
+export function binaryInt_bitwiseXor(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_XOR, args, begin, end, scratch);
+}
+
+export function binaryInt_shiftLeft(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_SHIFTLEFT, args, begin, end, scratch);
+}
+
+export function binaryInt_shiftRight(args: usize, begin: i32, end: i32, scratch: usize): void {
+  zip(I_SHIFTRIGHT, args, begin, end, scratch);
 }

@@ -12,6 +12,7 @@ export * from "./norm";
 export * from "./rope";
 export * from "./swiglu";
 export * from "./gather";
+export * from "./scan";
 export * from "./adamw";
 export { gemm, gemmPackB, gemmScale } from "./gemm";
 export { gemvAxpy, gemvDot } from "./gemv";

@@ -178,8 +178,8 @@ export abstract class TensorOperations {
     return ops.min(this, axes, keepDims);
   }
 
-  variance(this: Tensor, axes?: Axes, keepDims = false): Tensor {
-    return ops.variance(this, axes, keepDims);
+  variance(this: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+    return ops.variance(this, axes, keepDims, correction);
   }
 
   logsumexp(this: Tensor, axes?: Axes, keepDims = false): Tensor {
@@ -192,6 +192,98 @@ export abstract class TensorOperations {
 
   argmin(this: Tensor, axis?: number, keepDims = false): Tensor {
     return ops.argmin(this, axis, keepDims);
+  }
+
+  trunc(this: Tensor): Tensor {
+    return ops.trunc(this);
+  }
+
+  log2(this: Tensor): Tensor {
+    return ops.log2(this);
+  }
+
+  log10(this: Tensor): Tensor {
+    return ops.log10(this);
+  }
+
+  bitwiseNot(this: Tensor): Tensor {
+    return ops.bitwiseNot(this);
+  }
+
+  isnan(this: Tensor): Tensor {
+    return ops.isnan(this);
+  }
+
+  isfinite(this: Tensor): Tensor {
+    return ops.isfinite(this);
+  }
+
+  floorDivide(this: Tensor, other: Tensor | number): Tensor {
+    return ops.floorDivide(this, other);
+  }
+
+  remainder(this: Tensor, other: Tensor | number): Tensor {
+    return ops.remainder(this, other);
+  }
+
+  bitwiseAnd(this: Tensor, other: Tensor | number): Tensor {
+    return ops.bitwiseAnd(this, other);
+  }
+
+  bitwiseOr(this: Tensor, other: Tensor | number): Tensor {
+    return ops.bitwiseOr(this, other);
+  }
+
+  bitwiseXor(this: Tensor, other: Tensor | number): Tensor {
+    return ops.bitwiseXor(this, other);
+  }
+
+  shiftLeft(this: Tensor, other: Tensor | number): Tensor {
+    return ops.shiftLeft(this, other);
+  }
+
+  shiftRight(this: Tensor, other: Tensor | number): Tensor {
+    return ops.shiftRight(this, other);
+  }
+
+  logicalAnd(this: Tensor, other: Tensor): Tensor {
+    return ops.logicalAnd(this, other);
+  }
+
+  logicalOr(this: Tensor, other: Tensor): Tensor {
+    return ops.logicalOr(this, other);
+  }
+
+  logicalXor(this: Tensor, other: Tensor): Tensor {
+    return ops.logicalXor(this, other);
+  }
+
+  clip(this: Tensor, low: number, high: number): Tensor {
+    return ops.clip(this, low, high);
+  }
+
+  any(this: Tensor, axes?: Axes, keepDims = false): Tensor {
+    return ops.any(this, axes, keepDims);
+  }
+
+  all(this: Tensor, axes?: Axes, keepDims = false): Tensor {
+    return ops.all(this, axes, keepDims);
+  }
+
+  std(this: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+    return ops.std(this, axes, keepDims, correction);
+  }
+
+  norm(this: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
+    return ops.norm(this, p, axes, keepDims);
+  }
+
+  cumsum(this: Tensor, axis: number): Tensor {
+    return ops.cumsum(this, axis);
+  }
+
+  cumprod(this: Tensor, axis: number): Tensor {
+    return ops.cumprod(this, axis);
   }
 
   cast(this: Tensor, dtype: DType): Tensor {
@@ -232,6 +324,34 @@ export abstract class TensorOperations {
 
   slice(this: Tensor, ...ranges: readonly ops.Range[]): Tensor {
     return ops.slice(this, ...ranges);
+  }
+
+  view(this: Tensor, ...shape: readonly number[] | [readonly number[]]): Tensor {
+    return ops.view(this, spread(shape));
+  }
+
+  broadcastTo(this: Tensor, ...shape: readonly number[] | [readonly number[]]): Tensor {
+    return ops.broadcastTo(this, spread(shape));
+  }
+
+  flip(this: Tensor, axes?: Axes): Tensor {
+    return ops.flip(this, axes);
+  }
+
+  repeat(this: Tensor, repeats: number, axis?: number): Tensor {
+    return ops.repeat(this, repeats, axis);
+  }
+
+  tile(this: Tensor, repetitions: number | readonly number[]): Tensor {
+    return ops.tile(this, repetitions);
+  }
+
+  tril(this: Tensor, k = 0): Tensor {
+    return ops.tril(this, k);
+  }
+
+  triu(this: Tensor, k = 0): Tensor {
+    return ops.triu(this, k);
   }
 
   matmul(this: Tensor, other: Tensor, options?: ops.MatmulArguments): Tensor {

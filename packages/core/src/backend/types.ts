@@ -45,13 +45,31 @@ export type UnaryKind =
   | "round"
   | "logicalNot";
 
-/** minimum and maximum return NaN when either operand is NaN. */
-export type BinaryKind = "add" | "sub" | "mul" | "div" | "pow" | "minimum" | "maximum";
+/**
+ * minimum and maximum return NaN when either operand is NaN. floorDivide rounds down and remainder has the sign of the divisor, as
+ * in Python; integers by 0 give 0. The bitwise kinds are for int32; shifts take the count modulo 32 and shiftRight keeps the sign.
+ */
+export type BinaryKind =
+  | "add"
+  | "sub"
+  | "mul"
+  | "div"
+  | "pow"
+  | "minimum"
+  | "maximum"
+  | "floorDivide"
+  | "remainder"
+  | BitwiseKind;
+
+export type BitwiseKind = "bitwiseAnd" | "bitwiseOr" | "bitwiseXor" | "shiftLeft" | "shiftRight";
 
 export type CompareKind = "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual";
 
 /** max and min return NaN when a NaN is among the elements. */
 export type ReduceKind = "sum" | "prod" | "max" | "min";
+
+/** Running sum and running product. */
+export type ScanKind = "cumsum" | "cumprod";
 
 export type ArgReduceKind = "argmax" | "argmin";
 
@@ -209,6 +227,8 @@ export interface Backend {
   where(condition: Operand, a: Operand, b: Operand, out: Operand): void;
   /** out has x's shape with each of `axes` (sorted, distinct) 1 long. Empty sums are 0, products 1, max −∞, min +∞. */
   reduce(kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void;
+  /** Element i of out along `axis` is the sum or product of x's elements 0 … i. */
+  scan(kind: ScanKind, x: Operand, axis: number, out: Operand): void;
   /** out int32 has x's shape with `axis` 1 long; the first of equals wins, and the first NaN before all. */
   argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void;
   /**

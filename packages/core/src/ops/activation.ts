@@ -1,11 +1,12 @@
-// Gated activations.
+// Activations that are more than one primitive.
 
+import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
-import { mul, silu } from "./elementwise.js";
+import { greater, mul, silu, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 
 /** silu(gate) · up (Shazeer, arXiv:2002.05202), without the intermediate. */
@@ -27,4 +28,10 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
 /** swiglu in primitives. */
 export function swigluReference(gate: Tensor, up: Tensor): Tensor {
   return tidy(() => mul(silu(gate), up));
+}
+
+/** x where it is positive, else slope · x (Maas et al. 2013). */
+export function leakyRelu(x: Tensor, slope = 0.01): Tensor {
+  requireFloat("leakyRelu", "x", x.dtype);
+  return tidy(() => where(greater(x, 0), x, mul(x, slope)));
 }

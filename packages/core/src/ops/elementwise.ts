@@ -1,8 +1,9 @@
 // Elementwise operations with broadcasting and promotion: arithmetic, functions, comparison, choice, cast.
 
-import type { BinaryKind, CompareKind, UnaryKind } from "../backend/types.js";
+import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
 import { type DType, dtypes, isFloat, promote } from "../dtype.js";
+import { DTypeError } from "../errors.js";
 import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, sameShape } from "../shape.js";
@@ -49,18 +50,44 @@ function toBool(x: Tensor): Tensor {
 }
 
 /** Operands as tensors of one dtype and shape; numbers take the other's dtype. */
-function binary(kind: BinaryKind, left: Tensor | number, right: Tensor | number): Tensor {
+function binary(
+  kind: Exclude<BinaryKind, BitwiseKind>,
+  left: Tensor | number,
+  right: Tensor | number,
+): Tensor {
   return withOperands(kind, left, right, (a, b, dtype) => {
     const wanted = kind === "div" || kind === "pow" ? (isFloat(dtype) ? dtype : "float32") : dtype;
     const work = arithmeticDType(a, wanted);
     if (a.dtype !== work || b.dtype !== work) {
-      return tidy(() => cast(binary(kind, cast(a, work), cast(b, work)), wanted));
+      return tidy(() => narrowed(binary(kind, cast(a, work), cast(b, work)), wanted));
     }
     const backend = commonBackend(kind, [a, b]);
     const shape = broadcastShapes(kind, a.shape, b.shape);
     const out = empty(backend, work, shape);
     backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
     return finish(kind, [a, b], null, out);
+  });
+}
+
+/** An int32 result as a smaller integer, modulo its width as in NumPy and PyTorch, where a cast would saturate. */
+function narrowed(x: Tensor, dtype: DType): Tensor {
+  if (dtype === "uint8") return cast(bitwise("bitwiseAnd", x, 0xff), dtype);
+  if (dtype === "int8") return cast(bitwise("shiftRight", bitwise("shiftLeft", x, 24), 24), dtype);
+  return cast(x, dtype);
+}
+
+/** Integers alone; bool as 0 and 1. */
+function bitwise(kind: BitwiseKind, left: Tensor | number, right: Tensor | number): Tensor {
+  return withOperands(kind, left, right, (a, b, dtype) => {
+    if (isFloat(dtype))
+      throw new DTypeError(`${kind}: operands must be integers, not ${a.dtype} and ${b.dtype}`);
+    if (a.dtype !== "int32" || b.dtype !== "int32")
+      return tidy(() => narrowed(bitwise(kind, cast(a, "int32"), cast(b, "int32")), dtype));
+    const backend = commonBackend(kind, [a, b]);
+    const shape = broadcastShapes(kind, a.shape, b.shape);
+    const out = empty(backend, "int32", shape);
+    backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
+    return out;
   });
 }
 
@@ -120,6 +147,23 @@ export const minimum = (a: Tensor | number, b: Tensor | number): Tensor => binar
 /** The larger of each pair; NaN when either is. The gradient of a tie is halved. */
 export const maximum = (a: Tensor | number, b: Tensor | number): Tensor => binary("maximum", a, b);
 
+/** ⌊a / b⌋, rounded down as in Python, exact where a / b is not; floats divide by 0 as div does, integers to 0. */
+export const floorDivide = (a: Tensor | number, b: Tensor | number): Tensor => binary("floorDivide", a, b);
+/** a − b·⌊a / b⌋, with the sign of b as Python's %; NaN for a float b of 0, 0 for an integer one. */
+export const remainder = (a: Tensor | number, b: Tensor | number): Tensor => binary("remainder", a, b);
+
+/** Bit by bit, on integers and bool; a negative integer counts as infinitely many leading ones. */
+export const bitwiseAnd = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseAnd", a, b);
+export const bitwiseOr = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseOr", a, b);
+export const bitwiseXor = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseXor", a, b);
+/** a · 2^b modulo the width of the dtype; the count b is taken modulo 32. */
+export const shiftLeft = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("shiftLeft", a, b);
+/** ⌊a / 2^b⌋: the sign stays; the count b is taken modulo 32. */
+export const shiftRight = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("shiftRight", a, b);
+/** Every bit turned: −x − 1 for signed integers, 255 − x for uint8, the opposite for bool. */
+export const bitwiseNot = (x: Tensor): Tensor =>
+  bitwise("bitwiseXor", x, x.dtype === "bool" ? 1 : x.dtype === "uint8" ? 255 : -1);
+
 /** Comparisons give bool tensors and have no gradient. */
 export const equal = (a: Tensor | number, b: Tensor | number): Tensor => compare("equal", a, b);
 export const notEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("notEqual", a, b);
@@ -156,6 +200,13 @@ export const floor = (x: Tensor): Tensor => unary("floor", x);
 export const ceil = (x: Tensor): Tensor => unary("ceil", x);
 /** To the nearest integer, halves to even. */
 export const round = (x: Tensor): Tensor => unary("round", x);
+/** Cut towards zero. */
+export const trunc = (x: Tensor): Tensor =>
+  isFloat(x.dtype) ? tidy(() => mul(sign(x), floor(abs(x)))) : alias(x);
+/** Logarithm to base 2. */
+export const log2 = (x: Tensor): Tensor => tidy(() => div(log(x), Math.LN2));
+/** Logarithm to base 10. */
+export const log10 = (x: Tensor): Tensor => tidy(() => div(log(x), Math.LN10));
 /** True where x is zero. */
 export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
 

@@ -1,15 +1,19 @@
 // All operations, by family.
 
-export { swiglu } from "./activation.js";
+export { leakyRelu, swiglu } from "./activation.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
 export * from "./elementwise.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { type CrossEntropyArguments, crossEntropy, linearCrossEntropy } from "./loss.js";
 export { linear, type MatmulArguments, matmul } from "./matmul.js";
 export { rmsNorm } from "./norm.js";
+export { all, any, isfinite, isinf, isnan, logicalAnd, logicalOr, logicalXor } from "./predicates.js";
+export { broadcastTo, chunk, flip, pad, repeat, roll, tile, tril, triu, view } from "./rearrange.js";
 export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
 export { rope } from "./rope.js";
+export { cumprod, cumsum } from "./scan.js";
 export { logSoftmax, softmax } from "./softmax.js";
+export { norm, std } from "./spread.js";
 export {
   clone,
   concat,

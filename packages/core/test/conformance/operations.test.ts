@@ -5,12 +5,16 @@ import { rules } from "../../src/autograd/rules.js";
 import * as exported from "../../src/ops/index.js";
 import { subjects } from "../support/backends.js";
 import { checkOp } from "../support/check-op.js";
+import { arithmeticCases } from "./cases/arithmetic.js";
 import { elementwiseCases } from "./cases/elementwise.js";
 import { matmulCases, neuralCases } from "./cases/neural.js";
+import { rearrangeCases } from "./cases/rearrange.js";
 import { indexingCases, reduceCases, viewCases } from "./cases/structure.js";
 
 const cases = [
   ...elementwiseCases,
+  ...arithmeticCases,
+  ...rearrangeCases,
   ...viewCases,
   ...indexingCases,
   ...reduceCases,

@@ -4,7 +4,18 @@
 import { type DType, type DTypeArray, isFloat } from "../../dtype.js";
 import type { BinaryKind, CompareKind, Operand, UnaryKind } from "../types.js";
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from "./half.js";
-import { erf, gelu, geluTanh, pow, powInt32, roundHalfEven, sigmoid, softplus } from "./math.js";
+import {
+  erf,
+  floorDivide,
+  gelu,
+  geluTanh,
+  pow,
+  powInt32,
+  remainder,
+  roundHalfEven,
+  sigmoid,
+  softplus,
+} from "./math.js";
 import { elements, numbers, rawElements, walk } from "./strided.js";
 
 const integerRange: Partial<Record<DType, readonly [number, number]>> = {
@@ -102,15 +113,24 @@ const binaryFunctions: Readonly<Record<BinaryKind, (a: number, b: number) => num
   pow,
   minimum: Math.min,
   maximum: Math.max,
+  floorDivide,
+  remainder,
+  bitwiseAnd: (a, b) => a & b,
+  bitwiseOr: (a, b) => a | b,
+  bitwiseXor: (a, b) => a ^ b,
+  shiftLeft: (a, b) => a << b,
+  shiftRight: (a, b) => a >> b,
 };
 
 // Typed arrays store integers modulo their width, so sums need nothing; products and powers would lose low bits in float64.
-// Division truncates towards zero; by zero it gives 0.
+// Division truncates towards zero; by zero it gives 0, and so do its relatives.
 const integerFunctions: Readonly<Record<BinaryKind, (a: number, b: number) => number>> = {
   ...binaryFunctions,
   mul: Math.imul,
   div: (a, b) => (b === 0 ? 0 : Math.trunc(a / b)),
   pow: powInt32,
+  floorDivide: (a, b) => (b === 0 ? 0 : Math.floor(a / b)),
+  remainder: (a, b) => (b === 0 ? 0 : remainder(a, b)),
 };
 
 export function binary(kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {

@@ -15,12 +15,13 @@ import type {
   MatmulOptions,
   Operand,
   ReduceKind,
+  ScanKind,
   UnaryKind,
 } from "../types.js";
 import * as elementwise from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
 import { matmul } from "./matmul.js";
-import { argReduce, reduce } from "./reduce.js";
+import { argReduce, reduce, scan } from "./reduce.js";
 import { bytesOf, type ReferenceBuffer } from "./strided.js";
 
 /** All dtypes are stored; arithmetic is on float64, float32 and int32. */
@@ -113,6 +114,10 @@ export class ReferenceBackend implements Backend {
 
   reduce(kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void {
     reduce(kind, x, axes, out);
+  }
+
+  scan(kind: ScanKind, x: Operand, axis: number, out: Operand): void {
+    scan(kind, x, axis, out);
   }
 
   argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void {

@@ -141,3 +141,20 @@ export function powInt32(x: number, y: number): number {
   }
   return result;
 }
+
+/** x − y·⌊x / y⌋ without rounding the quotient: the sign of y, as Python's %. */
+export function remainder(x: number, y: number): number {
+  const rest = x % y;
+  if (rest === 0) return y < 0 || Object.is(y, -0) ? -0 : 0;
+  return rest < 0 !== y < 0 ? rest + y : rest;
+}
+
+/** ⌊x / y⌋, exact where x / y rounds up to an integer; x / y itself for y = 0, as NumPy's floor_divide. */
+export function floorDivide(x: number, y: number): number {
+  if (y === 0) return x / y;
+  const rest = x % y;
+  const whole = (x - rest) / y - (rest !== 0 && rest < 0 !== y < 0 ? 1 : 0);
+  const floor = Math.floor(whole);
+  const quotient = whole - floor > 0.5 ? floor + 1 : floor;
+  return quotient === 0 && (x / y < 0 || Object.is(x / y, -0)) ? -0 : quotient;
+}

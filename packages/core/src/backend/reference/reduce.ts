@@ -1,7 +1,7 @@
 // Reductions over axes. Sums and products of floats are accumulated in float64, in row-major order.
 
 import { isFloat } from "../../dtype.js";
-import type { ArgReduceKind, Operand, ReduceKind } from "../types.js";
+import type { ArgReduceKind, Operand, ReduceKind, ScanKind } from "../types.js";
 import { encoder } from "./elementwise.js";
 import { elements, numbers, type Strided, walk } from "./strided.js";
 
@@ -61,5 +61,28 @@ export function argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Op
       if (better(value, source[base + best * stride]) || Number.isNaN(value)) best = i;
     }
     y[o] = best;
+  });
+}
+
+/** Running sums and products, of floats in float64. */
+export function scan(kind: ScanKind, x: Operand, axis: number, out: Operand): void {
+  const source = numbers(x);
+  const y = numbers(out);
+  const floats = isFloat(x.dtype);
+  const join: (a: number, b: number) => number =
+    kind === "cumsum"
+      ? floats
+        ? (a, b) => a + b
+        : (a, b) => (a + b) | 0
+      : floats
+        ? (a, b) => a * b
+        : Math.imul;
+  const lines = out.shape.with(axis, Math.min(1, out.shape[axis]));
+  walk(lines, [out, x], (o, i) => {
+    let carried = kind === "cumsum" ? 0 : 1;
+    for (let k = 0; k < out.shape[axis]; k++) {
+      carried = join(carried, source[i + k * x.strides[axis]]);
+      y[o + k * out.strides[axis]] = carried;
+    }
   });
 }

@@ -14,6 +14,7 @@ import type {
   MatmulOptions,
   Operand,
   ReduceKind,
+  ScanKind,
   UnaryKind,
 } from "../types.js";
 import * as elementwise from "./elementwise.js";
@@ -22,6 +23,7 @@ import { gather, scatterAdd } from "./indexing.js";
 import { matmul } from "./matmul.js";
 import { argReduce, reduce } from "./reduce.js";
 import { type RuntimeOptions, type WasmBuffer, WasmRuntime } from "./runtime.js";
+import { scan } from "./scan.js";
 
 export type WasmBackendOptions = RuntimeOptions;
 
@@ -30,7 +32,13 @@ export class WasmBackend implements Backend {
   readonly name: string = "wasm";
   readonly synchronous = true;
   readonly dtypes: ReadonlySet<DType> = new Set<DType>([
-    "float32", "float16", "bfloat16", "int32", "int8", "uint8", "bool",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int32",
+    "int8",
+    "uint8",
+    "bool",
   ]);
   readonly arithmetic: ReadonlySet<DType> = new Set<DType>(["float32", "int32"]);
   readonly fused: FusedKernels;
@@ -67,7 +75,12 @@ export class WasmBackend implements Backend {
   }
 
   window(operand: Operand): DTypeArray {
-    return viewAs(operand.dtype, this.runtime.memory.buffer, this.runtime.address(operand), sizeOf(operand.shape));
+    return viewAs(
+      operand.dtype,
+      this.runtime.memory.buffer,
+      this.runtime.address(operand),
+      sizeOf(operand.shape),
+    );
   }
 
   memory(): BackendMemory {
@@ -109,6 +122,10 @@ export class WasmBackend implements Backend {
 
   reduce(kind: ReduceKind, x: Operand, axes: readonly number[], out: Operand): void {
     reduce(this.runtime, kind, x, axes, out);
+  }
+
+  scan(kind: ScanKind, x: Operand, axis: number, out: Operand): void {
+    scan(this.runtime, kind, x, axis, out);
   }
 
   argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void {

@@ -1,0 +1,182 @@
+// What is made of views and joins: elements shifted, mirrored, repeated, padded, cut to a triangle. All are compositions of
+// differentiable operations.
+
+import { arange, scalarLike } from "../creation.js";
+import { ArgumentError, ShapeError } from "../errors.js";
+import { reshapeLayout } from "../layout.js";
+import { tidy } from "../memory.js";
+import { checkShape, formatShape, inferShape, normalizeAxes, normalizeAxis } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { viewOf } from "./dispatch.js";
+import { alias, greaterEqual, where } from "./elementwise.js";
+import { concat, expand, type Range, reshape, slice, sliceBackward, split, unsqueeze } from "./view.js";
+
+/**
+ * The same elements in another shape, never copied; one extent may be −1.
+ * @throws {ShapeError} when the layout needs a copy; use reshape
+ */
+export function view(x: Tensor, shape: readonly number[]): Tensor {
+  x.use("view");
+  const target = inferShape("view", shape, x.size);
+  const layout = reshapeLayout(x.layout, target);
+  if (!layout) {
+    throw new ShapeError(
+      `view: ${formatShape(x.shape)} with strides ${formatShape(x.strides)} cannot be seen as ${formatShape(target)} without a copy; use reshape`,
+    );
+  }
+  return viewOf("reshape", x, null, layout);
+}
+
+/** `x` repeated to exactly `shape` by the rules of broadcasting, without a copy. */
+export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
+  checkShape("broadcastTo", shape);
+  return expand(x, shape);
+}
+
+/** At most `chunks` views of equal length (the last may be shorter) along `axis`, as torch.chunk. */
+export function chunk(x: Tensor, chunks: number, axis = 0): Tensor[] {
+  if (!(Number.isInteger(chunks) && chunks > 0))
+    throw new ArgumentError(`chunk: chunks must be a positive integer, not ${chunks}`);
+  const at = normalizeAxis("chunk", axis, x.rank);
+  if (x.shape[at] === 0) return [alias(x)];
+  return split(x, Math.ceil(x.shape[at] / chunks), at);
+}
+
+/** Ranges that take everything but for one axis. */
+function along(x: Tensor, axis: number, range: Range): Tensor {
+  return slice(x, ...x.shape.map((_, i) => (i === axis ? range : null)));
+}
+
+/** The elements of `axes` (left out: all) in reverse. A view. */
+export function flip(x: Tensor, axes?: number | readonly number[]): Tensor {
+  const list = normalizeAxes("flip", axes, x.rank);
+  return slice(x, ...x.shape.map((_, i): Range => (list.includes(i) ? [null, null, -1] : null)));
+}
+
+/**
+ * Elements moved on by `shift` places, those that leave at the end come in at the start, as numpy.roll.
+ * @param axes - which axes; left out, the flattened elements are rolled; several take one shift each or all the same
+ */
+export function roll(
+  x: Tensor,
+  shift: number | readonly number[],
+  axes?: number | readonly number[],
+): Tensor {
+  const shifts = typeof shift === "number" ? [shift] : shift;
+  for (const value of shifts)
+    if (!Number.isInteger(value)) throw new ArgumentError(`roll: shift must be an integer, not ${value}`);
+  if (axes === undefined) {
+    if (shifts.length !== 1) throw new ArgumentError(`roll: ${shifts.length} shifts for no axes`);
+    return tidy(() => reshape(roll(reshape(x, [-1]), shifts[0], 0), x.shape));
+  }
+  const list = (typeof axes === "number" ? [axes] : axes).map((axis) => normalizeAxis("roll", axis, x.rank));
+  if (shifts.length !== 1 && shifts.length !== list.length)
+    throw new ArgumentError(`roll: ${shifts.length} shifts for ${list.length} axes`);
+  return tidy(() => {
+    let y = alias(x);
+    list.forEach((axis, i) => {
+      const extent = x.shape[axis];
+      const by = extent === 0 ? 0 : (((shifts[i] ?? shifts[0]) % extent) + extent) % extent;
+      if (by !== 0) y = concat([along(y, axis, [extent - by]), along(y, axis, [0, extent - by])], axis);
+    });
+    return y;
+  });
+}
+
+/**
+ * Each element `repeats` times along `axis` (left out: of the flattened tensor), as numpy.repeat and torch.repeat_interleave:
+ * [a, b] twice is [a, a, b, b]. See {@link tile} for the whole repeated.
+ */
+export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
+  checkShape("repeat", [repeats]);
+  return tidy(() => {
+    const source = axis === undefined ? reshape(x, [x.size]) : x;
+    const at = normalizeAxis("repeat", axis ?? 0, source.rank);
+    const { shape } = source;
+    const wide = expand(unsqueeze(source, at + 1), [
+      ...shape.slice(0, at + 1),
+      repeats,
+      ...shape.slice(at + 1),
+    ]);
+    return reshape(wide, shape.with(at, shape[at] * repeats));
+  });
+}
+
+/** The whole of `x` repeated `repetitions[i]` times along axis i, as numpy.tile; the shorter of shape and list gets ones in front. */
+export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor {
+  const list = typeof repetitions === "number" ? [repetitions] : repetitions;
+  checkShape("tile", list);
+  const rank = Math.max(x.rank, list.length);
+  const front = (values: readonly number[]) => [...Array<number>(rank - values.length).fill(1), ...values];
+  const shape = front(x.shape);
+  const times = front(list);
+  return tidy(() => {
+    const apart = reshape(
+      x,
+      shape.flatMap((extent) => [1, extent]),
+    );
+    const wide = expand(
+      apart,
+      shape.flatMap((extent, i) => [times[i], extent]),
+    );
+    return reshape(
+      wide,
+      shape.map((extent, i) => times[i] * extent),
+    );
+  });
+}
+
+/**
+ * `x` with `value` around it.
+ * @param widths - [before, after] of every axis, or of the last axes when there are fewer
+ */
+export function pad(
+  x: Tensor,
+  widths: readonly (readonly [before: number, after: number])[],
+  value = 0,
+): Tensor {
+  x.use("pad");
+  if (widths.length > x.rank)
+    throw new ShapeError(`pad: ${widths.length} pairs of widths for ${x.rank} axes`);
+  for (const pair of widths) checkShape("pad", pair);
+  const all = x.shape.map((_, i) => widths[i - (x.rank - widths.length)] ?? ([0, 0] as const));
+  const shape = x.shape.map((extent, i) => all[i][0] + extent + all[i][1]);
+  checkShape("pad", shape);
+  const ones = x.shape.map(() => 1);
+  if (value === 0)
+    return sliceBackward(
+      x,
+      shape,
+      all.map(([before]) => before),
+      ones,
+    );
+  return tidy(() => {
+    const scalar = reshape(scalarLike("pad", x, value, x.dtype), ones);
+    let y = alias(x);
+    all.forEach(([before, after], axis) => {
+      const part = (width: number) => expand(scalar, y.shape.with(axis, width));
+      if (before > 0 || after > 0) y = concat([part(before), y, part(after)], axis);
+    });
+    return y;
+  });
+}
+
+/** Keeps the elements of the last two axes for which column − row compares so with `k`. */
+function triangle(operation: string, x: Tensor, k: number, lower: boolean): Tensor {
+  x.use(operation);
+  if (x.rank < 2)
+    throw new ShapeError(`${operation}: expected [..., rows, columns], not ${formatShape(x.shape)}`);
+  if (!Number.isInteger(k)) throw new ArgumentError(`${operation}: k must be an integer, not ${k}`);
+  const [rows, columns] = x.shape.slice(-2);
+  return tidy(() => {
+    const device = { device: x.device };
+    const diagonal = reshape(arange(k, k + rows, 1, device), [rows, 1]);
+    const column = arange(columns, undefined, 1, device);
+    return where(lower ? greaterEqual(diagonal, column) : greaterEqual(column, diagonal), x, 0);
+  });
+}
+
+/** The lower triangle of [..., rows, columns]: zeros where column − row > k. */
+export const tril = (x: Tensor, k = 0): Tensor => triangle("tril", x, k, true);
+/** The upper triangle of [..., rows, columns]: zeros where column − row < k. */
+export const triu = (x: Tensor, k = 0): Tensor => triangle("triu", x, k, false);

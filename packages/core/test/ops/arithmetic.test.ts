@@ -1,0 +1,128 @@
+// Values of the rarer arithmetic at the points where libraries differ; expected numbers are NumPy's.
+
+import { describe, expect, test } from "vitest";
+import * as ops from "../../src/index.js";
+import { tensor, tidy } from "../../src/index.js";
+import { backends, on } from "../support/backends.js";
+
+const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
+
+describe.each(backends)("$name", (subject) => {
+  const float = (...values: number[]) => tensor(values, on(subject));
+  const integer = (dtype: "int32" | "int8" | "uint8" | "bool", ...values: number[]) =>
+    tensor(values, { device: subject.device, dtype });
+  const list = (make: () => ops.Tensor) => tidy(() => [...make().dataSync()]);
+
+  test("floor division and remainder of floats take the divisor's sign, exactly", () => {
+    const a = [7, -7, 7, -7, 1, -1, 0, -0, 5, inf, 1];
+    const b = [3, 3, -3, -3, inf, inf, 3, 3, 0, 2, nan];
+    expect(list(() => ops.floorDivide(float(...a), float(...b)))).toEqual([
+      2,
+      -3,
+      -3,
+      2,
+      0,
+      -1,
+      0,
+      -0,
+      inf,
+      nan,
+      nan,
+    ]);
+    expect(list(() => ops.remainder(float(...a), float(...b)))).toEqual([
+      1,
+      2,
+      -2,
+      -1,
+      1,
+      inf,
+      0,
+      0,
+      nan,
+      nan,
+      nan,
+    ]);
+    const tenth = Math.fround(0.1);
+    expect(list(() => ops.floorDivide(float(1), float(tenth)))).toEqual([Math.floor(1 / tenth - 1e-9)]);
+  });
+
+  test("floor division and remainder of integers: down, and 0 by 0", () => {
+    const a = integer("int32", 7, -7, 7, -7, 5, -2147483648);
+    const b = integer("int32", 3, 3, -3, -3, 0, -1);
+    expect(list(() => ops.floorDivide(a, b))).toEqual([2, -3, -3, 2, 0, -2147483648]);
+    expect(list(() => ops.remainder(a, b))).toEqual([1, 2, -2, -1, 0, 0]);
+    a.dispose();
+    b.dispose();
+  });
+
+  test("small integers wrap, as in NumPy and PyTorch", () => {
+    expect(list(() => ops.add(integer("uint8", 250, 3), integer("uint8", 10, 4)))).toEqual([4, 7]);
+    expect(list(() => ops.mul(integer("int8", 100, -128), integer("int8", 2, 1)))).toEqual([-56, -128]);
+    expect(list(() => ops.shiftLeft(integer("uint8", 129), 1))).toEqual([2]);
+    expect(list(() => ops.bitwiseNot(integer("uint8", 0, 255, 7)))).toEqual([255, 0, 248]);
+    expect(list(() => ops.bitwiseNot(integer("int8", 0, -128)))).toEqual([-1, 127]);
+  });
+
+  test("bits of negative numbers and of bool", () => {
+    const a = integer("int32", -1, -8, 6);
+    expect(list(() => ops.bitwiseAnd(a, 5))).toEqual([5, 0, 4]);
+    expect(list(() => ops.bitwiseOr(a, 1))).toEqual([-1, -7, 7]);
+    expect(list(() => ops.bitwiseXor(a, -1))).toEqual([0, 7, -7]);
+    expect(list(() => ops.shiftRight(a, 1))).toEqual([-1, -4, 3]);
+    a.dispose();
+    tidy(() => {
+      const both = ops.bitwiseAnd(integer("bool", 1, 1, 0), integer("bool", 1, 0, 0));
+      expect([both.dtype, ...both.dataSync()]).toEqual(["bool", 1, 0, 0]);
+    });
+    expect(() => tidy(() => ops.bitwiseAnd(float(1), 1))).toThrow(
+      `bitwiseAnd: operands must be integers, not ${subject.dtype} and ${subject.dtype}`,
+    );
+  });
+
+  test("trunc keeps the sign of zero", () => {
+    expect(list(() => ops.trunc(float(1.7, -1.7, -0.3, nan, -inf)))).toEqual([1, -1, -0, nan, -inf]);
+    expect(list(() => ops.trunc(integer("int32", -3)))).toEqual([-3]);
+  });
+
+  test("any and all over empty axes, and of NaN", () => {
+    expect(list(() => ops.any(ops.zeros([0], on(subject))))).toEqual([0]);
+    expect(list(() => ops.all(ops.zeros([2, 0], on(subject)), 1))).toEqual([1, 1]);
+    expect(list(() => ops.any(float(nan)))).toEqual([1]);
+    expect(tidy(() => ops.all(float(nan, 1)).dtype)).toBe("bool");
+  });
+
+  test("logical operations take any dtype as truth", () => {
+    expect(list(() => ops.logicalAnd(float(0.5, 0, nan), integer("int32", 1, 1, -1)))).toEqual([1, 0, 1]);
+    expect(list(() => ops.logicalXor(float(2, 0, 3), float(2, 1, 0)))).toEqual([0, 1, 1]);
+  });
+
+  test("running sums: small integers and bool in int32, a long one to float32's last bit", () => {
+    tidy(() => {
+      const sum = ops.cumsum(integer("uint8", 200, 100, 1), 0);
+      expect([sum.dtype, ...sum.dataSync()]).toEqual(["int32", 200, 300, 301]);
+      expect([...ops.cumsum(integer("bool", 1, 0, 1), 0).dataSync()]).toEqual([1, 1, 2]);
+      const long = ops.cumsum(ops.full([100_000], Math.fround(0.1), on(subject)), 0).dataSync();
+      expect(Math.abs(long[99_999] - 100_000 * Math.fround(0.1))).toBeLessThan(1e-3);
+      expect([...ops.cumprod(integer("int32", 65536, 65536, 3), 0).dataSync()]).toEqual([65536, 0, 0]);
+    });
+    expect(() => tidy(() => ops.cumsum(float(1), 1))).toThrow("cumsum: axis 1 is out of range for rank 1");
+    expect(() => tidy(() => ops.cumsum(tensor(1, on(subject)), 0))).toThrow("a scalar has no axes");
+  });
+
+  test("norm and std at 0 have the gradient 0", () => {
+    for (const fn of [
+      (x: ops.Tensor) => ops.norm(x),
+      (x: ops.Tensor) => ops.std(x),
+      (x: ops.Tensor) => ops.norm(x, 1.5),
+    ]) {
+      tidy(() => {
+        const x = ops.zeros([3], on(subject, { requiresGrad: true }));
+        fn(x).backward();
+        expect([...x.grad!.dataSync()]).toEqual([0, 0, 0]);
+      });
+    }
+    expect(tidy(() => ops.std(float(1)).item())).toBeNaN();
+    expect(tidy(() => ops.norm(integer("int32", 3, 4)).item())).toBe(5);
+    expect(() => tidy(() => ops.norm(float(1), nan))).toThrow("norm: p must be a number");
+  });
+});
