@@ -1,0 +1,50 @@
+// The README's code runs as it stands there.
+
+import { readFileSync } from "node:fs";
+import * as core from "@nomoat/core";
+import * as nn from "@nomoat/core/nn";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import * as quant from "../src/index.js";
+
+const packages: Record<string, unknown> = {
+  "@nomoat/core": core,
+  "@nomoat/core/nn": nn,
+  "@nomoat/quant": quant,
+};
+const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+const blocks = Array.from(readme.matchAll(/^```ts\n(.*?)^```/gms), ([, code]) => code);
+
+/** Runs ES module text whose imports are all from `packages`. */
+async function run(code: string): Promise<void> {
+  const body = code.replace(
+    /^import (\{[^}]*\}) from ("[^"]*");$/gm,
+    (_, names, name) => `const ${names} = packages[${name}];`,
+  );
+  await new Function("packages", `return (async () => {\n${body}\n})();`)(packages);
+}
+
+describe("README", () => {
+  const log = vi.spyOn(console, "log").mockImplementation(() => {});
+  afterEach(() => log.mockClear());
+
+  it("quantizes a weight", async () => {
+    await run(blocks[0]);
+    expect(log.mock.calls[0][0]).toBe("QuantizedTensor(nf4 [64, 128], 4232 bytes)");
+    expect(log.mock.calls[1][0]).toBeGreaterThan(19);
+    expect(log.mock.calls[1][0]).toBeLessThan(22);
+  });
+
+  it("quantizes a model", async () => {
+    await run(blocks[1]);
+    expect(log.mock.calls[1][0]).toMatch(/down +q8_0/);
+  });
+
+  it("lists the formats there are, with their bits", () => {
+    const rows = Array.from(readme.matchAll(/^\| `(\w+)` \| ([\d.]+)( \+)? \|/gm));
+    expect(rows.map(([, name]) => name)).toEqual(Object.keys(quant.formats));
+    for (const [, name, bits, more] of rows) {
+      const format = quant.formats[name as quant.FormatName];
+      if (!more) expect((format.bytesPerBlock * 8) / format.blockSize).toBeCloseTo(Number(bits), 2);
+    }
+  });
+});
