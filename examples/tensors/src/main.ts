@@ -58,7 +58,7 @@ for (let step = 0; step <= 200; step++) {
   if (step % 50 === 0)
     console.log(`step ${step}: loss ${loss.toFixed(5)}, ${memoryStats().tensors} live tensors`);
 }
-const answers = tidy(() => model.forward(inputs).toArray().flat().map(Number).map(Math.round));
+const answers = tidy(() => Array.from(model.forward(inputs).dataSync(), Math.round));
 console.log("0⊕0, 0⊕1, 1⊕0, 1⊕1 =", answers);
 
 // The same seed gives the same numbers, on every backend and with any number of threads.
