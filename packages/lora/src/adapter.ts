@@ -65,6 +65,15 @@ export class Adapter {
     return state;
   }
 
+  /** What is saved, by PEFT's keys: mostly {@link stateDict}. The caller disposes what is not in it. */
+  savedStateDict(): Map<string, Tensor> {
+    const state = new Map<string, Tensor>();
+    for (const [at, branch] of this.branches()) {
+      for (const [suffix, tensor] of branch.savedTensors()) state.set(`${peftPrefix}${at}.${suffix}`, tensor);
+    }
+    return state;
+  }
+
   /**
    * Copies values into the adapter's tensors, for a change of adapter without a change of layers. All faults are found before
    * anything is written.
@@ -92,9 +101,14 @@ export class Adapter {
     return [...this.stateDict()];
   }
 
-  /** Tensors that it trains, in the order of the layers: what an optimizer takes. */
+  /** Its tensors in the order of the layers: what an optimizer takes. */
   parameters(): Tensor[] {
     return Array.from(this.branches().values()).flatMap((branch) => branch.parameters());
+  }
+
+  /** Those of its tensors that gather gradients. */
+  trainableParameters(): Tensor[] {
+    return this.parameters().filter((tensor) => tensor.requiresGrad);
   }
 
   /** Number of its parameters. */

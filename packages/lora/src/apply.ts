@@ -10,6 +10,7 @@ import { resolveTargets, type Target } from "./targets.js";
 import { dora } from "./variants/dora.js";
 import { embeddingLora } from "./variants/embedding.js";
 import { plainLora } from "./variants/lora.js";
+import { residualLora } from "./variants/residual.js";
 
 export interface ApplyOptions {
   /** For initial values and dropout (default: core's default generator). */
@@ -19,7 +20,7 @@ export interface ApplyOptions {
 }
 
 /** Every variant; the first that handles a configuration is taken. */
-export const variants: readonly LoraVariant[] = [embeddingLora, dora, plainLora];
+export const variants: readonly LoraVariant[] = [embeddingLora, dora, residualLora, plainLora];
 
 /** The variant that `config` asks for on `layer`. */
 export function variantOf(config: LoraConfig, layer: Module): LoraVariant {

@@ -53,6 +53,11 @@ export abstract class AdapterBranch extends Module {
   /** Trained tensors by PEFT's suffix: `lora_A.weight`, … */
   abstract tensors(): Map<string, Tensor>;
 
+  /** What is saved, by PEFT's suffix: by default the trained tensors. The caller disposes what is not one of them. */
+  savedTensors(): Map<string, Tensor> {
+    return this.tensors();
+  }
+
   /**
    * The layer's output with this adapter's update.
    * @param x - the layer's input [..., inFeatures]

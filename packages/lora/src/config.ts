@@ -3,7 +3,7 @@
 import { ArgumentError, type JsonValue } from "@nomoat/core";
 
 /** How the low-rank matrices begin; see {@link LoraConfig.initLoraWeights}. */
-export type LoraInit = boolean | "gaussian";
+export type LoraInit = boolean | "gaussian" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";
 
 /** A complete configuration. {@link applyLora} takes any part of it. */
 export interface LoraConfig {
@@ -37,7 +37,9 @@ export interface LoraConfig {
   useDora: boolean;
   /**
    * true: A uniform as `nn.Linear`'s default (He et al. with a = √5), B zero. "gaussian": A normal with deviation 1 / r, B zero.
-   * false: A and B both as `nn.Linear`'s default, so that the adapter changes the output at once; for tests.
+   * false: A and B both as `nn.Linear`'s default, so that the adapter changes the output at once; for tests. "orthogonal": random with B · A = 0, for
+   * even ranks. "pissa", "pissa_niter_N" (N steps of a randomized SVD, for large layers) and "olora": the principal part of the base's
+   * weight; the base is not changed, its part is subtracted beside it, and saving doubles the rank.
    */
   initLoraWeights: LoraInit;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
@@ -134,8 +136,10 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   useRslora: boolean,
   useDora: boolean,
   initLoraWeights: rule(
-    'true, false or "gaussian"',
-    (value) => typeof value === "boolean" || value === "gaussian",
+    'true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_N" or "olora"',
+    (value) =>
+      typeof value === "boolean" ||
+      (isString(value) && /^(gaussian|orthogonal|olora|pissa|pissa_niter_\d{1,3})$/.test(value)),
   ),
   fanInFanOut: boolean,
   taskType: text,
@@ -164,6 +168,10 @@ export function configFaults(
     const fault = checks[field](config[field]);
     if (fault) faults.push(`${name(field)} ${fault}`);
   }
+  if (config.useDora === true && /^(pissa|olora)/.test(String(config.initLoraWeights)))
+    faults.push(
+      `${name("useDora")} cannot be used with ${name("initLoraWeights")} ${config.initLoraWeights}`,
+    );
   const layers = config.layersToTransform ?? null;
   const pattern = config.layersPattern ?? null;
   if (isString(config.targetModules)) {

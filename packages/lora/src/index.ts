@@ -11,8 +11,17 @@ export {
 } from "./adapter.js";
 export { type ApplyOptions, applyLora } from "./apply.js";
 export { AdapterBranch, type BranchOptions, type LoraVariant, type MaskSource } from "./branch.js";
+export {
+  addWeightedAdapter,
+  type CombinationType,
+  type CombineOptions,
+  type CompressionError,
+  compressAdapter,
+} from "./combine.js";
 export { type LoraConfig, type LoraInit, loraDefaults, resolveLoraConfig } from "./config.js";
-export { LoraLinear } from "./layer.js";
+export { type AdaptedLayer, LoraEmbedding, LoraLinear } from "./layer.js";
+export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
+export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
 export {
   type AdapterSource,
   type LoadAdapterOptions,

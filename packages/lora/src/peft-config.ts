@@ -127,6 +127,13 @@ export function fromPeftJson(
       if (!carried.has(name) && value !== null && value !== false) unknown.push(name);
     }
   }
+  if (typeof values.initLoraWeights === "string" && /^(pissa|olora)/.test(values.initLoraWeights)) {
+    faults.push(
+      `init_lora_weights ${JSON.stringify(values.initLoraWeights.slice(0, 40))}: the adapter belongs to a base that was changed; convert it with PEFT (save_pretrained with path_initial_model_for_weight_conversion)`,
+    );
+  }
+  // Found from data before training; a saved adapter does not depend on how it began.
+  if (values.initLoraWeights === "eva") values.initLoraWeights = true;
   faults.push(...configFaults(values, (field) => (names as Record<string, string>)[field] ?? field));
   if (faults.length > 0) throw fail(faults);
   if (unknown.length > 0) {

@@ -14,6 +14,7 @@ import {
 import { type Adapter, checkAdapterName, peftPrefix } from "./adapter.js";
 import { type ApplyOptions, attach, placeOf, variantOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
+import { savedConfig } from "./init/principal.js";
 import { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
 import { resolveTargets, type Target } from "./targets.js";
 
@@ -40,7 +41,8 @@ export async function serializeAdapter(
   options: SaveAdapterOptions = {},
 ): Promise<Map<string, Uint8Array>> {
   const dtype = options.dtype ?? "float32";
-  const state = adapter.stateDict();
+  const own = adapter.stateDict();
+  const state = adapter.savedStateDict();
   const tensors = new Map<string, Tensor>();
   try {
     for (const [key, tensor] of state) tensors.set(key, converted(tensor, dtype));
@@ -48,13 +50,14 @@ export async function serializeAdapter(
     if (faults.length > 0) {
       throw new ArgumentError(`saveAdapter: values that are not finite in ${listed(faults)}`);
     }
-    const json = JSON.stringify(toPeftJson(adapter.config), null, 2);
+    const json = JSON.stringify(toPeftJson(savedConfig(adapter.config)), null, 2);
     return new Map([
       [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],
       [configFile, new TextEncoder().encode(json)],
     ]);
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();
+    for (const [key, tensor] of state) if (own.get(key) !== tensor) tensor.dispose();
   }
 }
 

@@ -6,7 +6,7 @@ import { keep, matmul, mul, noGrad, sqrt, sum, type Tensor, tidy } from "@nomoat
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import type { BranchOptions, LoraVariant, UpdateContext } from "../branch.js";
 import { lowRankUpdate } from "../low-rank.js";
-import { factorShapes, givenOrInitial, LoraBranch } from "./lora.js";
+import { baseOf, factorShapes, givenOrInitial, LoraBranch } from "./lora.js";
 
 class DoraBranch extends LoraBranch {
   /** m [outFeatures]. */
@@ -89,9 +89,7 @@ export const dora: LoraVariant = {
   },
   create(layer, options, tensors) {
     const { a, b } = givenOrInitial(layer, options, tensors);
-    const base = (
-      "slots" in layer ? (layer as { slots: { original: LinearBase } }).slots.original : layer
-    ) as LinearBase;
+    const base = baseOf(layer) as LinearBase;
     return new DoraBranch(options.adapter, a, b, tensors?.get("lora_magnitude_vector"), base, options);
   },
 };

@@ -1,9 +1,12 @@
 // Plain low-rank adaptation (Hu et al., arXiv:2106.09685): W + s·B·A. Rank-stabilized LoRA differs in s alone.
 
-import { defaultGenerator, type Generator, matmul, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { defaultGenerator, type Generator, matmul, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
 import { initialFactors } from "../init/index.js";
+import { orthogonalFactors } from "../init/principal.js";
+import { isAdaptedLayer } from "../layer.js";
+import type { Matrix } from "../linalg.js";
 import { lowRankUpdate, type Mask, replayableMask } from "../low-rank.js";
 
 /** Low-rank matrices on one layer. */
@@ -90,6 +93,11 @@ export const plainLora: LoraVariant = {
   },
 };
 
+/** The layer without adapters, whether it carries some or not. */
+export function baseOf(layer: Module): Module {
+  return isAdaptedLayer(layer) ? layer.slots.original : layer;
+}
+
 /** Shapes of A and B. */
 export function factorShapes({ r }: { r: number }, layer: Module): Map<string, readonly number[]> {
   const { inFeatures, outFeatures } = layer as LinearBase;
@@ -110,6 +118,13 @@ export function givenOrInitial(
   if (a && b) return { a, b };
   const { config, target, dtype, device, generator } = options;
   const { inFeatures, outFeatures } = layer as LinearBase;
+  if (config.initLoraWeights === "orthogonal") {
+    const size = { inFeatures, outFeatures };
+    const factors = orthogonalFactors(target.r, size, generator ?? defaultGenerator());
+    const place = ({ rows, columns, data }: Matrix) =>
+      tensor(data, { shape: [rows, columns], dtype, device });
+    return { a: place(factors.a), b: place(factors.b) };
+  }
   return initialFactors(
     config.initLoraWeights,
     { r: target.r, inFeatures, outFeatures },

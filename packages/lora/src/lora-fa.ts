@@ -1,0 +1,40 @@
+// LoRA-FA (Zhang et al., arXiv:2308.03303): A stays as it began and only B learns, so that a layer keeps u = x·Aᵀ and not x for
+// backward. With the gradient of B corrected as in PEFT's LoraFAOptimizer (LoRA-Pro, arXiv:2407.18242).
+
+import { matmul, noGrad, tensor, tidy } from "@nomoat/core";
+import type { Adapter } from "./adapter.js";
+import { fromTensor, inverseSpd, multiply, transposed } from "./linalg.js";
+import { LoraBranch } from "./variants/lora.js";
+
+/** Freezes every A of linear layers. `adapter.parameters()` still lists them; an optimizer takes `adapter.trainableParameters()`. */
+export function freezeA(adapter: Adapter): Adapter {
+  for (const branch of adapter.branches().values()) {
+    if (branch instanceof LoraBranch) branch.loraA.requiresGrad = false;
+  }
+  return adapter;
+}
+
+/**
+ * Replaces the gradient of every B by grad · (A·Aᵀ + δ)⁻¹ / scaling², which makes the change of the whole weight closest to that of
+ * full training. Call it between `backward` and the optimizer's step.
+ *
+ * @param damping - δ, times the identity (default 1e-8, PEFT's)
+ */
+export function correctLoraFaGradients(adapter: Adapter, damping = 1e-8): void {
+  for (const branch of adapter.branches().values()) {
+    if (!(branch instanceof LoraBranch)) continue;
+    const gradient = branch.loraB.grad;
+    if (!gradient) continue;
+    const a = fromTensor(branch.loraA);
+    const square = multiply(a, transposed(a));
+    for (let i = 0; i < square.rows; i++) square.data[i * (square.rows + 1)] += damping;
+    const inverse = inverseSpd(square);
+    noGrad(() =>
+      tidy(() => {
+        const { dtype, device } = gradient;
+        const factor = tensor(inverse.data, { shape: [inverse.rows, inverse.columns], dtype, device });
+        gradient.copyFrom(matmul(gradient, factor, { alpha: 1 / branch.scaling ** 2 }));
+      }),
+    );
+  }
+}
