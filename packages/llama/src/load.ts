@@ -8,6 +8,7 @@ import {
   parseJson,
   type SourceLike,
   type Tensor,
+  tidy,
 } from "@nomoat/core";
 import {
   loadSafetensors,
@@ -128,7 +129,7 @@ export async function saveLlama(
   const { dtype = "float32" } = options;
   const tied = model.config.tieWordEmbeddings;
   const state = [...model.stateDict()].filter(([name]) => !(tied && name === "lm_head.weight"));
-  const tensors = new Map(state.map(([name, tensor]) => [name, tensor.detach().cast(dtype)]));
+  const tensors = new Map(state.map(([name, tensor]) => [name, tidy(() => tensor.detach().cast(dtype))]));
   try {
     await writeFilesAtomic(folder, {
       "model.safetensors": await serializeSafetensors(tensors, { format: "pt" }),
