@@ -354,6 +354,26 @@ export abstract class TensorOperations {
     return ops.triu(this, k);
   }
 
+  index(this: Tensor, ...indices: readonly ops.Index[]): Tensor {
+    return ops.index(this, ...indices);
+  }
+
+  take(this: Tensor, indices: Tensor, axis?: number): Tensor {
+    return ops.take(this, indices, axis);
+  }
+
+  takeAlongAxis(this: Tensor, indices: Tensor, axis: number): Tensor {
+    return ops.takeAlongAxis(this, indices, axis);
+  }
+
+  sort(this: Tensor, axis = -1, descending = false): Tensor {
+    return ops.sort(this, axis, descending);
+  }
+
+  argsort(this: Tensor, axis = -1, descending = false): Tensor {
+    return ops.argsort(this, axis, descending);
+  }
+
   matmul(this: Tensor, other: Tensor, options?: ops.MatmulArguments): Tensor {
     return ops.matmul(this, other, options);
   }

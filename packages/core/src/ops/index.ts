@@ -1,6 +1,7 @@
 // All operations, by family.
 
 export { leakyRelu, swiglu } from "./activation.js";
+export { type Index, index, nonzero } from "./advanced-index.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
 export * from "./elementwise.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
@@ -12,7 +13,9 @@ export { broadcastTo, chunk, flip, pad, repeat, roll, tile, tril, triu, view } f
 export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
 export { rope } from "./rope.js";
 export { cumprod, cumsum } from "./scan.js";
+export { oneHot, type ScatterArguments, scatter, take, takeAlongAxis } from "./selection.js";
 export { logSoftmax, softmax } from "./softmax.js";
+export { argsort, sort, topk, type UniqueResult, unique } from "./sort.js";
 export { norm, std } from "./spread.js";
 export {
   clone,

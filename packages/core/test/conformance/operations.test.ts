@@ -9,12 +9,14 @@ import { arithmeticCases } from "./cases/arithmetic.js";
 import { elementwiseCases } from "./cases/elementwise.js";
 import { matmulCases, neuralCases } from "./cases/neural.js";
 import { rearrangeCases } from "./cases/rearrange.js";
+import { selectionCases } from "./cases/selection.js";
 import { indexingCases, reduceCases, viewCases } from "./cases/structure.js";
 
 const cases = [
   ...elementwiseCases,
   ...arithmeticCases,
   ...rearrangeCases,
+  ...selectionCases,
   ...viewCases,
   ...indexingCases,
   ...reduceCases,
