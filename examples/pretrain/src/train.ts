@@ -1,20 +1,23 @@
 /**
- * Trains the embedded base model from nothing, with this library alone, and writes it as a Hugging Face folder.
+ * Trains the embedded base model from nothing, with this library alone.
  *
  *     tsx src/train.ts --steps 9000 --decay-steps 1800
+ *
+ * `tsx src/publish.ts` then writes the last checkpoint as a Hugging Face folder, with a card.
  *
  * The run can be stopped at any time and goes on from its last checkpoint when started again. The learning rate warms up,
  * stays, and falls linearly over the last `--decay-steps`, so a run can also be prolonged: what comes before the decay does not
  * depend on `--steps`. Batches depend on the seed and the step's number alone, so a resumed run equals an unbroken one.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Generator, init, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { AdamW, clipScale, gradNorm } from "@nomoat/core/optim";
 import { loadSafetensors, saveSafetensors } from "@nomoat/core/safetensors";
-import { type LlamaConfig, LlamaForCausalLM } from "@nomoat/llama";
-import { CACHE_FOLDER } from "./cache.js";
+import { LlamaForCausalLM } from "@nomoat/llama";
+import { CACHE_FOLDER, RUN_FOLDER } from "./cache.js";
+import { config } from "./model-config.js";
 
 const { values: flags } = parseArgs({
   options: {
@@ -44,28 +47,8 @@ const [steps, decaySteps, warmupSteps, batch, length, seed, saveEvery, evalEvery
 const peakRate = Number(flags["learning-rate"]);
 const threads = flags.threads === undefined ? undefined : Number(flags.threads);
 
-const config: LlamaConfig = {
-  vocabSize: 2048,
-  hiddenSize: 160,
-  intermediateSize: 448,
-  numLayers: 6,
-  numHeads: 4,
-  numKeyValueHeads: 2,
-  headDim: 40,
-  maxPositionEmbeddings: 256,
-  rmsNormEps: 1e-5,
-  ropeTheta: 10000,
-  ropeScaling: null,
-  tieWordEmbeddings: true,
-  attentionBias: false,
-  mlpBias: false,
-  bosTokenId: 0,
-  eosTokenIds: [1],
-};
-
-const folder = join(CACHE_FOLDER, "run");
-const logFile = join(folder, "log.jsonl");
-mkdirSync(folder, { recursive: true });
+const logFile = join(RUN_FOLDER, "log.jsonl");
+mkdirSync(RUN_FOLDER, { recursive: true });
 
 function tokens(file: string): Uint16Array {
   const bytes = readFileSync(join(CACHE_FOLDER, file));
@@ -117,14 +100,20 @@ function heldOutLoss(): number {
   return sum / count;
 }
 
-const stateFile = join(folder, "state.json");
-const checkpointFile = join(folder, "checkpoint.safetensors");
+const checkpointFile = join(RUN_FOLDER, "checkpoint.safetensors");
 
 async function save(step: number, seconds: number): Promise<void> {
   const state = optimizer.stateDict();
   const tensors = new Map(named.map(([name, parameter]) => [`parameter.${name}`, parameter]));
   for (const [name, value] of state.tensors) tensors.set(`optimizer.${name}`, value);
-  await saveSafetensors(checkpointFile, tensors, { step: String(step), seconds: String(seconds) });
+  const given = process.argv.slice(2).join(" ");
+  await saveSafetensors(checkpointFile, tensors, {
+    step: String(step),
+    seconds: String(seconds),
+    tokensPerStep: String(batch * length),
+    command: `tsx src/train.ts ${given}${given.includes("--seed") ? "" : ` --seed ${seed}`}`,
+    node: process.version,
+  });
 }
 
 async function resume(): Promise<{ step: number; seconds: number }> {
@@ -202,4 +191,3 @@ for (let step = start.step; step < steps; step++) {
   }
   if (done % saveEvery === 0 || done === steps) await save(done, seconds);
 }
-writeFileSync(stateFile, JSON.stringify({ steps, seconds }));
