@@ -17,6 +17,7 @@ import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors"
 import type { Row } from "./data/batches.js";
 import type { GeneratorState } from "./event-loop.js";
 import type { Evaluation } from "./finetune-options.js";
+import { ownGenerators } from "./model/generators.js";
 
 export const checkpointFile = "checkpoint.safetensors";
 const format = "nomoat-training-1";
@@ -48,15 +49,6 @@ export function fingerprint(rows: readonly Row[]): string {
     }
   }
   return (hash >>> 0).toString(16).padStart(8, "0");
-}
-
-/** Generators that modules own (of dropout, where one was given), each once. */
-export function ownGenerators(model: Module): Generator[] {
-  const found = new Set<Generator>();
-  for (const [, module] of model.namedModules()) {
-    for (const value of Object.values(module)) if (value instanceof Generator) found.add(value);
-  }
-  return [...found];
 }
 
 function named(parameters: ReadonlyMap<string, Tensor>, optimizer: AdamW): Map<string, Tensor> {

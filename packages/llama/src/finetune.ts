@@ -9,7 +9,6 @@ import { BorrowedGenerator } from "./event-loop.js";
 import {
   fingerprint,
   loadCheckpoint,
-  ownGenerators,
   type Progress,
   type RunIdentity,
   saveCheckpoint,
@@ -22,6 +21,7 @@ import {
   scheduleOf,
 } from "./finetune-options.js";
 import { accumulateGradients, requireFinite } from "./finetune-step.js";
+import { ownGenerators } from "./model/generators.js";
 import { meanLoss } from "./perplexity.js";
 
 /** Steps over which the reported speed is averaged. */

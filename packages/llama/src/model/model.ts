@@ -17,6 +17,7 @@ import { Embedding, Linear, type LinearBase, Module, normal, RMSNorm } from "@no
 import { LlamaAttention, LlamaBlock, LlamaMLP, type PassState } from "./block.js";
 import type { KVCache } from "./cache.js";
 import type { LlamaConfig } from "./config.js";
+import { replayable } from "./generators.js";
 import { RotaryTables } from "./rotary.js";
 
 /** Embedding, blocks and final norm: everything below the output layer. */
@@ -176,7 +177,10 @@ export class LlamaForCausalLM extends Module {
       for (const block of this.model.layers) {
         // What is computed again in backward takes the tables anew: this pass's views of them are gone by then.
         x = gradientCheckpointing
-          ? checkpoint((y) => block.forward(y, stateFor(y)), x)
+          ? checkpoint(
+              replayable(block, (y: Tensor) => block.forward(y, stateFor(y))),
+              x,
+            )
           : block.forward(x, state);
       }
       if (cache) cache.length = start + ids.shape[1];
