@@ -3,7 +3,7 @@
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
 import { type DType, dtypes, isFloat, promote } from "../dtype.js";
-import { DTypeError } from "../errors.js";
+import { ArgumentError, DTypeError } from "../errors.js";
 import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, sameShape } from "../shape.js";
@@ -95,6 +95,22 @@ function broadcastOperand(operation: string, x: Tensor, shape: readonly number[]
   return operand(x, sameShape(x.shape, shape) ? x.layout : expandLayout(operation, x.layout, shape));
 }
 
+const integerRanges: Partial<Record<DType, readonly [low: number, high: number]>> = {
+  int32: [-2147483648, 2147483647],
+  int8: [-128, 127],
+  uint8: [0, 255],
+};
+
+/** The dtype of a number that meets a tensor of `dtype`: that one where it holds the value, else int32, else float32. */
+function dtypeBeside(dtype: DType, value: number): DType {
+  if (isFloat(dtype)) return dtype;
+  const holds = (kind: DType) => {
+    const [low, high] = integerRanges[kind] ?? [1, 0];
+    return Number.isInteger(value) && value >= low && value <= high;
+  };
+  return holds(dtype) ? dtype : holds("int32") ? "int32" : "float32";
+}
+
 function withOperands(
   operation: string,
   left: Tensor | number,
@@ -103,18 +119,18 @@ function withOperands(
 ): Tensor {
   if (left instanceof Tensor && right instanceof Tensor)
     return run(left, right, promote(left.dtype, right.dtype));
-  const like = (left instanceof Tensor ? left : right) as Tensor;
+  const like = left instanceof Tensor ? left : right;
+  if (!(like instanceof Tensor))
+    throw new ArgumentError(
+      `${operation}: expected a tensor among the operands, not ${typeof left} and ${typeof right}`,
+    );
   like.use(operation);
   const value = (left instanceof Tensor ? right : left) as number;
-  const dtype =
-    isFloat(like.dtype) || Number.isInteger(value)
-      ? like.dtype === "bool"
-        ? "int32"
-        : like.dtype
-      : "float32";
+  const dtype = dtypeBeside(like.dtype, value);
   const scalar = scalarLike(operation, like, value, dtype);
   try {
-    return left instanceof Tensor ? run(left, scalar, dtype) : run(scalar, like, dtype);
+    const common = promote(like.dtype, dtype);
+    return left instanceof Tensor ? run(left, scalar, common) : run(scalar, like, common);
   } finally {
     scalar.dispose();
   }
