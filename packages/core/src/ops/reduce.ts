@@ -71,11 +71,16 @@ function countOver(operation: string, x: Tensor, axes: Axes): number {
   return sizeOf(normalizeAxes(operation, axes, x.rank).map((axis) => x.shape[axis]));
 }
 
-/** Arithmetic mean, in float32 for integers; NaN over empty axes. */
+/** Arithmetic mean, in float32 for integers and for 16-bit floats, whose sums would overflow; NaN over empty axes. */
 export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
-  return tidy(() =>
-    div(sum(isFloat(x.dtype) ? x : cast(x, "float32"), axes, keepDims), countOver("mean", x, axes)),
-  );
+  const backend = commonBackend("mean", [x]);
+  const count = countOver("mean", x, axes);
+  if (isFloat(x.dtype) && backend.arithmetic.has(x.dtype))
+    return tidy(() => div(sum(x, axes, keepDims), count));
+  return tidy(() => {
+    const wide = div(sum(cast(x, "float32"), axes, keepDims), count);
+    return isFloat(x.dtype) ? cast(wide, x.dtype) : wide;
+  });
 }
 
 /** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
