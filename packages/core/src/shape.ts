@@ -28,6 +28,8 @@ export function formatShape(shape: Shape): string {
  * @throws {ShapeError} on extents that are not non-negative integers or whose product is not a safe integer
  */
 export function checkShape(operation: string, shape: Shape): void {
+  if (!Array.isArray(shape))
+    throw new ShapeError(`${operation}: a shape must be an array of integers, not ${String(shape)}`);
   let size = 1;
   for (const extent of shape) {
     if (!Number.isSafeInteger(extent) || extent < 0) {

@@ -2,7 +2,7 @@
 
 import { defineFunction } from "../autograd/function.js";
 import { arange } from "../creation.js";
-import { DTypeError, ShapeError } from "../errors.js";
+import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -21,6 +21,11 @@ export interface CrossEntropyArguments {
   labelSmoothing?: number;
   /** Mean over the counted targets (default; NaN when there is none), their sum, or each loss. */
   reduction?: "mean" | "sum" | "none";
+}
+
+function checkReduction(operation: string, reduction: string, known: readonly string[]): void {
+  if (!known.includes(reduction))
+    throw new ArgumentError(`${operation}: unknown reduction "${reduction}" (known: ${known.join(", ")})`);
 }
 
 function checkTargets(
@@ -60,6 +65,9 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   commonBackend("crossEntropy", [logits, targets]);
   if (logits.rank === 0) throw new ShapeError("crossEntropy: logits must be [..., classes], not a scalar");
   const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
+  checkReduction("crossEntropy", reduction, ["mean", "sum", "none"]);
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
+    throw new ArgumentError(`crossEntropy: labelSmoothing must be within [0, 1], not ${labelSmoothing}`);
   const counted = checkTargets(
     "crossEntropy",
     targets,
@@ -187,6 +195,7 @@ export function linearCrossEntropy(
     );
   }
   const { ignoreIndex = -100, reduction = "mean" } = options;
+  checkReduction("linearCrossEntropy", reduction, ["mean", "sum"]);
   const counted = checkTargets("linearCrossEntropy", targets, [x.shape[0]], weight.shape[0], ignoreIndex);
   return tidy(() => {
     if (!fusedKernels([x, weight], "crossEntropy")) {
