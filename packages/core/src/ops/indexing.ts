@@ -1,8 +1,9 @@
 // Rows by index: gather and its adjoint scatterAdd; the embedding look-up is a gather.
 
+import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape } from "../shape.js";
+import { checkShape, formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
 import { cast } from "./elementwise.js";
@@ -40,6 +41,9 @@ export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tenso
         `scatterAdd: source ${formatShape(source.shape)} does not begin with the indices' shape ${formatShape(indices.shape)}`,
       );
     }
+    checkShape("scatterAdd", [rows]);
+    if (isFloat(source.dtype) && !backend.arithmetic.has(source.dtype))
+      return cast(scatterAdd(rows, indices, cast(source, "float32")), source.dtype);
     const list = checkedIndices("scatterAdd", indices);
     const values = contiguous(source);
     const out = empty(backend, source.dtype, [rows, ...source.shape.slice(lead)]);
