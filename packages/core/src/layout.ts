@@ -38,6 +38,24 @@ export function isContiguous(layout: Layout): boolean {
   return contiguous;
 }
 
+/** First and last element that `layout` reaches; null where it has none. */
+function span(layout: Layout): [first: number, last: number] | null {
+  let [first, last] = [layout.offset, layout.offset];
+  for (let i = 0; i < layout.shape.length; i++) {
+    if (layout.shape[i] === 0) return null;
+    const reach = (layout.shape[i] - 1) * layout.strides[i];
+    if (reach < 0) first += reach;
+    else last += reach;
+  }
+  return [first, last];
+}
+
+/** True when the stretches of memory from first to last element meet, in two layouts of one storage and dtype. */
+export function layoutsMeet(a: Layout, b: Layout): boolean {
+  const [x, y] = [span(a), span(b)];
+  return x !== null && y !== null && x[0] <= y[1] && y[0] <= x[1];
+}
+
 /** Axis i of the result is axis `order[i]` of `layout`. */
 export function permuteLayout(layout: Layout, order: readonly number[]): Layout {
   return {

@@ -3,7 +3,7 @@
 import { needsGraph } from "../autograd/graph.js";
 import { promote } from "../dtype.js";
 import { AutogradError, DTypeError, ShapeError } from "../errors.js";
-import { expandLayout, permuteLayout } from "../layout.js";
+import { expandLayout, layoutsMeet, permuteLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -112,6 +112,10 @@ function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: 
   if (out.dtype !== dtype) throw new DTypeError(`matmul: out is ${out.dtype}, the product ${dtype}`);
   if (shape[shape.length - 1] > 1 && out.strides[out.rank - 1] !== 1)
     throw new ShapeError("matmul: the last stride of out must be 1");
+  if (inputs.some((input) => input.storage === out.storage && layoutsMeet(input.layout, out.layout)))
+    throw new ShapeError(
+      "matmul: out shares memory with an operand, which would be written while it is read",
+    );
   if (needsGraph([...inputs, out]))
     throw new AutogradError("matmul: gradients are not recorded through out; wrap the call in noGrad()");
 }

@@ -250,6 +250,16 @@ export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
       "copyFrom: writing over a tensor that requires a gradient is not recorded; wrap it in noGrad()",
     );
   }
+  if (runtime.gradEnabled && source instanceof Tensor && source.requiresGrad) {
+    throw new AutogradError(
+      "copyFrom: the gradient of the source would end here; detach() it or wrap the call in noGrad()",
+    );
+  }
+  if (target.strides.some((stride, axis) => stride === 0 && target.shape[axis] > 1)) {
+    throw new ShapeError(
+      `copyFrom: elements of a tensor expanded to ${formatShape(target.shape)} share memory; write to a clone`,
+    );
+  }
   const { backend } = storage;
   if (source instanceof Tensor) {
     commonBackend("copyFrom", [target, source]);
@@ -258,10 +268,13 @@ export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
         `copyFrom: ${formatShape(source.shape)} does not fit ${formatShape(target.shape)}`,
       );
     }
-    if (source.dtype === target.dtype) backend.copy(operand(source), operand(target));
+    if (source.dtype === target.dtype && source.storage !== storage)
+      backend.copy(operand(source), operand(target));
     else {
+      // By way of a copy, since views of one storage may overlap.
       const same = empty(backend, target.dtype, target.shape);
-      backend.cast(operand(source), operand(same));
+      if (source.dtype === target.dtype) backend.copy(operand(source), operand(same));
+      else backend.cast(operand(source), operand(same));
       backend.copy(operand(same), operand(target));
       same.dispose();
     }
