@@ -1,0 +1,420 @@
+// Tensors as users meet them: creation, promotion, reading, printing, writing, and what errors say.
+
+import { inspect } from "node:util";
+import { beforeAll, describe, expect, test } from "vitest";
+import * as nm from "../src/index.js";
+import { backends } from "./support/backends.js";
+
+beforeAll(() => nm.init({ backend: "reference" }));
+
+const of = (values: nm.NestedArray, dtype: nm.DType = "float32") => nm.tensor(values, { dtype });
+
+describe("creation", () => {
+  test("from nested arrays, booleans, typed arrays and numbers", () => {
+    expect(
+      of([
+        [1, 2],
+        [3, 4],
+      ]).toArray(),
+    ).toEqual([
+      [1, 2],
+      [3, 4],
+    ]);
+    expect(nm.tensor([true, false]).dtype).toBe("bool");
+    expect(nm.tensor(Int32Array.of(1, 2)).dtype).toBe("int32");
+    expect(nm.tensor(Float64Array.of(1, 2)).dtype).toBe("float32");
+    expect(nm.tensor(5).shape).toEqual([]);
+    expect(nm.tensor([[], []]).shape).toEqual([2, 0]);
+    expect(nm.tensor(Float32Array.of(1, 2, 3, 4), { shape: [2, 2] }).shape).toEqual([2, 2]);
+  });
+
+  test("copies the values that it is given", () => {
+    const values = Float32Array.of(1, 2);
+    const x = nm.tensor(values);
+    values[0] = 9;
+    expect(x.toArray()).toEqual([1, 2]);
+    x.dataSync()[1] = 7;
+    expect(x.toArray()).toEqual([1, 2]);
+  });
+
+  test("arange and eye", () => {
+    expect(nm.arange(3).toArray()).toEqual([0, 1, 2]);
+    expect(nm.arange(3).dtype).toBe("int32");
+    expect(nm.arange(5, 0, -2).toArray()).toEqual([5, 3, 1]);
+    expect(nm.arange(0, 1, 0.25).toArray()).toEqual([0, 0.25, 0.5, 0.75]);
+    expect(nm.arange(3, 1).shape).toEqual([0]);
+    expect(nm.eye(2).toArray()).toEqual([
+      [1, 0],
+      [0, 1],
+    ]);
+  });
+
+  test("random numbers repeat with the seed, on every backend alike", () => {
+    const draw = (device: nm.BackendName) => {
+      nm.manualSeed(3);
+      return [...nm.randn([5], { device }).dataSync(), ...nm.uniform([5], -2, 3, { device }).dataSync()];
+    };
+    const first = draw("reference");
+    for (const { device } of backends) expect(draw(device)).toEqual(first);
+    expect(first.slice(5).every((value) => value >= -2 && value < 3)).toBe(true);
+  });
+
+  test.each([
+    ["ragged", () => nm.tensor([[1, 2], [3]]), nm.ShapeError, /ragged at depth 1 \(1 ≠ 2\)/],
+    ["too deep", () => nm.tensor([1, [2]]), nm.ShapeError, /ragged/],
+    [
+      "a shape that does not fit",
+      () => nm.tensor([1, 2, 3], { shape: [2, 2] }),
+      nm.ShapeError,
+      /3 values do not fit shape \[2, 2\] \(4\)/,
+    ],
+    ["no shape", () => nm.zeros([2, -1]), nm.ShapeError, /\[2, -1\] is no shape: -1/],
+    ["half an axis", () => nm.zeros([1.5]), nm.ShapeError, /1.5 is not a non-negative integer/],
+    ["NaN", () => nm.zeros([Number.NaN]), nm.ShapeError, /NaN/],
+    ["too many elements", () => nm.zeros([2 ** 40, 2 ** 40]), nm.ShapeError, /too many elements/],
+    ["no array", () => nm.zeros(3 as never), nm.ShapeError, /shape must be an array/],
+    [
+      "an unknown dtype",
+      () => nm.zeros([1], { dtype: "float8" as never }),
+      nm.DTypeError,
+      /unknown dtype "float8" \(known: float64/,
+    ],
+    [
+      "a fraction in int32",
+      () => of([1, 2.5], "int32"),
+      nm.DTypeError,
+      /2.5 at position 1 is not within int32/,
+    ],
+    ["too large for uint8", () => of([256], "uint8"), nm.DTypeError, /256 at position 0/],
+    ["a string", () => nm.tensor(["1"] as never), nm.DTypeError, /string at position 0/],
+    [
+      "float64 where there is none",
+      () => nm.zeros([1], { dtype: "float64", device: "wasm" }),
+      nm.DTypeError,
+      /wasm backend has no float64.*reference/,
+    ],
+    ["arange without end", () => nm.arange(0, Infinity), nm.ArgumentError, /must be finite/],
+    ["arange that stands", () => nm.arange(0, 3, 0), nm.ArgumentError, /step not 0/],
+    [
+      "an unknown backend",
+      () => nm.zeros([1], { device: "cuda" as never }),
+      nm.ArgumentError,
+      /unknown backend "cuda" \(known: wasm, reference\)/,
+    ],
+  ])("%s is refused", (_, make, kind, message) => {
+    expect(make).toThrow(kind);
+    expect(make).toThrow(message);
+  });
+});
+
+describe("promotion", () => {
+  const kinds: nm.DType[] = ["bool", "uint8", "int8", "int32", "float16", "bfloat16", "float32", "float64"];
+
+  test("is symmetric, idempotent, and has the results of the array API standard", () => {
+    for (const a of kinds) {
+      expect(nm.promote(a, a)).toBe(a);
+      for (const b of kinds) expect(nm.promote(a, b)).toBe(nm.promote(b, a));
+    }
+    const table = [
+      ["uint8", "int8", "int32"],
+      ["bool", "int8", "int8"],
+      ["int32", "uint8", "int32"],
+      ["float16", "bfloat16", "float32"],
+      ["float16", "float32", "float32"],
+      ["float32", "float64", "float64"],
+      ["int32", "float16", "float16"],
+    ] as const;
+    for (const [a, b, result] of table) expect(nm.promote(a, b)).toBe(result);
+  });
+
+  test.each(["reference", "wasm"] as const)("operations have the promoted dtype (%s)", (device) => {
+    for (const a of kinds) {
+      for (const b of kinds) {
+        if (device === "wasm" && (a === "float64" || b === "float64")) continue;
+        nm.tidy(() => {
+          const [x, y] = [nm.ones([2], { dtype: a, device }), nm.ones([2], { dtype: b, device })];
+          const sum = nm.add(x, y);
+          expect([a, b, sum.dtype]).toEqual([a, b, nm.promote(a, b)]);
+          expect(sum.toArray()).toEqual(a === "bool" && b === "bool" ? [1, 1] : [2, 2]);
+          expect(nm.equal(x, y).toArray()).toEqual([1, 1]);
+        });
+      }
+    }
+  });
+
+  test.each(["reference", "wasm"] as const)(
+    "numbers take the tensor's dtype where they fit (%s)",
+    (device) => {
+      const make = (values: number[], dtype: nm.DType) => nm.tensor(values, { dtype, device });
+      expect(nm.add(make([1], "float16"), 1).dtype).toBe("float16");
+      expect(nm.add(make([1], "int32"), 1).dtype).toBe("int32");
+      expect(nm.add(make([1], "int32"), 0.5).toArray()).toEqual([1.5]);
+      expect(nm.div(make([1], "int32"), 2).toArray()).toEqual([0.5]);
+      expect(nm.add(make([1], "bool"), 1).toArray()).toEqual([2]);
+      // Those that do not fit are not bent to what does.
+      expect(nm.add(make([0, 5], "uint8"), -1).toArray()).toEqual([-1, 4]);
+      expect(nm.greater(make([0, 5], "uint8"), -1).toArray()).toEqual([1, 1]);
+      expect(nm.less(make([127], "int8"), 300).toArray()).toEqual([1]);
+      expect(nm.less(make([2147483647], "int32"), 2 ** 40).toArray()).toEqual([1]);
+    },
+  );
+
+  test("casts truncate and saturate to integers, round to even in 16 bits, and to bool are x ≠ 0", () => {
+    const x = of([-1.9, 300.5, Number.NaN, 0, 2049]);
+    expect(nm.cast(x, "uint8").toArray()).toEqual([0, 255, 0, 0, 255]);
+    expect(nm.cast(x, "int8").toArray()).toEqual([-1, 127, 0, 0, 127]);
+    expect(nm.cast(x, "bool").toArray()).toEqual([1, 1, 1, 0, 1]);
+    expect(nm.cast(nm.cast(x, "float16"), "float32").toArray()[4 as never]).toBe(2048);
+  });
+
+  test("means of 16-bit floats do not overflow on the way", () => {
+    expect(nm.mean(nm.full([4096], 100, { dtype: "float16" })).item()).toBe(100);
+  });
+});
+
+describe("errors of operations name the operation, the operands and the numbers", () => {
+  const [a, b] = [() => nm.ones([2, 3]), () => nm.ones([4, 5])];
+  const ids = (...list: number[]) => of(list, "int32");
+  const overlapping = () => {
+    const x = nm.eye(3);
+    return nm.matmul(x.slice([0, 2]), nm.ones([3, 3]), { out: x.slice([1, 3]) });
+  };
+  test.each([
+    [
+      "broadcast",
+      () => nm.add(a(), b()),
+      nm.ShapeError,
+      "add: shapes [2, 3] and [4, 5] do not broadcast (axis -1: 3 ≠ 5)",
+    ],
+    [
+      "matmul",
+      () => nm.matmul(a(), b()),
+      nm.ShapeError,
+      "matmul: inner dimensions differ: [2, 3] · [4, 5] (3 ≠ 4)",
+    ],
+    ["matmul, scalar", () => nm.matmul(a(), of(1)), nm.ShapeError, "scalars have no matrix product; use mul"],
+    [
+      "matmul, out",
+      () => nm.matmul(a(), nm.ones([3, 2]), { out: nm.ones([3, 3]) }),
+      nm.ShapeError,
+      "out [3, 3] should be [2, 2]",
+    ],
+    ["matmul, out that is read", overlapping, nm.ShapeError, "out shares memory with an operand"],
+    ["matmul, beta", () => nm.matmul(a(), nm.ones([3, 2]), { beta: 1 }), nm.ShapeError, "beta needs out"],
+    [
+      "axis",
+      () => nm.sum(a(), 2),
+      nm.ShapeError,
+      "sum: axis 2 is out of range for rank 2 (expected -2 to 1)",
+    ],
+    ["axis twice", () => nm.sum(a(), [0, -2]), nm.ShapeError, "sum: axis 0 is named twice"],
+    ["empty", () => nm.max(nm.ones([2, 0]), 1), nm.ShapeError, "max: axis 1 of [2, 0] is empty"],
+    ["argmax of nothing", () => nm.argmax(nm.ones([0])), nm.ShapeError, "argmax: axis 0 of [0] is empty"],
+    ["reshape", () => nm.reshape(a(), [4]), nm.ShapeError, "reshape: 6 elements do not fit shape [4] (4)"],
+    [
+      "reshape, two unknown",
+      () => nm.reshape(a(), [-1, -1]),
+      nm.ShapeError,
+      "only one extent of [-1, -1] may be -1",
+    ],
+    ["permute", () => nm.permute(a(), [0, 0]), nm.ShapeError, "[0, 0] does not name each of the 2 axes once"],
+    ["expand", () => nm.expand(a(), [4, 3]), nm.ShapeError, "expand: [2, 3] does not expand to [4, 3]"],
+    ["squeeze", () => nm.squeeze(a(), 0), nm.ShapeError, "squeeze: axis 0 of [2, 3] is 2 long, not 1"],
+    ["slice", () => nm.slice(a(), 2), nm.ShapeError, "slice: index 2 is out of range for axis 0 of length 2"],
+    ["slice, too many", () => nm.slice(a(), 0, 0, 0), nm.ShapeError, "slice: 3 ranges for 2 axes"],
+    ["slice, step 0", () => nm.slice(a(), [0, 1, 0]), nm.ShapeError, "step must not be 0"],
+    [
+      "concat",
+      () => nm.concat([a(), b()]),
+      nm.ShapeError,
+      "concat: tensor 1 of shape [4, 5] does not fit [2, 3] along axis 0",
+    ],
+    ["concat of nothing", () => nm.concat([]), nm.ShapeError, "expected at least one tensor"],
+    ["split", () => nm.split(a(), [1, 3], 1), nm.ShapeError, undefined],
+    ["gather", () => nm.gather(a(), ids(0, 2)), nm.ShapeError, /gather.*2/],
+    ["gather, negative", () => nm.gather(a(), ids(-1)), nm.ShapeError, /gather.*-1/],
+    [
+      "gather, floats",
+      () => nm.gather(a(), of([0])),
+      nm.DTypeError,
+      "gather: indices must be integers, not float32",
+    ],
+    ["scatterAdd", () => nm.scatterAdd(2, ids(0, 5), a()), nm.ShapeError, /scatterAdd: index 5/],
+    ["scatterAdd, rows", () => nm.scatterAdd(-1, ids(0, 0), a()), nm.ShapeError, /scatterAdd.*-1/],
+    [
+      "embedding",
+      () => nm.embedding(of([1]), ids(0)),
+      nm.ShapeError,
+      "weight must be [numEmbeddings, dim], not [1]",
+    ],
+    [
+      "rmsNorm",
+      () => nm.rmsNorm(a(), nm.ones([2])),
+      nm.ShapeError,
+      "rmsNorm: weight [2] does not fit the last axis of x [2, 3]",
+    ],
+    ["swiglu", () => nm.swiglu(a(), b()), nm.ShapeError, "gate [2, 3] and up [4, 5] differ"],
+    [
+      "rope",
+      () => nm.rope(nm.ones([1, 1, 2, 4]), nm.ones([2, 1]), nm.ones([2, 2])),
+      nm.ShapeError,
+      "rope: cos [2, 1] should be [2, 2]",
+    ],
+    [
+      "crossEntropy",
+      () => nm.crossEntropy(a(), ids(0, 3)),
+      nm.ShapeError,
+      "crossEntropy: target 3 at position 1 is not within 0 to 2",
+    ],
+    ["crossEntropy, shape", () => nm.crossEntropy(a(), ids(0)), nm.ShapeError, "targets [1] should be [2]"],
+    [
+      "crossEntropy, dtype",
+      () => nm.crossEntropy(a(), of([0, 1])),
+      nm.DTypeError,
+      "targets must be int32, not float32",
+    ],
+    [
+      "crossEntropy, reduction",
+      () => nm.crossEntropy(a(), ids(0, 0), { reduction: "average" as never }),
+      nm.ArgumentError,
+      /reduction.*average/,
+    ],
+    [
+      "crossEntropy, smoothing",
+      () => nm.crossEntropy(a(), ids(0, 0), { labelSmoothing: 2 }),
+      nm.ArgumentError,
+      /labelSmoothing.*2/,
+    ],
+    [
+      "softmax of integers",
+      () => nm.softmax(ids(1)),
+      nm.DTypeError,
+      "softmax: x must be a float tensor, not int32",
+    ],
+    ["two numbers", () => nm.add(1, 2), nm.ArgumentError, /add: expected a tensor/],
+    [
+      "a string",
+      () => nm.add(a(), "1" as never),
+      nm.ArgumentError,
+      "expected a tensor or a number, not string",
+    ],
+    ["item", () => a().item(), nm.ShapeError, "item: expected one element, not 6 of shape [2, 3]"],
+  ])("%s", (_, run, kind, message) => {
+    expect(run).toThrow(kind);
+    if (message) expect(run).toThrow(message);
+  });
+
+  test("attention", () => {
+    const q = nm.ones([1, 3, 2, 4]);
+    const k = nm.ones([1, 2, 2, 4]);
+    expect(() => nm.scaledDotProductAttention(q, k, k)).toThrow(
+      /multiple of kvHeads, not \[1, 3, 2, 4\], \[1, 2, 2, 4\]/,
+    );
+    const long = nm.ones([1, 2, 3, 4]);
+    expect(() => nm.scaledDotProductAttention(long, k, k, { causal: true })).toThrow("(3 > 2)");
+  });
+
+  test("two backends in one operation say how to move", () => {
+    const x = nm.ones([2], { device: "wasm" });
+    for (const run of [
+      () => nm.add(a(), x),
+      () => nm.concat([x, nm.ones([2])]),
+      () => nm.where(x, x, nm.ones([2])),
+    ]) {
+      expect(run).toThrow(nm.BackendError);
+    }
+    expect(() => nm.add(x, nm.ones([2]))).toThrow(
+      'add: tensors live on different backends (wasm, reference); move one with to("wasm")',
+    );
+    expect(nm.add(x, nm.ones([2]).to("wasm")).toArray()).toEqual([2, 2]);
+  });
+
+  test("an operation that fails leaves nothing behind", () => {
+    const [x, y] = [a(), b()];
+    const { tensors } = nm.memoryStats();
+    expect(() => nm.add(x, y)).toThrow();
+    expect(() => nm.matmul(x, y)).toThrow();
+    expect(() => nm.add(x, "1" as never)).toThrow();
+    expect(() => nm.softmax(x, 7)).toThrow();
+    expect(nm.memoryStats().tensors).toBe(tensors);
+  });
+});
+
+describe.each(backends)("writing in place ($name)", ({ device }) => {
+  test("copyFrom takes tensors of other dtypes, arrays, and what overlaps", () => {
+    const x = nm.tensor(
+      [
+        [1, 2],
+        [3, 4],
+      ],
+      { device },
+    );
+    x.copyFrom(x.transpose());
+    expect(x.toArray()).toEqual([
+      [1, 3],
+      [2, 4],
+    ]);
+    x.slice(0).copyFrom(nm.tensor([7, 8], { device, dtype: "int32" }));
+    expect(x.toArray()).toEqual([
+      [7, 8],
+      [2, 4],
+    ]);
+    x.slice(null, 1).copyFrom(Float32Array.of(0, 1));
+    expect(x.toArray()).toEqual([
+      [7, 0],
+      [2, 1],
+    ]);
+  });
+
+  test("copyFrom refuses wrong sizes, repeated elements, and what has a gradient to lose", () => {
+    const x = nm.zeros([2], { device });
+    expect(() => x.copyFrom(nm.ones([3], { device }))).toThrow("copyFrom: [3] does not fit [2]");
+    expect(() => x.copyFrom(Float32Array.of(1))).toThrow("copyFrom: 1 values for 2 elements");
+    expect(() => nm.zeros([1], { device }).expand(2).copyFrom(x)).toThrow(/copyFrom: .*share/);
+    const w = nm.ones([2], { device, requiresGrad: true });
+    expect(() => x.copyFrom(w)).toThrow(nm.AutogradError);
+    nm.noGrad(() => x.copyFrom(w));
+    expect(x.toArray()).toEqual([1, 1]);
+  });
+
+  test("data() and dataSync() of views are dense, in row-major order, and copies", async () => {
+    const x = nm.tensor(
+      [
+        [1, 2, 3],
+        [4, 5, 6],
+      ],
+      { device },
+    );
+    expect(Array.from(await x.transpose().data())).toEqual([1, 4, 2, 5, 3, 6]);
+    expect(Array.from(x.slice(null, [null, null, -2]).dataSync())).toEqual([3, 1, 6, 4]);
+    expect(x.cast("bfloat16").dataSync()).toEqual(Float32Array.of(1, 2, 3, 4, 5, 6));
+  });
+});
+
+describe("printing", () => {
+  test("aligns columns and names shape and dtype", () => {
+    expect(
+      String(
+        of([
+          [1, -2.5],
+          [10, 0],
+        ]),
+      ),
+    ).toBe("Tensor([[ 1.0000, -2.5000],\n        [10.0000,  0.0000]], shape=[2, 2], float32)");
+    expect(String(of(3))).toBe("Tensor(3.0000, shape=[], float32)");
+    expect(String(of([1, -20], "int32"))).toBe("Tensor([  1, -20], shape=[2], int32)");
+    expect(String(nm.tensor([true, false]))).toBe("Tensor([ true, false], shape=[2], bool)");
+    expect(String(nm.zeros([2, 0]))).toBe("Tensor([[],\n        []], shape=[2, 0], float32)");
+    expect(String(of([Number.NaN, Infinity, -Infinity]))).toContain("[ nan,  inf, -inf]");
+    expect(String(nm.ones([1], { requiresGrad: true }))).toContain("float32, requiresGrad)");
+  });
+
+  test("uses powers of ten for wide ranges, and shortens what is large", () => {
+    expect(String(of([1e-9, 1]))).toContain("1.0000e-9, 1.0000e+0");
+    expect(String(nm.arange(2000))).toBe(
+      "Tensor([   0,    1,    2, ..., 1997, 1998, 1999], shape=[2000], int32)",
+    );
+    expect(String(nm.zeros([100, 100])).split("\n")).toHaveLength(7);
+    expect(inspect(of([1]))).toBe("Tensor([1.0000], shape=[1], float32)");
+  });
+});
