@@ -5,6 +5,7 @@ import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
+import type { SavedModules } from "./saved-modules.js";
 import type { MergePlan } from "./slots.js";
 
 /** What stands before a module's name in PEFT's files. */
@@ -38,14 +39,23 @@ export class Adapter {
   readonly config: LoraConfig;
   /** The layers that it adapts, by their names in the model. */
   readonly layers: ReadonlyMap<string, AdaptedLayer>;
+  readonly #saved: SavedModules;
   #removed = false;
 
   /** @internal The branches are in the layers already. */
-  constructor(model: Module, name: string, config: LoraConfig, layers: ReadonlyMap<string, AdaptedLayer>) {
+  constructor(
+    model: Module,
+    name: string,
+    config: LoraConfig,
+    layers: ReadonlyMap<string, AdaptedLayer>,
+    saved: SavedModules,
+  ) {
     this.model = model;
     this.name = name;
     this.config = config;
     this.layers = layers;
+    this.#saved = saved;
+    registryOf(model).set(name, this);
   }
 
   /** Its parts, by the names of their layers. */
@@ -62,6 +72,7 @@ export class Adapter {
     for (const [at, branch] of this.branches()) {
       for (const [suffix, tensor] of branch.tensors()) state.set(`${peftPrefix}${at}.${suffix}`, tensor);
     }
+    for (const [key, tensor] of this.#saved.tensors()) state.set(`${peftPrefix}${key}`, tensor);
     return state;
   }
 
@@ -71,6 +82,7 @@ export class Adapter {
     for (const [at, branch] of this.branches()) {
       for (const [suffix, tensor] of branch.savedTensors()) state.set(`${peftPrefix}${at}.${suffix}`, tensor);
     }
+    for (const [key, tensor] of this.#saved.tensors()) state.set(`${peftPrefix}${key}`, tensor);
     return state;
   }
 
@@ -103,7 +115,8 @@ export class Adapter {
 
   /** Its tensors in the order of the layers: what an optimizer takes. */
   parameters(): Tensor[] {
-    return Array.from(this.branches().values()).flatMap((branch) => branch.parameters());
+    const branches = [...this.branches().values()];
+    return [...branches.flatMap((branch) => branch.parameters()), ...this.#saved.parameters()];
   }
 
   /** Those of its tensors that gather gradients. */
@@ -133,21 +146,28 @@ export class Adapter {
     return this;
   }
 
-  /** Lets it take part, beside the other enabled adapters: updates add up. */
+  /**
+   * Lets it take part, beside the other enabled adapters: updates add up.
+   * @throws {ArgumentError} when both have modules to save of one name
+   */
   enable(): this {
-    for (const branch of this.branches().values()) branch.enabled = true;
+    const branches = this.branches().values();
+    this.#saved.setActive(true);
+    for (const branch of branches) branch.enabled = true;
     return this;
   }
 
   /** Takes it out of the sum, merged or not; its values stay. */
   disable(): this {
     for (const branch of this.branches().values()) branch.enabled = false;
+    this.#saved.setActive(false);
     return this;
   }
 
   /** Runs `fn` (which may return a promise) without this adapter. */
   withDisabled<T>(fn: () => T): T {
-    return withDisabled([...this.branches().values()], fn);
+    this.branches();
+    return withDisabled([this], fn);
   }
 
   /** Factor of the whole update (default 1). */
@@ -185,11 +205,22 @@ export class Adapter {
     return this;
   }
 
+  /** @internal Forgets it after its parts became the model's own. */
+  unload(): void {
+    if (this.active) this.#saved.releaseOriginals();
+    else this.#saved.dispose();
+    this.#removed = true;
+    registryOf(this.model).delete(this.name);
+  }
+
   /** Takes it off the model and disposes it (unmerged first); a layer without adapters is the base's own layer again. Idempotent. */
   remove(): void {
     if (this.#removed) return;
     this.unmerge();
+    this.#saved.setActive(false);
+    this.#saved.dispose();
     this.#removed = true;
+    registryOf(this.model).delete(this.name);
     for (const layer of this.layers.values()) layer.slots.take(this.name).dispose();
     for (const [at, layer] of adaptedLayers(this.model)) {
       if (layer.adapters.length === 0) this.model.replaceModule(at, layer.slots.original);
@@ -197,34 +228,42 @@ export class Adapter {
   }
 }
 
+const registry = new WeakMap<Module, Map<string, Adapter>>();
+
+function registryOf(model: Module): Map<string, Adapter> {
+  let adapters = registry.get(model);
+  if (!adapters) registry.set(model, (adapters = new Map()));
+  return adapters;
+}
+
+/** The adapters on a model, by name, in the order in which they came. */
+export function adaptersOf(model: Module): ReadonlyMap<string, Adapter> {
+  return registryOf(model);
+}
+
 /**
  * Enables the adapters of these names and disables all others.
- * @throws {ArgumentError} for a name that no layer knows
+ * @throws {ArgumentError} for a name that the model does not have
  */
 export function setActiveAdapters(model: Module, active: readonly string[]): void {
-  const branches = [...adaptedLayers(model).values()].flatMap((layer) => layer.adapters);
+  const adapters = registryOf(model);
   for (const name of active) {
-    if (!branches.some((branch) => branch.adapter === name))
-      throw new ArgumentError(`setActiveAdapters: there is no adapter "${name}"`);
+    if (!adapters.has(name)) throw new ArgumentError(`setActiveAdapters: there is no adapter "${name}"`);
   }
-  for (const branch of branches) branch.enabled = active.includes(branch.adapter);
+  for (const [name, adapter] of adapters) if (!active.includes(name)) adapter.disable();
+  for (const name of active) adapters.get(name)?.enable();
 }
 
 /** Runs `fn` (which may return a promise) without any adapter of `model`. */
 export function withAdaptersDisabled<T>(model: Module, fn: () => T): T {
-  return withDisabled(
-    [...adaptedLayers(model).values()].flatMap((layer) => layer.adapters),
-    fn,
-  );
+  return withDisabled([...registryOf(model).values()], fn);
 }
 
-function withDisabled<T>(branches: readonly AdapterBranch[], fn: () => T): T {
-  const before = branches.map((branch) => branch.enabled);
-  for (const branch of branches) branch.enabled = false;
+function withDisabled<T>(adapters: readonly Adapter[], fn: () => T): T {
+  const enabled = adapters.filter((adapter) => adapter.active);
+  for (const adapter of enabled) adapter.disable();
   const restore = () => {
-    branches.forEach((branch, i) => {
-      branch.enabled = before[i];
-    });
+    for (const adapter of enabled) adapter.enable();
   };
   let result: T;
   try {
@@ -292,7 +331,8 @@ export function mergeAndUnload<M extends Module>(model: M): M {
     const { original } = layer.slots;
     model.replaceModule(at, base_layer);
     if (original !== base_layer) original.dispose();
-    for (const branch of layer.adapters) branch.dispose();
   }
+  for (const adapter of [...registryOf(model).values()]) adapter.unload();
+  for (const layer of layers.values()) for (const branch of layer.adapters) branch.dispose();
   return model;
 }

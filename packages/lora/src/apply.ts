@@ -2,10 +2,11 @@
 
 import type { BackendName, Generator, Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
-import { Adapter, adaptedLayers, checkAdapterName } from "./adapter.js";
+import { Adapter, adaptersOf, checkAdapterName } from "./adapter.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
 import { type LoraConfig, resolveLoraConfig } from "./config.js";
 import { type AdaptedLayer, adaptable } from "./layer.js";
+import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 import { dora } from "./variants/dora.js";
 import { embeddingLora } from "./variants/embedding.js";
@@ -41,8 +42,8 @@ export function placeOf(model: Module): { dtype: "float32" | "float64"; device: 
 /** Freezes all parameters but those of adapters. */
 export function freezeBase(model: Module): void {
   const trained = new Set<Tensor>();
-  for (const layer of adaptedLayers(model).values())
-    for (const branch of layer.adapters) for (const tensor of branch.parameters()) trained.add(tensor);
+  for (const adapter of adaptersOf(model).values())
+    for (const tensor of adapter.parameters()) trained.add(tensor);
   for (const tensor of model.parameters()) {
     if (trained.has(tensor)) continue;
     tensor.requiresGrad = false;
@@ -56,7 +57,9 @@ export function attach(
   name: string,
   config: LoraConfig,
   parts: readonly { target: Target; branch: AdapterBranch }[],
+  saved = new SavedModules(model, [], "float32"),
 ): Adapter {
+  saved.checkFree();
   freezeBase(model);
   const layers = new Map<string, AdaptedLayer>();
   for (const { target, branch } of parts) {
@@ -67,7 +70,8 @@ export function attach(
     layer.slots.add(branch);
     layers.set(target.name, layer);
   }
-  return new Adapter(model, name, config, layers);
+  saved.setActive(true);
+  return new Adapter(model, name, config, layers, saved);
 }
 
 /**
@@ -90,6 +94,7 @@ export function applyLora(
   checkAdapterName(model, name);
   const targets = resolveTargets(model, complete);
   const { dtype, device } = placeOf(model);
+  const saved = new SavedModules(model, complete.modulesToSave ?? [], options.dtype ?? dtype);
   const parts: { target: Target; branch: AdapterBranch }[] = [];
   try {
     for (const target of targets) {
@@ -103,9 +108,10 @@ export function applyLora(
       });
       parts.push({ target, branch });
     }
+    return attach(model, name, complete, parts, saved);
   } catch (error) {
     for (const { branch } of parts) branch.dispose();
+    saved.dispose();
     throw error;
   }
-  return attach(model, name, complete, parts);
 }

@@ -42,6 +42,8 @@ export interface LoraConfig {
    * weight; the base is not changed, its part is subtracted beside it, and saving doubles the rank.
    */
   initLoraWeights: LoraInit;
+  /** Modules, by their names or ends, that are trained as a whole, in copies that belong to the adapter (default none). */
+  modulesToSave: readonly string[] | null;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
   fanInFanOut: boolean;
   /** Kind of task, kept for other programs (default "CAUSAL_LM"). */
@@ -69,6 +71,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   useRslora: false,
   useDora: false,
   initLoraWeights: true,
+  modulesToSave: null,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
   baseModelNameOrPath: null,
@@ -141,6 +144,7 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
       typeof value === "boolean" ||
       (isString(value) && /^(gaussian|orthogonal|olora|pissa|pissa_niter_\d{1,3})$/.test(value)),
   ),
+  modulesToSave: rule("a list of non-empty strings, or null", (value) => value === null || isStrings(value)),
   fanInFanOut: boolean,
   taskType: text,
   baseModelNameOrPath: text,

@@ -3,6 +3,7 @@
 export {
   Adapter,
   adaptedLayers,
+  adaptersOf,
   merge,
   mergeAndUnload,
   setActiveAdapters,

@@ -18,6 +18,7 @@ const names: Readonly<Record<Exclude<keyof LoraConfig, "unknownFields">, string>
   useRslora: "use_rslora",
   useDora: "use_dora",
   initLoraWeights: "init_lora_weights",
+  modulesToSave: "modules_to_save",
   fanInFanOut: "fan_in_fan_out",
   taskType: "task_type",
   baseModelNameOrPath: "base_model_name_or_path",
@@ -34,7 +35,6 @@ const unsupported: Readonly<Record<string, JsonValue>> = {
   kasa_config: null,
   layer_replication: null,
   lora_bias: false,
-  modules_to_save: null,
   monteclora_config: null,
   target_parameters: null,
   trainable_token_indices: null,
@@ -63,7 +63,6 @@ const written: Readonly<Record<string, JsonValue>> = {
   loftq_config: {},
   megatron_config: null,
   megatron_core: "megatron.core",
-  modules_to_save: null,
 };
 
 /** Ours that older versions of PEFT refuse: written only when set. */

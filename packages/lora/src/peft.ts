@@ -1,7 +1,15 @@
 // Adapters as PEFT's folders: adapter_config.json and adapter_model.safetensors. A folder is read wholly, and all its faults are found,
 // before the model is touched.
 
-import { ArgumentError, type DType, FormatError, NomoatError, parseJson, type Tensor } from "@nomoat/core";
+import {
+  ArgumentError,
+  type DType,
+  FormatError,
+  NomoatError,
+  noGrad,
+  parseJson,
+  type Tensor,
+} from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import {
   type OpenSafetensors,
@@ -16,6 +24,7 @@ import { type ApplyOptions, attach, placeOf, variantOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { savedConfig } from "./init/principal.js";
 import { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
+import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 
 const configFile = "adapter_config.json";
@@ -163,19 +172,26 @@ export async function readAdapterConfig(
 }
 
 interface Expected {
-  readonly target: Target;
+  /** Of a layer's adapter; null for a module that is saved as a whole. */
+  readonly target: Target | null;
   readonly suffix: string;
   readonly shape: readonly number[];
 }
 
 /** What the file should hold, by key. */
-function expectedTensors(targets: readonly Target[], config: LoraConfig): Map<string, Expected> {
+function expectedTensors(
+  targets: readonly Target[],
+  config: LoraConfig,
+  saved: SavedModules,
+): Map<string, Expected> {
   const expected = new Map<string, Expected>();
   for (const target of targets) {
     const { layer } = target;
     for (const [suffix, shape] of variantOf(config, layer).shapes(target, layer, config))
       expected.set(`${peftPrefix}${target.name}.${suffix}`, { target, suffix, shape });
   }
+  for (const [key, tensor] of saved.tensors())
+    expected.set(`${peftPrefix}${key}`, { target: null, suffix: key, shape: tensor.shape });
   return expected;
 }
 
@@ -200,7 +216,7 @@ function headerFaults(
       entry.shape.length === shape.length &&
       entry.shape.every((extent, i) => i === axis || extent === shape[i]);
     faults.push(
-      rankOnly
+      rankOnly && target
         ? `${key} has rank ${entry.shape[axis]}, but r and rank_pattern give ${target.r}`
         : `${key} is [${entry.shape.join(", ")}], expected [${shape.join(", ")}]`,
     );
@@ -232,10 +248,12 @@ export async function loadAdapter(
   const config = await readConfig(folder, options.onWarning);
   const file = `${folder.name}/${weightsFile}`;
   const weights = await required(folder, weightsFile);
-  const targets = targetsFor(model, config, `${folder.name}/${configFile}`);
-  const expected = expectedTensors(targets, config);
+  const configPath = `${folder.name}/${configFile}`;
+  const targets = asFormatError(() => resolveTargets(model, config), configPath);
   const place = placeOf(model);
   const dtype = options.dtype ?? place.dtype;
+  const saved = asFormatError(() => new SavedModules(model, config.modulesToSave ?? [], dtype), configPath);
+  const expected = expectedTensors(targets, config, saved);
   const opened = await openSafetensors(weights);
   const tensors = new Map<string, Tensor>();
   const fresh = { ...place, dtype };
@@ -248,18 +266,21 @@ export async function loadAdapter(
     faults.push(...nonFinite(tensors).map((key) => `${key} has values that are not finite`));
     if (faults.length > 0) throw new FormatError(listed(faults), { file });
     checkAdapterName(model, name);
-    return build(model, name, config, targets, tensors, { ...fresh, ...options });
+    saved.checkFree();
+    return build(model, name, config, targets, tensors, saved, { ...fresh, ...options });
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
+    saved.dispose();
     throw error;
   } finally {
     await opened.close();
   }
 }
 
-function targetsFor(model: Module, config: LoraConfig, file: string): Target[] {
+/** What a configuration asks for in vain is a fault of its file. */
+function asFormatError<T>(fn: () => T, file: string): T {
   try {
-    return resolveTargets(model, config);
+    return fn();
   } catch (error) {
     if (error instanceof ArgumentError) throw new FormatError(error.message, { file }, { cause: error });
     throw error;
@@ -272,6 +293,7 @@ function build(
   config: LoraConfig,
   targets: readonly Target[],
   tensors: ReadonlyMap<string, Tensor>,
+  saved: SavedModules,
   options: LoadAdapterOptions & ReturnType<typeof placeOf>,
 ): Adapter {
   const parts = targets.map((target) => {
@@ -283,6 +305,13 @@ function build(
     const branchOptions = { adapter: name, config, target, dtype, device, generator };
     return { target, branch: variant.create(target.layer, branchOptions, own) };
   });
-  const adapter = attach(model, name, config, parts);
+  noGrad(() => {
+    for (const [key, copy] of saved.tensors()) {
+      const loaded = tensors.get(`${peftPrefix}${key}`) as Tensor;
+      copy.copyFrom(loaded);
+      loaded.dispose();
+    }
+  });
+  const adapter = attach(model, name, config, parts, saved);
   return adapter.requiresGrad(options.trainable ?? true);
 }

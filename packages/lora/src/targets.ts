@@ -51,7 +51,9 @@ export function candidateModules(model: Module): Map<string, Module> {
   return found;
 }
 
-const matchesName = (name: string, entry: string): boolean => name === entry || name.endsWith(`.${entry}`);
+/** True when `entry` is `name` or its end after a dot. */
+export const matchesName = (name: string, entry: string): boolean =>
+  name === entry || name.endsWith(`.${entry}`);
 
 /** The number of the layer that `name` belongs to: of the first `.pattern.N.` after something, as PEFT finds it. */
 function layerIndex(name: string, pattern: Pattern | null): number | null {
@@ -117,7 +119,10 @@ function targetTest(config: LoraConfig): (name: string, module: Module) => boole
     // As in PEFT: a full name counts whatever the layers to transform.
     wanted = (name) => targetModules.includes(name) || (named(name) && inLayer(name));
   }
-  return (name, module) => wanted(name, module) && (excluded(name) ? null : true);
+  // What is trained as a whole is not adapted, nor what is inside.
+  const saved = (name: string) =>
+    (config.modulesToSave ?? []).some((entry) => `.${name}.`.includes(`.${entry}.`));
+  return (name, module) => wanted(name, module) && (excluded(name) || saved(name) ? null : true);
 }
 
 function listed(names: readonly string[], most = 20): string {
