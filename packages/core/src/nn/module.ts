@@ -112,8 +112,12 @@ export abstract class Module {
       const given = state.get(name);
       if (!given) {
         if (options.strict ?? true) faults.push(`missing "${name}" ${formatShape(tensor.shape)}`);
+      } else if (given.disposed) {
+        faults.push(`"${name}" was disposed`);
       } else if (!sameShape(given.shape, tensor.shape)) {
         faults.push(`"${name}" is ${formatShape(given.shape)}, expected ${formatShape(tensor.shape)}`);
+      } else if (given.device !== tensor.device) {
+        faults.push(`"${name}" is on ${given.device}, expected ${tensor.device}`);
       }
     }
     if (options.strict ?? true)
@@ -127,27 +131,37 @@ export abstract class Module {
     });
   }
 
+  /** What stands at a dotted name, own properties and positions alone: a module or a list of them. */
+  #at(operation: string, name: string): Module | Module[] {
+    let at: Module | Module[] = this;
+    for (const part of name === "" ? [] : name.split(".")) {
+      const exists = Array.isArray(at) ? /^(0|[1-9]\d*)$/.test(part) : Object.hasOwn(at, part);
+      const next: unknown = exists ? at[part as never] : undefined;
+      if (!(next instanceof Module || Array.isArray(next))) {
+        throw new ArgumentError(`${operation}: no module "${name}" (stopped at "${part}")`);
+      }
+      at = next as Module | Module[];
+    }
+    return at;
+  }
+
   /** The module at a dotted name. @throws {ArgumentError} when there is none */
   getModule(name: string): Module {
-    let module: Module = this;
-    for (const part of name === "" ? [] : name.split(".")) {
-      const next: unknown = Array.isArray(module)
-        ? (module as Module[])[Number(part)]
-        : (module as never)[part];
-      if (!(next instanceof Module || Array.isArray(next))) {
-        throw new ArgumentError(`getModule: no module "${name}" (stopped at "${part}")`);
-      }
-      module = next as Module;
-    }
-    return module;
+    const found = this.#at("getModule", name);
+    if (Array.isArray(found)) throw new ArgumentError(`getModule: "${name}" is a list, not a module`);
+    return found;
   }
 
   /** Puts `replacement` where the module named `name` was; the old one is returned, undisposed. */
   replaceModule(name: string, replacement: Module): Module {
-    const old = this.getModule(name);
-    const at = name.lastIndexOf(".");
-    const parent = this.getModule(at < 0 ? "" : name.slice(0, at)) as unknown as Record<string, Module>;
     if (name === "") throw new ArgumentError("replaceModule: the root cannot be replaced within itself");
+    const old = this.#at("replaceModule", name);
+    if (Array.isArray(old)) throw new ArgumentError(`replaceModule: "${name}" is a list, not a module`);
+    const at = name.lastIndexOf(".");
+    const parent = this.#at("replaceModule", at < 0 ? "" : name.slice(0, at)) as unknown as Record<
+      string,
+      Module
+    >;
     parent[name.slice(at + 1)] = replacement;
     return old;
   }
