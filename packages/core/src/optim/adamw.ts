@@ -21,6 +21,8 @@ export interface AdamWOptions {
 }
 
 export class AdamW extends Optimizer<AdamWOptions> {
+  protected override readonly slotNames: readonly string[] = ["m", "v"];
+
   /** @throws {ArgumentError} for options out of range */
   constructor(
     parameters: readonly Tensor[] | readonly ParameterGroup<AdamWOptions>[],

@@ -20,6 +20,8 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   readonly groups: ({ parameters: readonly Tensor[] } & O)[];
   /** Steps taken. */
   stepCount = 0;
+  /** Names of the state tensors of a parameter, for telling a foreign state; null for any. */
+  protected readonly slotNames: readonly string[] | null = null;
   protected readonly slots = new Map<Tensor, Map<string, Tensor>>();
 
   constructor(parameters: readonly Tensor[] | readonly ParameterGroup<O>[], defaults: O) {
@@ -95,23 +97,36 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   }
 
   /**
-   * Takes over the values of a saved state.
-   * @throws {ArgumentError} naming the tensor that belongs to no parameter or has another shape; nothing is changed then
+   * Takes over the values of a saved state; state that it does not hold is disposed.
+   * @throws {ArgumentError} naming the tensor that belongs to no parameter or has another shape or backend; nothing is changed then
    */
   loadStateDict(state: OptimizerState): void {
     const parameters = this.parameters();
     const places: [Tensor, string, Tensor][] = [];
     for (const [key, tensor] of state.tensors) {
-      const parameter = parameters[Number(key.slice(0, key.indexOf(".")))];
-      if (!parameter || !sameShape(parameter.shape, tensor.shape)) {
+      const [, index, name] = /^(0|[1-9]\d*)\.(.+)$/.exec(key) ?? [];
+      const parameter = index === undefined ? undefined : parameters[Number(index)];
+      const known = name !== undefined && (this.slotNames?.includes(name) ?? true);
+      if (!parameter || !known || !sameShape(parameter.shape, tensor.shape)) {
         throw new ArgumentError(
           `optimizer.loadStateDict: "${key}" ${formatShape(tensor.shape)} fits no parameter`,
         );
       }
-      places.push([parameter, key.slice(key.indexOf(".") + 1), tensor]);
+      if (tensor.device !== parameter.device)
+        throw new ArgumentError(
+          `optimizer.loadStateDict: "${key}" is on ${tensor.device}, its parameter on ${parameter.device}`,
+        );
+      places.push([parameter, name, tensor]);
     }
     if (!Number.isSafeInteger(state.step) || state.step < 0)
       throw new ArgumentError(`optimizer.loadStateDict: step ${state.step}`);
+    for (const [parameter, slots] of this.slots) {
+      for (const [name, tensor] of slots) {
+        if (places.some(([owner, slot]) => owner === parameter && slot === name)) continue;
+        tensor.dispose();
+        slots.delete(name);
+      }
+    }
     for (const [parameter, name, tensor] of places) this.slot(parameter, name).copyFrom(tensor);
     this.stepCount = state.step;
   }
