@@ -1,0 +1,250 @@
+// Optimizers, clipping and schedules against PyTorch's numbers; their state; their errors.
+
+import { readFileSync } from "node:fs";
+import { beforeAll, describe, expect, test } from "vitest";
+import * as nm from "../src/index.js";
+import * as optim from "../src/optim/index.js";
+import { on, type Subject, subjects } from "./support/backends.js";
+import { expectClose, expectNoLeak } from "./support/numbers.js";
+
+interface Values {
+  shape: number[];
+  data: number[];
+}
+
+interface Run {
+  name: string;
+  optimizer: string;
+  options: { lr: number; betas: [number, number]; eps: number; weightDecay: number; amsgrad?: boolean };
+  learningRates?: number[];
+  after: number[][][];
+}
+
+interface Clip {
+  name: string;
+  maxNorm: number;
+  normType: number | "Infinity";
+  gradients: Values[];
+  totalNorm: number;
+  clipped: Values[];
+}
+
+interface Schedule {
+  kind: "cosine" | "linear" | "constant";
+  warmupSteps: number;
+  totalSteps: number;
+  cycles?: number;
+  factors: number[];
+}
+
+const file = new URL("./fixtures/optim.json", import.meta.url);
+const golden = JSON.parse(readFileSync(file, "utf8")) as {
+  parameters: Values[];
+  gradients: number[][][];
+  runs: Run[];
+  clipGradNorm: Clip[];
+  schedules: Schedule[];
+};
+
+beforeAll(() => nm.init({ backend: "reference" }));
+
+/** Twenty steps: rounding of each adds up, relative to parameters of about 1. */
+const tolerance = { float64: 1e-12, float32: 2e-6 };
+
+function parametersOf(subject: Subject): nm.Tensor[] {
+  return golden.parameters.map(({ shape, data }) =>
+    nm.tensor(data, { ...on(subject), shape, requiresGrad: true }),
+  );
+}
+
+function setGradients(parameters: readonly nm.Tensor[], gradients: readonly (readonly number[])[]): void {
+  parameters.forEach((parameter, i) => {
+    parameter.zeroGrad();
+    const { device, dtype, shape } = parameter;
+    parameter.grad = nm.keep(nm.tensor([...gradients[i]], { device, dtype, shape }));
+  });
+}
+
+describe.each(subjects)("$name equals PyTorch", (subject) => {
+  const runs = golden.runs.filter((run) => run.optimizer === "AdamW" && !run.options.amsgrad);
+
+  test.each(runs.map((run) => [run.name, run] as const))("%s", (_, { options, learningRates, after }) => {
+    expectNoLeak("optimizer", () => {
+      const parameters = parametersOf(subject);
+      const { lr, eps, betas, weightDecay } = options;
+      const optimizer = new optim.AdamW(parameters, { learningRate: lr, epsilon: eps, betas, weightDecay });
+      after.forEach((expected, step) => {
+        setGradients(parameters, golden.gradients[step]);
+        if (learningRates) optimizer.learningRate = learningRates[step];
+        optimizer.step();
+        expected.forEach((values, i) => {
+          expectClose(
+            parameters[i].dataSync(),
+            values,
+            tolerance[subject.dtype],
+            `step ${step}, parameter ${i}`,
+          );
+        });
+      });
+      optimizer.dispose();
+      for (const parameter of parameters) parameter.dispose();
+    });
+  });
+
+  const clips = golden.clipGradNorm.filter(({ normType }) => normType === 2);
+  test.each(clips.map((clip) => [clip.name, clip] as const))("clipGradNorm, %s", (_, clip) => {
+    const parameters = clip.gradients.map(({ shape, data }) => {
+      const parameter = nm.zeros(shape, { ...on(subject), requiresGrad: true });
+      parameter.grad = nm.keep(nm.tensor(data, { ...on(subject), shape }));
+      return parameter;
+    });
+    expectClose([optim.clipGradNorm(parameters, clip.maxNorm)], [clip.totalNorm], tolerance[subject.dtype]);
+    clip.clipped.forEach(({ data }, i) => {
+      expectClose(parameters[i].grad!.dataSync(), data, tolerance[subject.dtype]);
+    });
+  });
+
+  test("clipping by gradientScale equals clipping the gradients first", () => {
+    const [a, b] = [parametersOf(subject), parametersOf(subject)];
+    const [first, second] = [new optim.AdamW(a), new optim.AdamW(b)];
+    setGradients(a, golden.gradients[0]);
+    setGradients(b, golden.gradients[0]);
+    optim.clipGradNorm(a, 0.5);
+    first.step();
+    second.step({ gradientScale: optim.clipScale(optim.gradNorm(b), 0.5) });
+    a.forEach((parameter, i) => {
+      expectClose(b[i].dataSync(), parameter.dataSync(), tolerance[subject.dtype]);
+    });
+  });
+
+  test("a saved state goes on bit for bit", () => {
+    const steps = (optimizer: optim.AdamW, parameters: nm.Tensor[], from: number, to: number) => {
+      for (let step = from; step < to; step++) {
+        setGradients(parameters, golden.gradients[step]);
+        optimizer.step();
+      }
+    };
+    const [whole, broken] = [parametersOf(subject), parametersOf(subject)];
+    steps(new optim.AdamW(whole), whole, 0, 8);
+    const before = new optim.AdamW(broken);
+    steps(before, broken, 0, 3);
+    const after = new optim.AdamW(broken);
+    after.loadStateDict(before.stateDict());
+    steps(after, broken, 3, 8);
+    expect(broken.map((p) => p.toArray())).toEqual(whole.map((p) => p.toArray()));
+  });
+});
+
+describe("optimizers", () => {
+  const leaf = (...shape: number[]) => nm.ones(shape, { requiresGrad: true });
+
+  test("groups have options of their own", () => {
+    const [a, b] = [leaf(2), leaf(2)];
+    const optimizer = new optim.AdamW(
+      [
+        { parameters: [a], weightDecay: 0 },
+        { parameters: [b], learningRate: 0 },
+      ],
+      {
+        learningRate: 0.1,
+        weightDecay: 0.5,
+      },
+    );
+    for (const p of [a, b]) p.grad = nm.keep(nm.zeros([2]));
+    optimizer.step();
+    expect(a.toArray()).toEqual([1, 1]);
+    expect(b.toArray()).toEqual([1, 1]);
+    expect(optimizer.learningRate).toBe(0.1);
+  });
+
+  test("parameters without a gradient stay as they are", () => {
+    const [a, b] = [leaf(2), leaf(2)];
+    const optimizer = new optim.AdamW([a, b]);
+    a.grad = nm.keep(nm.ones([2]));
+    optimizer.step();
+    expect(a.dataSync()[0]).toBeLessThan(1);
+    expect(b.toArray()).toEqual([1, 1]);
+  });
+
+  test("a step over a saved parameter makes its old graph unusable", () => {
+    const w = leaf(2);
+    const optimizer = new optim.AdamW([w]);
+    const y = nm.sum(nm.mul(w, w));
+    w.grad = nm.keep(nm.ones([2]));
+    optimizer.step();
+    expect(() => y.backward()).toThrow("changed in place");
+  });
+
+  test.each([
+    ["no parameters", () => new optim.AdamW([]), "no parameters"],
+    ["a constant", () => new optim.AdamW([nm.ones([2])]), "of shape [2] does not gather gradients"],
+    ["a result", () => new optim.AdamW([nm.exp(leaf(2))]), "does not gather gradients"],
+    [
+      "a negative rate",
+      () => new optim.AdamW([leaf(1)], { learningRate: -1 }),
+      "learningRate must be finite and not negative, not -1",
+    ],
+    ["a NaN rate", () => new optim.AdamW([leaf(1)], { learningRate: Number.NaN }), "not NaN"],
+    ["betas", () => new optim.AdamW([leaf(1)], { betas: [0.9, 1] }), "betas must be within [0, 1), not 1"],
+    ["clipping", () => optim.clipGradNorm([leaf(1)], -1), "maxNorm must not be negative"],
+    [
+      "a schedule",
+      () => optim.cosineSchedule({ totalSteps: -3 }),
+      "totalSteps must be finite and not negative, not -3",
+    ],
+  ])("%s is refused", (_, make, message) => {
+    expect(make).toThrow(nm.ArgumentError);
+    expect(make).toThrow(message);
+  });
+
+  test("one parameter twice is refused", () => {
+    const w = leaf(3);
+    expect(() => new optim.AdamW([w, w])).toThrow("of shape [3] is given twice");
+  });
+
+  test.each(["9.m", "0.w", "0", "m", "x.m", "0x0.m"])(
+    'a state with a tensor "%s" is refused whole',
+    (key) => {
+      const w = leaf(2);
+      const optimizer = new optim.AdamW([w]);
+      const tensors = new Map([
+        ["0.m", nm.ones([2])],
+        [key, nm.ones([2])],
+      ]);
+      expect(() => optimizer.loadStateDict({ step: 3, tensors })).toThrow(nm.ArgumentError);
+      expect(() => optimizer.loadStateDict({ step: 3, tensors })).toThrow(key);
+      expect(optimizer.stepCount).toBe(0);
+      expect(optimizer.stateDict().tensors.size).toBe(0);
+    },
+  );
+
+  test("a state of the wrong shape or step is refused; a fresh one starts anew", () => {
+    const w = leaf(2);
+    const optimizer = new optim.AdamW([w]);
+    w.grad = nm.keep(nm.ones([2]));
+    optimizer.step();
+    const wrong = new Map([["0.m", nm.ones([3])]]);
+    expect(() => optimizer.loadStateDict({ step: 1, tensors: wrong })).toThrow('"0.m" [3]');
+    expect(() => optimizer.loadStateDict({ step: -1, tensors: new Map() })).toThrow("step -1");
+    expectClose(optimizer.stateDict().tensors.get("0.m")!.dataSync(), [0.1, 0.1], 1e-6);
+    optimizer.loadStateDict({ step: 0, tensors: new Map() });
+    expect(optimizer.stateDict().tensors.size).toBe(0);
+  });
+});
+
+const makers = {
+  cosine: optim.cosineSchedule,
+  linear: optim.linearSchedule,
+  constant: optim.constantSchedule,
+};
+
+test.each(
+  golden.schedules
+    .filter(({ cycles }) => cycles === undefined)
+    .map((s) => [s.kind, s.warmupSteps, s] as const),
+)("the %s schedule with %i steps of warm-up is Hugging Face's", (kind, _, { factors, ...options }) => {
+  const schedule = makers[kind](options);
+  factors.forEach((factor, step) => {
+    expect(schedule(step)).toBeCloseTo(factor, 12);
+  });
+});
