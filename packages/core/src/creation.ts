@@ -8,7 +8,7 @@ import { empty, operand } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { runtime } from "./runtime.js";
-import { checkShape, formatShape, type Shape, sizeOf } from "./shape.js";
+import { checkShape, formatShape, requireFinite, type Shape, sizeOf } from "./shape.js";
 import type { NestedArray, Tensor } from "./tensor.js";
 
 export interface CreationOptions {
@@ -25,7 +25,8 @@ export interface RandomOptions extends CreationOptions {
   generator?: Generator;
 }
 
-function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
+/** @internal The backend and dtype that `options` ask for. */
+export function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
   const dtype = options.dtype ?? "float32";
   if (!isDType(dtype)) {
     throw new DTypeError(
@@ -35,8 +36,8 @@ function target(operation: string, options: CreationOptions): { backend: Backend
   return { backend: options.device ? backendByName(options.device) : activeBackend(), dtype };
 }
 
-/** What `make` allocates outside the backend, `bytes` large. @throws {OutOfMemoryError} */
-function hostArray<T>(operation: string, bytes: number, make: () => T): T {
+/** @internal What `make` allocates outside the backend, `bytes` large. @throws {OutOfMemoryError} */
+export function hostArray<T>(operation: string, bytes: number, make: () => T): T {
   try {
     return make();
   } catch {
@@ -49,7 +50,8 @@ function hostArray<T>(operation: string, bytes: number, make: () => T): T {
   }
 }
 
-function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
+/** @internal */
+export function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
   if (options.requiresGrad) tensor.requiresGrad = true;
   return tensor;
 }
@@ -74,6 +76,11 @@ export function ones(shape: Shape, options: CreationOptions = {}): Tensor {
 /** Zeros of the shape, dtype and backend of `like`. */
 export function zerosLike(like: Tensor): Tensor {
   return fullLike(like, 0);
+}
+
+/** Ones of the shape, dtype and backend of `like`. */
+export function onesLike(like: Tensor): Tensor {
+  return fullLike(like, 1);
 }
 
 /** `value` in the shape, dtype and backend of `like`. */
@@ -117,6 +124,64 @@ export function arange(start: number, end?: number, step = 1, options: CreationO
     hostArray("arange", 8 * count, () => new Float64Array(count)).map((_, i) => from + i * step),
     { ...options, dtype, shape: [count] },
   );
+}
+
+/**
+ * `count` numbers from `start` to `end`, evenly spaced and both included (`endpoint: false` leaves `end` out), as numpy.linspace.
+ * @throws {ArgumentError} when an end is not finite
+ */
+export function linspace(
+  start: number,
+  end: number,
+  count = 50,
+  options: CreationOptions & { endpoint?: boolean } = {},
+): Tensor {
+  requireFinite("linspace", "start", start);
+  requireFinite("linspace", "end", end);
+  const { endpoint = true, ...creation } = options;
+  const { dtype } = target("linspace", creation);
+  checkShape("linspace", [count]);
+  const steps = endpoint ? count - 1 : count;
+  const values = hostArray("linspace", 8 * count, () => new Float64Array(count));
+  for (let i = 0; i < count; i++) values[i] = i === 0 ? start : start + (end - start) * (i / steps);
+  if (endpoint && count > 1) values[count - 1] = end;
+  return tensor(values, { ...creation, dtype, shape: [count] });
+}
+
+/**
+ * A tensor of the bytes in `buffer`, little-endian and row-major as files hold them; copied. Gives float16 and bfloat16 their bits.
+ * @param options - `dtype` (default float32) and `shape` (default: one axis)
+ * @throws {ShapeError} when the bytes are not those of the shape
+ */
+export function fromBuffer(buffer: ArrayBufferLike | ArrayBufferView, options: TensorOptions = {}): Tensor {
+  const { backend, dtype } = target("fromBuffer", options);
+  const bytes = ArrayBuffer.isView(buffer)
+    ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
+    : new Uint8Array(buffer);
+  const shape = options.shape ? [...options.shape] : [bytes.length / dtypes[dtype].bytes];
+  checkShape("fromBuffer", shape);
+  const wanted = sizeOf(shape) * dtypes[dtype].bytes;
+  if (bytes.length !== wanted) {
+    throw new ShapeError(
+      `fromBuffer: ${bytes.length} bytes are not ${dtype} ${formatShape(shape)} (${wanted} bytes)`,
+    );
+  }
+  const out = empty(backend, dtype, shape);
+  backend.write(out.storage.buffer, 0, dtype === "bool" ? bytes.map((byte) => (byte ? 1 : 0)) : bytes);
+  return withOptions(out, options);
+}
+
+/** The bytes of `x` in row-major order, as {@link fromBuffer} takes them. */
+export async function toBuffer(x: Tensor): Promise<ArrayBuffer> {
+  const { backend } = x.use("toBuffer");
+  const flat = empty(backend, x.dtype, x.shape);
+  backend.copy(operand(x), operand(flat));
+  try {
+    const bytes = await backend.read(flat.storage.buffer, 0, x.size * dtypes[x.dtype].bytes);
+    return new Uint8Array(bytes).buffer;
+  } finally {
+    flat.dispose();
+  }
 }
 
 export interface TensorOptions extends CreationOptions {

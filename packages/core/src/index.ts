@@ -25,14 +25,18 @@ export {
   arange,
   type CreationOptions,
   eye,
+  fromBuffer,
   full,
   fullLike,
+  linspace,
   ones,
+  onesLike,
   type RandomOptions,
   rand,
   randn,
   type TensorOptions,
   tensor,
+  toBuffer,
   uniform,
   zeros,
   zerosLike,
@@ -48,4 +52,5 @@ export { allocate, commonBackend, empty, operand } from "./ops/dispatch.js";
 export { withReferenceOperations } from "./ops/fused.js";
 export * from "./ops/index.js";
 export { defaultGenerator, Generator, manualSeed } from "./random.js";
+export { bernoulli, type MultinomialArguments, multinomial, permutation, randint } from "./sampling.js";
 export { type NestedArray, Tensor, type TensorData } from "./tensor.js";

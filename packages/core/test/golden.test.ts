@@ -74,8 +74,10 @@ const operations: Record<string, (inputs: Inputs, attributes: Attributes) => nm.
   gelu: unary((x) => nm.gelu(x)),
   clamp: ({ x }, { min, max }) => nm.clip(x, min, max),
   var: ({ x }, { axis, keepDims, correction }) => nm.variance(x, axis ?? undefined, keepDims, correction),
-  std: ({ x }, { axis, keepDims, correction }) =>
-    nm.sqrt(nm.variance(x, axis ?? undefined, keepDims, correction)),
+  std: ({ x }, { axis, keepDims, correction }) => nm.std(x, axis ?? undefined, keepDims, correction),
+  cumsum: ({ x }, { axis }) => nm.cumsum(x, axis),
+  gather: ({ x, indices }, { axis }) => nm.takeAlongAxis(x, indices, axis),
+  indexSelect: ({ x, indices }, { axis }) => nm.take(x, indices, axis),
   argmax: ({ x }, { axis }) => nm.argmax(x, axis),
   argmin: ({ x }, { axis }) => nm.argmin(x, axis),
   softmax: ({ x }, { axis }) => nm.softmax(x, axis),
@@ -118,7 +120,7 @@ const operations: Record<string, (inputs: Inputs, attributes: Attributes) => nm.
 };
 
 // Operations of PyTorch's that this library does not have (yet), or has with other arguments.
-const absent = new Set(["cumsum", "layerNorm", "gather", "indexSelect"]);
+const absent = new Set(["layerNorm"]);
 const withoutThose = (each: Case) =>
   !absent.has(each.op) &&
   // linearCrossEntropy has neither smoothing nor losses of each row.

@@ -3,8 +3,10 @@
 export { leakyRelu, swiglu } from "./activation.js";
 export { type Index, index, nonzero } from "./advanced-index.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
+export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
+export { bmm, dot, outer } from "./linalg.js";
 export { type CrossEntropyArguments, crossEntropy, linearCrossEntropy } from "./loss.js";
 export { linear, type MatmulArguments, matmul } from "./matmul.js";
 export { rmsNorm } from "./norm.js";

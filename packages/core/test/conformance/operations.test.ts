@@ -7,6 +7,7 @@ import { subjects } from "../support/backends.js";
 import { checkOp } from "../support/check-op.js";
 import { arithmeticCases } from "./cases/arithmetic.js";
 import { elementwiseCases } from "./cases/elementwise.js";
+import { linalgCases } from "./cases/linalg.js";
 import { matmulCases, neuralCases } from "./cases/neural.js";
 import { rearrangeCases } from "./cases/rearrange.js";
 import { selectionCases } from "./cases/selection.js";
@@ -17,6 +18,7 @@ const cases = [
   ...arithmeticCases,
   ...rearrangeCases,
   ...selectionCases,
+  ...linalgCases,
   ...viewCases,
   ...indexingCases,
   ...reduceCases,
