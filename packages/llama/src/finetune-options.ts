@@ -10,6 +10,10 @@ import type { Tokenizer } from "./tokenizer.js";
 /** What is trained in the place of the model's own parameters; adapters of @nomoat/lora are. */
 export interface Trainable {
   parameters(): Tensor[];
+  /** False: without effect, so that nothing can be learnt. */
+  readonly active?: boolean;
+  /** True: part of the base's weights, so that nothing can be learnt. */
+  readonly merged?: boolean;
 }
 
 /** One step, as it is reported. */

@@ -30,6 +30,9 @@ const speedWindow = 20;
 /** What is to be trained, by the names that it has in the model. */
 function trainedParameters(settings: FinetuneSettings): Map<string, Tensor> {
   const { model, adapter } = settings;
+  if (adapter?.merged) throw new ArgumentError("finetune: adapter is merged; call adapter.unmerge() first");
+  if (adapter?.active === false)
+    throw new ArgumentError("finetune: adapter is disabled; call adapter.enable() first");
   const wanted = adapter ? adapter.parameters() : model.trainableParameters();
   if (wanted.length === 0) {
     throw new ArgumentError(

@@ -265,7 +265,11 @@ describe("finetune", () => {
     await expect(attempt).rejects.toMatchObject({ code: "ARGUMENT", message: expect.stringContaining(name) });
   });
 
-  it("refuses an adapter of another model", async () => {
+  it("refuses an adapter that is merged, disabled, or of another model", async () => {
+    const adapter = adapt(model).merge();
+    await expect(finetune(options({ adapter }))).rejects.toThrow(/adapter is merged/);
+    adapter.unmerge().disable();
+    await expect(finetune(options({ adapter }))).rejects.toThrow(/adapter is disabled/);
     const other = tinyModel();
     await expect(finetune(options({ adapter: adapt(other) }))).rejects.toThrow(/not on this model/);
     other.dispose();

@@ -10,7 +10,7 @@ import {
   KVCache,
   type LlamaForCausalLM,
 } from "../src/index.js";
-import { byteTokenizer, collect, tinyModel } from "./support.js";
+import { byteTokenizer, collect, tinyModel, wordTokenizer } from "./support.js";
 
 const tokenizer = byteTokenizer();
 
@@ -239,9 +239,15 @@ describe("generate", () => {
   });
 
   it("keeps the space between prompt and text where vocabularies put it in front of words", async () => {
-    // Byte 0x20 is a token of its own here: what is generated must begin exactly where the prompt ends.
-    const { values } = await collect(generate(options({ prompt: "a", maxNewTokens: 3 })));
-    const ids = uncached(model, [...tokenizer.encode("a")], 3);
-    expect(values.join("")).toBe(tokenizer.decode([...tokenizer.encode("a"), ...ids]).slice(1));
+    const words = wordTokenizer();
+    const small = tinyModel({ config: { vocabSize: words.vocabSize }, seed: 8 });
+    for (const prompt of ["once", "the on", "t"]) {
+      const ids = [...words.encode(prompt)];
+      const whole = words.decode([...ids, ...uncached(small, ids, 12)]);
+      const { values } = await collect(generate(options({ model: small, tokenizer: words, prompt })));
+      expect(values.join("")).toBe(whole.slice(prompt.length));
+      expect(whole.slice(prompt.length)).toMatch(/ \w/);
+    }
+    small.dispose();
   });
 });

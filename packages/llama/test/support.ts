@@ -82,6 +82,40 @@ export function byteTokenizer(config: object = {}): Tokenizer {
   return Tokenizer.fromJson(files.json, files.config);
 }
 
+/** As Llama 2's in small: a space belongs to the word that follows, and decoding strips the one before the first. */
+export function wordTokenizer(): Tokenizer {
+  const tokens = ["<unk>", "<s>", "</s>", "▁", ..."cehnot", "▁t", "he", "▁the", "on", "ce", "▁on"];
+  const special = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+  const space = { String: " " };
+  return Tokenizer.fromJson(
+    {
+      added_tokens: tokens.slice(0, 3).map((content, id) => ({ id, content, ...special })),
+      normalizer: {
+        type: "Sequence",
+        normalizers: [
+          { type: "Prepend", prepend: "▁" },
+          { type: "Replace", pattern: space, content: "▁" },
+        ],
+      },
+      decoder: {
+        type: "Sequence",
+        decoders: [
+          { type: "Replace", pattern: { String: "▁" }, content: " " },
+          { type: "Fuse" },
+          { type: "Strip", content: " ", start: 1, stop: 0 },
+        ],
+      },
+      model: {
+        type: "BPE",
+        unk_token: "<unk>",
+        vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+        merges: ["▁ t", "h e", "▁t he", "o n", "c e", "▁ on"],
+      },
+    },
+    { bos_token: "<s>", eos_token: "</s>", add_bos_token: true, add_eos_token: false },
+  );
+}
+
 export async function collect<T, R>(iterator: AsyncGenerator<T, R>): Promise<{ values: T[]; result: R }> {
   const values: T[] = [];
   for (;;) {
