@@ -28,6 +28,35 @@ export function adaptable(base: Module): AdaptedLayer {
   return layer as unknown as AdaptedLayer;
 }
 
+/** How a layer runs rows that belong to different adapters; in mixed.ts. */
+interface RowAssignment {
+  readonly rows: readonly (string | null)[];
+  update(
+    x: Tensor,
+    y: Tensor,
+    rows: readonly (string | null)[],
+    adapters: readonly AdapterBranch[],
+    base: Module,
+  ): Tensor;
+}
+
+/** Layers whose rows belong to different adapters at the moment. */
+export const rowsOfLayer = new WeakMap<Module, RowAssignment>();
+
+/** The layer's output when its rows are assigned to adapters; null when they are not. */
+function assignedRows(
+  layer: AdaptedLayer,
+  x: Tensor,
+  original: { forward(x: Tensor): Tensor } & Module,
+): Tensor | null {
+  const assigned = rowsOfLayer.get(layer);
+  if (!assigned) return null;
+  const y = original.forward(x);
+  const out = assigned.update(x, y, assigned.rows, layer.adapters, original);
+  if (out !== y) y.dispose();
+  return out;
+}
+
 /** Passes `y` through the branches, letting go of what was before. */
 function throughBranches(
   x: Tensor,
@@ -100,8 +129,10 @@ export class LoraLinear extends LinearBase {
   /** x [..., inFeatures] → [..., outFeatures]. */
   override forward(x: Tensor): Tensor {
     checkFeatures("LoraLinear", x, this.inFeatures);
-    const { base, branches } = this.slots.parts();
     const { original } = this;
+    const mixed = assignedRows(this as unknown as AdaptedLayer, x, original);
+    if (mixed) return mixed;
+    const { base, branches } = this.slots.parts();
     return throughBranches(x, base.forward(x), branches, original, base === original);
   }
 
@@ -164,8 +195,10 @@ export class LoraEmbedding extends Module {
 
   /** int32 indices [...] → [..., embeddingDim]. */
   override forward(indices: Tensor): Tensor {
-    const { base, branches } = this.slots.parts();
     const { original } = this.slots;
+    const mixed = assignedRows(this as unknown as AdaptedLayer, indices, original);
+    if (mixed) return mixed;
+    const { base, branches } = this.slots.parts();
     return throughBranches(indices, base.forward(indices), branches, original, base === original);
   }
 

@@ -68,8 +68,10 @@ export class SavedModules {
       if (found.length === 0)
         throw new ArgumentError(`modulesToSave: no module is called ${JSON.stringify(entry)}`);
       for (const [name, original] of found) {
-        if (!this.#entries.has(name))
-          this.#entries.set(name, { original, copy: copyModule(original, dtype) });
+        if (this.#entries.has(name)) continue;
+        const copy = copyModule(original, dtype);
+        copies.add(copy);
+        this.#entries.set(name, { original, copy });
       }
     }
   }

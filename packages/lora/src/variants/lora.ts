@@ -46,10 +46,15 @@ export class LoraBranch extends AdapterBranch {
     ]);
   }
 
+  /** True when this pass would drop elements of the input. */
+  get dropsOut(): boolean {
+    return this.training && (this.dropout > 0 || this.dropoutMask !== null);
+  }
+
   /** The mask of this pass; null when nothing is dropped. */
   protected mask(x: Tensor): Mask | null {
     const source = this.dropoutMask;
-    if (!this.training || (this.dropout === 0 && !source)) return null;
+    if (!this.dropsOut) return null;
     if (!source) return replayableMask(this.dropout, this.generator ?? defaultGenerator());
     const given = source(x, this.dropout);
     return () => given;
