@@ -1,0 +1,134 @@
+// The machine print: what a reader must know of where figures were measured. Nothing that names a person or a network.
+
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import * as os from "node:os";
+import { peakKernels } from "./measure/emitter.js";
+
+export interface Machine {
+  readonly cpu: string;
+  /** Processors that this process may use. */
+  readonly processors: number;
+  /** MHz, as the system says; null where it does not. */
+  readonly frequency: number | null;
+  /** Such as "L2 512K", of the first processor. */
+  readonly caches: readonly string[];
+  readonly memoryBytes: number;
+  readonly system: string;
+  readonly architecture: string;
+  /** Such as "Node 20.20.2". */
+  readonly runtime: string;
+  readonly v8: string;
+  readonly simd: "relaxed" | "baseline";
+  readonly gpu: string | null;
+  /** Versions of what was measured and of what measured it. */
+  readonly libraries: Readonly<Record<string, string>>;
+  /** Of the repository, with "+" where files differ from it; null outside of one. */
+  readonly commit: string | null;
+  /** Mean of runnable processes over a minute, before and after the run. */
+  readonly load: { readonly before: number; readonly after: number };
+  /** Such as "governor performance", where the system says. */
+  readonly power: string | null;
+}
+
+function textOf(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8").trim() || null;
+  } catch {
+    return null;
+  }
+}
+
+function caches(): string[] {
+  const folder = "/sys/devices/system/cpu/cpu0/cache";
+  let names: string[];
+  try {
+    names = readdirSync(folder).filter((name) => name.startsWith("index"));
+  } catch {
+    return [];
+  }
+  return names.sort().flatMap((name) => {
+    const [level, type, size] = ["level", "type", "size"].map((file) => textOf(`${folder}/${name}/${file}`));
+    if (!level || !size) return [];
+    return [`L${level}${type === "Data" ? "d" : type === "Instruction" ? "i" : ""} ${size}`];
+  });
+}
+
+function power(): string | null {
+  const governor = textOf("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+  const online = textOf("/sys/class/power_supply/AC/online");
+  const parts = [governor && `governor ${governor}`, online && (online === "1" ? "mains" : "battery")].filter(
+    Boolean,
+  );
+  return parts.length > 0 ? parts.join(", ") : null;
+}
+
+function gpu(): string | null {
+  return textOf("/proc/driver/nvidia/version")?.split("\n")[0] ?? null;
+}
+
+function commit(): string | null {
+  const git = (...args: string[]): string =>
+    execFileSync("git", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  try {
+    const tracked = git("status", "--porcelain", "--untracked-files=no");
+    return git("rev-parse", "--short=12", "HEAD") + (tracked ? "+" : "");
+  } catch {
+    return null;
+  }
+}
+
+/** The version of an installed package; "unknown" where its package.json is not to be read. */
+export function versionOf(name: string, from: string = import.meta.url): string {
+  try {
+    return (createRequire(from)(`${name}/package.json`) as { version: string }).version;
+  } catch {
+    return "unknown";
+  }
+}
+
+function relaxedSimd(): boolean {
+  const bytes = Uint8Array.from(atob(peakKernels().relaxed), (letter) => letter.charCodeAt(0));
+  return WebAssembly.validate(bytes) && process.env.NOMOAT_SIMD !== "baseline";
+}
+
+function runtimeName(): string {
+  const versions = process.versions as Record<string, string | undefined>;
+  if (versions.bun) return `Bun ${versions.bun}`;
+  if (versions.deno) return `Deno ${versions.deno}`;
+  return `Node ${process.versions.node}`;
+}
+
+/** The print, but for the load after the run. */
+export function describeMachine(): Machine {
+  const [processor] = os.cpus();
+  const load = os.loadavg()[0];
+  return {
+    cpu: processor?.model.trim() || "unknown",
+    processors: os.availableParallelism?.() ?? os.cpus().length,
+    frequency: processor?.speed || null,
+    caches: caches(),
+    memoryBytes: os.totalmem(),
+    system: `${os.type()} ${os.release()}`,
+    architecture: os.arch(),
+    runtime: runtimeName(),
+    v8: process.versions.v8 ?? "none",
+    simd: relaxedSimd() ? "relaxed" : "baseline",
+    gpu: gpu(),
+    libraries: Object.fromEntries(
+      ["@nomoat/core", "@nomoat/quant", "@nomoat/lora", "@nomoat/llama", "tinybench"].map((name) => [
+        name,
+        versionOf(name),
+      ]),
+    ),
+    commit: commit(),
+    load: { before: load, after: load },
+    power: power(),
+  };
+}
+
+/** The print with the load as it is now. */
+export function afterRun(machine: Machine): Machine {
+  return { ...machine, load: { ...machine.load, after: os.loadavg()[0] } };
+}

@@ -1,0 +1,103 @@
+// What this host can do at most, measured in the run whose kernels are compared with it: multiply-adds in registers, integer
+// dot products in registers, and bytes moved per second from a cache and from memory.
+
+import { init, operand, type Tensor, wasmRuntime, zeros } from "@nomoat/core";
+import { dotChains, dotRounds, peakKernels, streamUnit } from "./emitter.js";
+import { type Effort, timeEntry } from "./timing.js";
+
+/** Bandwidth of streams whose places together take `bytes`. */
+export interface Bandwidth {
+  readonly bytes: number;
+  /** Bytes a second; the best of reading, copying and adding. */
+  readonly rate: number;
+  readonly kind: "read" | "copy" | "add";
+}
+
+export interface Peaks {
+  readonly threads: number;
+  /** Operations a second, float32 multiply-adds in registers. */
+  readonly float32: number;
+  /** Operations a second, integer dot products in registers: int8 with relaxed SIMD, else int16 as int8 kernels must. */
+  readonly int8: number;
+  /** By growing size. */
+  readonly bandwidth: readonly Bandwidth[];
+}
+
+/** Sizes that lie in the second-level cache, in the last one, and in memory. */
+const sizes = { quick: [256 << 10, 4 << 20, 96 << 20], other: [256 << 10, 4 << 20, 192 << 20] };
+
+/** Units whose work is cut into a few chunks for each thread. */
+const chunksOfThread = 4;
+
+const operationsOfPeakUnit = 96_000;
+
+/** Best seconds of one call. */
+async function best(run: () => void, effort: Effort): Promise<number> {
+  const { seconds } = await timeEntry({ run, dispose: () => undefined }, effort, true);
+  return Math.min(...seconds);
+}
+
+/** Measures with `threads` threads of the wasm backend, which becomes the active one. */
+export async function measurePeaks(threads: number, effort: Effort): Promise<Peaks> {
+  await init({ backend: "wasm", threads });
+  const place = zeros([16]);
+  const runtime = wasmRuntime(place)!;
+  runtime.waitForWorkers();
+  const module = runtime.registerKernels("@nomoat/bench", peakKernels());
+  const address = (tensor: Tensor): number => runtime.address(operand(tensor));
+  try {
+    const units = 64 * threads * chunksOfThread;
+    const options = { grain: units / threads / chunksOfThread, scratchBytes: 64 };
+    const float = await best(
+      () => runtime.core.launch("peak", units, [address(place)], [0.5], options),
+      effort,
+    );
+    const integer = await best(() => module.launch("dot", units, [0x01010101], [], options), effort);
+    const products = runtime.relaxed ? 16 : 8;
+    const dotOperations = 2 * products * dotChains * dotRounds;
+    const bandwidth: Bandwidth[] = [];
+    for (const bytes of effort.name === "quick" ? sizes.quick : sizes.other) {
+      bandwidth.push(await measureBandwidth(bytes));
+    }
+    return {
+      threads,
+      float32: (units * operationsOfPeakUnit) / float,
+      int8: (units * dotOperations) / integer,
+      bandwidth,
+    };
+  } finally {
+    place.dispose();
+  }
+
+  async function measureBandwidth(bytes: number): Promise<Bandwidth> {
+    let fastest: Bandwidth | null = null;
+    for (const [kind, streams] of [
+      ["read", 1],
+      ["copy", 2],
+      ["add", 3],
+    ] as const) {
+      const units = Math.max(1, Math.floor(bytes / streams / streamUnit));
+      const places = Array.from({ length: streams }, () => zeros([(units * streamUnit) / 4]));
+      const addresses = places.map(address);
+      const grain = Math.max(1, Math.ceil(units / threads / chunksOfThread));
+      const seconds = await best(
+        () => module.launch(kind, units, addresses, [], { grain, scratchBytes: 64 }),
+        effort,
+      );
+      for (const tensor of places) tensor.dispose();
+      const rate = (streams * units * streamUnit) / seconds;
+      if (!fastest || rate > fastest.rate) fastest = { bytes, rate, kind };
+    }
+    return fastest!;
+  }
+}
+
+/** The higher of each rate: a peak is what was seen at best. */
+export function bestPeaks(a: Peaks, b: Peaks): Peaks {
+  return {
+    threads: a.threads,
+    float32: Math.max(a.float32, b.float32),
+    int8: Math.max(a.int8, b.int8),
+    bandwidth: a.bandwidth.map((one, i) => (one.rate >= b.bandwidth[i].rate ? one : b.bandwidth[i])),
+  };
+}

@@ -1,0 +1,99 @@
+// What suites have in common: a suite lists cases for a sweep; a case becomes an entry for each backend and thread count.
+
+import { activeBackend, type BackendName, init, type Tensor, tensor, wasmRuntime, zeros } from "@nomoat/core";
+import { uniformValues } from "../inputs.js";
+import { versionOf } from "../machine.js";
+import type { Effort } from "../measure/timing.js";
+import { BenchError, type Entry, type Parameters, type Prepared, type Work } from "../model.js";
+
+/** What is gone through. */
+export interface Sweep {
+  readonly effort: Effort["name"];
+  /** Sizes in place of the suite's own. */
+  readonly sizes: readonly number[] | null;
+  /** Formats in place of the suite's own; for suites that quantize. */
+  readonly formats: readonly string[] | null;
+}
+
+export interface Case {
+  readonly suite: string;
+  readonly name: string;
+  readonly parameters: Parameters;
+  readonly work: Work;
+  /** Makes the inputs on the active backend. */
+  prepare(): Prepared | Promise<Prepared>;
+}
+
+export interface Suite {
+  readonly name: string;
+  /** A line for the help. */
+  readonly about: string;
+  cases(sweep: Sweep): Case[];
+}
+
+export const backendNames = ["wasm", "reference"] as const satisfies readonly BackendName[];
+
+/** Work in arithmetic operations. */
+export function arithmetic(operations: number, bytes: number, kind: Work["arithmetic"] = "float32"): Work {
+  return { operations, bytes, arithmetic: kind, items: null, shown: "operations" };
+}
+
+/** Work that is shown as bytes moved. */
+export function movement(bytes: number, operations = 0): Work {
+  return { operations, bytes, arithmetic: "float32", items: null, shown: "bytes" };
+}
+
+/** Work that is shown as things done a second. */
+export function items(count: number, unit: string, operations: number, bytes: number): Work {
+  return { operations, bytes, arithmetic: "float32", items: { count, unit }, shown: "items" };
+}
+
+/** Seeded values as a float32 tensor on the active backend. */
+export function seeded(seed: string, shape: readonly number[], low?: number, high?: number): Tensor {
+  const count = shape.reduce((product, extent) => product * extent, 1);
+  return tensor(uniformValues(seed, count, low, high), { shape: [...shape] });
+}
+
+/** A tensor's values as an array of their own. */
+export function valuesOf(x: Tensor): ArrayLike<number> {
+  return Array.from(x.dataSync() as ArrayLike<number>);
+}
+
+/** Sizes of a sweep, by effort, unless the user named some. */
+export function sizesOf(
+  sweep: Sweep,
+  own: { quick: readonly number[]; standard: readonly number[]; long?: readonly number[] },
+): readonly number[] {
+  if (sweep.sizes) return sweep.sizes;
+  return sweep.effort === "long" ? (own.long ?? own.standard) : own[sweep.effort];
+}
+
+/** Makes a backend with that many threads the active one, its workers running. */
+export async function activate(backend: string, threads: number): Promise<void> {
+  if (!(backendNames as readonly string[]).includes(backend)) {
+    throw new BenchError(`unknown backend "${backend}" (known: ${backendNames.join(", ")})`);
+  }
+  await init({ backend: backend as BackendName, threads });
+  if (activeBackend().name !== "wasm") return;
+  const probe = zeros([1]);
+  wasmRuntime(probe)?.waitForWorkers();
+  probe.dispose();
+}
+
+/** This library's entry of a case. */
+export function nomoatEntry(one: Case, backend: string, threads: number): Entry {
+  const { suite, name, parameters, work } = one;
+  return {
+    suite,
+    name,
+    parameters,
+    work,
+    implementation: { name: "nomoat", version: versionOf("@nomoat/core") },
+    backend,
+    threads,
+    async prepare() {
+      await activate(backend, threads);
+      return one.prepare();
+    },
+  };
+}
