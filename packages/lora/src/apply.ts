@@ -10,7 +10,9 @@ import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 import { dora } from "./variants/dora.js";
 import { embeddingLora } from "./variants/embedding.js";
+import { ia3 } from "./variants/ia3.js";
 import { plainLora } from "./variants/lora.js";
+import { loha, lokr } from "./variants/product.js";
 import { residualLora } from "./variants/residual.js";
 
 export interface ApplyOptions {
@@ -21,7 +23,15 @@ export interface ApplyOptions {
 }
 
 /** Every variant; the first that handles a configuration is taken. */
-export const variants: readonly LoraVariant[] = [embeddingLora, dora, residualLora, plainLora];
+export const variants: readonly LoraVariant[] = [
+  ia3,
+  loha,
+  lokr,
+  embeddingLora,
+  dora,
+  residualLora,
+  plainLora,
+];
 
 /** The variant that `config` asks for on `layer`. */
 export function variantOf(config: LoraConfig, layer: Module): LoraVariant {

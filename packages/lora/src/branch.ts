@@ -72,6 +72,11 @@ export abstract class AdapterBranch extends Module {
    */
   abstract updateWeight(sum: Tensor, original: Tensor): Tensor;
 
+  /** Why this update cannot become part of the weight of `original`; null when it can. */
+  mergeObstacle(_original: Module): string | null {
+    return null;
+  }
+
   override forward(): never {
     throw new Error("an adapter's branch runs within its layer only");
   }
@@ -84,7 +89,11 @@ export interface LoraVariant {
   /** Whether this variant is the one that `config` asks for on this layer. */
   handles(config: LoraConfig, layer: Module): boolean;
   /** Shapes by suffix of the tensors that a branch on a layer of this size has. */
-  shapes(target: Pick<Target, "r">, layer: Module, config: LoraConfig): Map<string, readonly number[]>;
+  shapes(
+    target: Pick<Target, "r" | "name">,
+    layer: Module,
+    config: LoraConfig,
+  ): Map<string, readonly number[]>;
   /**
    * A branch for `layer`, with the given tensors (taken over, in {@link shapes}' shapes) or, without, initial ones.
    */

@@ -5,8 +5,13 @@ import { ArgumentError, type JsonValue } from "@nomoat/core";
 /** How the low-rank matrices begin; see {@link LoraConfig.initLoraWeights}. */
 export type LoraInit = boolean | "gaussian" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";
 
+/** Kinds of adapters, by PEFT's names. */
+export type PeftType = "LORA" | "IA3" | "LOHA" | "LOKR";
+
 /** A complete configuration. {@link applyLora} takes any part of it. */
 export interface LoraConfig {
+  /** Low-rank adaptation, (IA)³ (arXiv:2205.05638), LoHa (arXiv:2108.06098) or LoKr (arXiv:2212.10650); default "LORA". */
+  peftType: PeftType;
   /** Rank of the update (default 8). */
   r: number;
   /** The update is scaled by loraAlpha / r, or loraAlpha / √r with {@link useRslora} (default 8). */
@@ -42,6 +47,12 @@ export interface LoraConfig {
    * weight; the base is not changed, its part is subtracted beside it, and saving doubles the rank.
    */
   initLoraWeights: LoraInit;
+  /** (IA)³: the targets whose input is scaled, not their output; ends of names, or a regular expression (default down_proj). */
+  feedforwardModules: string | readonly string[] | null;
+  /** LoKr: whether the first factor is a product of low rank too (default false). */
+  decomposeBoth: boolean;
+  /** LoKr: the size of the smaller Kronecker factor, −1 for the one closest to the square root (default −1). */
+  decomposeFactor: number;
   /** Modules, by their names or ends, that are trained as a whole, in copies that belong to the adapter (default none). */
   modulesToSave: readonly string[] | null;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
@@ -58,6 +69,7 @@ export interface LoraConfig {
 
 /** What every field is when nobody says otherwise. */
 export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
+  peftType: "LORA",
   r: 8,
   loraAlpha: 8,
   loraDropout: 0,
@@ -71,6 +83,9 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   useRslora: false,
   useDora: false,
   initLoraWeights: true,
+  feedforwardModules: Object.freeze(["down_proj"]),
+  decomposeBoth: false,
+  decomposeFactor: -1,
   modulesToSave: null,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
@@ -78,6 +93,8 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   revision: null,
   unknownFields: Object.freeze({}),
 });
+
+const peftTypes: readonly PeftType[] = ["LORA", "IA3", "LOHA", "LOKR"];
 
 type Check = (value: unknown) => string | null;
 
@@ -117,6 +134,7 @@ function perPattern(wanted: string, holds: (value: unknown) => boolean): Check {
 
 const rank = rule(`an integer from 1 to ${maxRank}`, isRank);
 const checks: Readonly<Record<keyof LoraConfig, Check>> = {
+  peftType: rule('"LORA", "IA3", "LOHA" or "LOKR"', (value) => peftTypes.includes(value as PeftType)),
   r: rank,
   loraAlpha: rule("a positive finite number", isAlpha),
   loraDropout: rule(
@@ -144,6 +162,9 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
       typeof value === "boolean" ||
       (isString(value) && /^(gaussian|orthogonal|olora|pissa|pissa_niter_\d{1,3})$/.test(value)),
   ),
+  feedforwardModules: names,
+  decomposeBoth: boolean,
+  decomposeFactor: rule("-1 or a positive integer", (value) => value === -1 || isRank(value)),
   modulesToSave: rule("a list of non-empty strings, or null", (value) => value === null || isStrings(value)),
   fanInFanOut: boolean,
   taskType: text,
@@ -176,6 +197,12 @@ export function configFaults(
     faults.push(
       `${name("useDora")} cannot be used with ${name("initLoraWeights")} ${config.initLoraWeights}`,
     );
+  if (config.peftType !== undefined && config.peftType !== "LORA") {
+    for (const field of ["useDora", "useRslora", "loraDropout"] as const)
+      if (config[field]) faults.push(`${name(field)} does not apply to ${config.peftType}`);
+    if (typeof config.initLoraWeights === "string")
+      faults.push(`${name("initLoraWeights")} must be true or false for ${config.peftType}`);
+  }
   const layers = config.layersToTransform ?? null;
   const pattern = config.layersPattern ?? null;
   if (isString(config.targetModules)) {
@@ -203,10 +230,17 @@ export function resolveLoraConfig(given: Partial<LoraConfig> = {}): LoraConfig {
     );
   }
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
-  const config: LoraConfig = { ...loraDefaults, ...Object.fromEntries(set) };
+  const config: LoraConfig = { ...defaultsOf(given.peftType), ...Object.fromEntries(set) };
   faults.push(...configFaults(config));
   if (faults.length > 0) throw new ArgumentError(`LoraConfig: ${faults.join("; ")}`);
   return config;
+}
+
+/** Defaults of one kind of adapter: {@link loraDefaults} but for the targets of (IA)³. */
+export function defaultsOf(peftType: PeftType | undefined): LoraConfig {
+  return peftType === "IA3"
+    ? { ...loraDefaults, targetModules: ["k_proj", "v_proj", "down_proj"] }
+    : loraDefaults;
 }
 
 /** The factor of the low-rank update: alpha / r, or alpha / √r (arXiv:2312.03732). */

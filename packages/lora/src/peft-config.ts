@@ -1,28 +1,48 @@
 // adapter_config.json, as PEFT (https://github.com/huggingface/peft, LoraConfig) writes and reads it, to and from LoraConfig.
 
 import { FormatError, type JsonObject, type JsonValue } from "@nomoat/core";
-import { configFaults, type LoraConfig, loraDefaults } from "./config.js";
+import { configFaults, defaultsOf, type LoraConfig, type PeftType } from "./config.js";
 
-/** PEFT's names of our fields. */
-const names: Readonly<Record<Exclude<keyof LoraConfig, "unknownFields">, string>> = {
-  r: "r",
-  loraAlpha: "lora_alpha",
-  loraDropout: "lora_dropout",
-  bias: "bias",
+type Names = Readonly<Partial<Record<keyof LoraConfig, string>>>;
+
+const shared: Names = {
   targetModules: "target_modules",
   excludeModules: "exclude_modules",
+  modulesToSave: "modules_to_save",
+  taskType: "task_type",
+  baseModelNameOrPath: "base_model_name_or_path",
+  revision: "revision",
+};
+const layered: Names = {
+  r: "r",
   layersToTransform: "layers_to_transform",
   layersPattern: "layers_pattern",
   rankPattern: "rank_pattern",
   alphaPattern: "alpha_pattern",
-  useRslora: "use_rslora",
-  useDora: "use_dora",
-  initLoraWeights: "init_lora_weights",
-  modulesToSave: "modules_to_save",
-  fanInFanOut: "fan_in_fan_out",
-  taskType: "task_type",
-  baseModelNameOrPath: "base_model_name_or_path",
-  revision: "revision",
+};
+const lycoris: Names = { ...shared, ...layered, loraAlpha: "alpha", initLoraWeights: "init_weights" };
+
+/** PEFT's names of our fields, for each kind of adapter. */
+const namesOf: Readonly<Record<PeftType, Names>> = {
+  LORA: {
+    ...shared,
+    ...layered,
+    loraAlpha: "lora_alpha",
+    loraDropout: "lora_dropout",
+    bias: "bias",
+    useRslora: "use_rslora",
+    useDora: "use_dora",
+    initLoraWeights: "init_lora_weights",
+    fanInFanOut: "fan_in_fan_out",
+  },
+  IA3: {
+    ...shared,
+    feedforwardModules: "feedforward_modules",
+    initLoraWeights: "init_ia3_weights",
+    fanInFanOut: "fan_in_fan_out",
+  },
+  LOHA: lycoris,
+  LOKR: { ...lycoris, decomposeBoth: "decompose_both", decomposeFactor: "decompose_factor" },
 };
 
 /** Fields that PEFT leaves out or sets to null where we have a default of our own. */
@@ -39,6 +59,8 @@ const unsupported: Readonly<Record<string, JsonValue>> = {
   target_parameters: null,
   trainable_token_indices: null,
   use_bdlora: null,
+  module_dropout: 0,
+  rank_dropout: 0,
   use_qalora: false,
   velora_config: null,
 };
@@ -54,10 +76,12 @@ const carried: ReadonlySet<string> = new Set([
   "megatron_config",
   "megatron_core",
   "peft_version",
+  "rank_dropout_scale",
+  "use_effective_conv2d",
   "qalora_group_size",
 ]);
 
-/** Written by PEFT in every version that knows these fields, so we do too; what came with a file takes precedence. */
+/** Written for "LORA" by PEFT in every version that knows these fields, so we do too; what came with a file takes precedence. */
 const written: Readonly<Record<string, JsonValue>> = {
   auto_mapping: null,
   loftq_config: {},
@@ -72,14 +96,15 @@ const recent: ReadonlySet<string> = new Set(["exclude_modules"]);
  * The contents of adapter_config.json: PEFT's fields, in alphabetical order. `inference_mode` is true, as PEFT saves it.
  */
 export function toPeftJson(config: LoraConfig): Record<string, JsonValue> {
+  const names = namesOf[config.peftType];
   const fields = new Map<string, JsonValue>([
-    ...Object.entries(written),
+    ...Object.entries(config.peftType === "LORA" ? written : {}),
     ...Object.entries(config.unknownFields),
-    ["peft_type", "LORA"],
+    ["peft_type", config.peftType],
     ["inference_mode", true],
   ]);
   for (const [field, name] of Object.entries(names)) {
-    const value = config[field as keyof typeof names] as JsonValue;
+    const value = config[field as keyof LoraConfig] as JsonValue;
     if (recent.has(name) && value === null) continue;
     fields.set(name, typeof value === "object" && value !== null ? structuredClone(value) : value);
   }
@@ -108,10 +133,14 @@ export function fromPeftJson(
   const unknown: string[] = [];
   const unknownFields: JsonObject = Object.create(null);
   const kind = get(json, "peft_type");
-  if (kind !== "LORA") faults.push(`peft_type is ${JSON.stringify(kind) ?? "missing"}, expected "LORA"`);
-
+  if (typeof kind !== "string" || !Object.hasOwn(namesOf, kind)) {
+    const known = Object.keys(namesOf).join(", ");
+    throw fail([`peft_type is ${JSON.stringify(kind)?.slice(0, 60) ?? "missing"}, expected one of ${known}`]);
+  }
+  const peftType = kind as PeftType;
+  const names = namesOf[peftType];
   const byName = new Map(Object.entries(names).map(([field, name]) => [name, field as keyof LoraConfig]));
-  const values: Partial<Record<keyof LoraConfig, unknown>> = {};
+  const values: Partial<Record<keyof LoraConfig, unknown>> = { peftType };
   for (const [name, value] of Object.entries(json)) {
     const field = byName.get(name);
     if (name === "__proto__" || name === "constructor" || name === "prototype") {
@@ -133,7 +162,7 @@ export function fromPeftJson(
   }
   // Found from data before training; a saved adapter does not depend on how it began.
   if (values.initLoraWeights === "eva") values.initLoraWeights = true;
-  faults.push(...configFaults(values, (field) => (names as Record<string, string>)[field] ?? field));
+  faults.push(...configFaults(values, (field) => names[field] ?? field));
   if (faults.length > 0) throw fail(faults);
   if (unknown.length > 0) {
     const list = unknown.slice(0, 10).map((name) => JSON.stringify(name.slice(0, 60)));
@@ -141,7 +170,7 @@ export function fromPeftJson(
       `${file ?? "adapter_config.json"}: unknown fields are kept but have no effect: ${list.join(", ")}`,
     );
   }
-  return { ...loraDefaults, ...(values as Partial<LoraConfig>), unknownFields };
+  return { ...defaultsOf(peftType), ...(values as Partial<LoraConfig>), unknownFields };
 }
 
 function get(object: JsonObject, key: string): JsonValue | undefined {

@@ -116,6 +116,8 @@ export class AdapterSlots<B extends Module> {
     const branches = names.map((name) => {
       const branch = this.branch(name);
       if (!branch) throw new ArgumentError(`merge: there is no adapter "${name}"`);
+      const obstacle = branch.mergeObstacle(this.original);
+      if (obstacle) throw new ArgumentError(`merge: adapter "${name}": ${obstacle}`);
       for (const [suffix, tensor] of branch.tensors()) {
         if (!tensor.dataSync().every(Number.isFinite))
           throw new ArgumentError(`merge: adapter "${name}": ${suffix} has values that are not finite`);

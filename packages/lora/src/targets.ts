@@ -160,8 +160,9 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
       unfit.push(`${name} (${module.constructor.name})`);
       continue;
     }
-    if (config.useDora && isEmbedding(module)) {
-      throw new ArgumentError(`${name} is an embedding, which DoRA does not support here`);
+    if ((config.useDora || config.peftType !== "LORA") && isEmbedding(module)) {
+      const kind = config.useDora ? "DoRA" : config.peftType;
+      throw new ArgumentError(`${name} is an embedding, which ${kind} does not support here`);
     }
     const r = rankOf(name);
     const alpha = alphaOf(name);

@@ -196,7 +196,7 @@ describe("hostile folders", () => {
   it.each([
     ["[]", /expected an object/],
     ["{}", /peft_type is missing/],
-    ['{"peft_type":"IA3"}', /peft_type is "IA3", expected "LORA"/],
+    ['{"peft_type":"BOFT"}', /peft_type is "BOFT", expected one of LORA/],
     [
       '{"peft_type":"LORA","r":0,"lora_alpha":"x","lora_dropout":2}',
       /r must be.*lora_alpha must be.*lora_dropout must be/,

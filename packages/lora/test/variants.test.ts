@@ -14,6 +14,7 @@ import {
 import { Embedding } from "@nomoat/core/nn";
 import { beforeAll, describe, expect, it } from "vitest";
 import { applyLora, type LoraConfig, type LoraLinear, loadAdapter, serializeAdapter } from "../src/index.js";
+import { factorization } from "../src/variants/product.js";
 import { maxDifference, normalTensor, randomize, snapshot, TinyModel, tokens } from "./model.js";
 
 beforeAll(() => init({ backend: "reference" }));
@@ -28,6 +29,13 @@ const cases: [string, Partial<LoraConfig>][] = [
   ],
   ["fast PiSSA", { targetModules: "all-linear", r: 3, useRslora: true, initLoraWeights: "pissa_niter_4" }],
   ["OLoRA", { targetModules: "all-linear", r: 3, initLoraWeights: "olora" }],
+  ["(IA)³", { peftType: "IA3", targetModules: ["up_proj", "down_proj"] }],
+  ["LoHa", { peftType: "LOHA", targetModules: "all-linear", r: 2 }],
+  ["LoKr", { peftType: "LOKR", targetModules: "all-linear", r: 3 }],
+  [
+    "LoKr of low rank",
+    { peftType: "LOKR", targetModules: "all-linear", r: 1, decomposeBoth: true, decomposeFactor: 3 },
+  ],
   ["embedding", { targetModules: ["embed_tokens", "q_proj"], loraAlpha: 3 }],
 ];
 
@@ -72,7 +80,10 @@ describe.each(cases)("%s", (_, config) => {
 
   it("saves, loads and saves the same", async () => {
     const model = new TinyModel();
-    const adapter = applyLora(model, { ...config, rankPattern: { q_proj: 2 } });
+    const adapter = applyLora(
+      model,
+      config.peftType === "IA3" ? config : { ...config, rankPattern: { q_proj: 2 } },
+    );
     randomize(adapter.parameters(), 4);
     const files = await serializeAdapter(adapter, { dtype: "float64" });
     const other = new TinyModel();
@@ -173,5 +184,77 @@ describe("embedding LoRA", () => {
     model.model.embed_tokens.forward(tokens()).mul(weights).sum().backward();
     expect(maxDifference(a.grad as Tensor, wanted[0])).toBeLessThan(1e-13);
     expect(maxDifference(b.grad as Tensor, wanted[1])).toBeLessThan(1e-13);
+  });
+});
+
+describe("other products", () => {
+  it("factorizes as PEFT", () => {
+    expect(
+      ([[256], [128], [127], [128, 4], [12, 5], [1]] as [number, number?][]).map(([n, f]) =>
+        factorization(n, f),
+      ),
+    ).toEqual([
+      [16, 16],
+      [8, 16],
+      [1, 127],
+      [4, 32],
+      [3, 4],
+      [1, 1],
+    ]);
+  });
+
+  it("have PEFT's names and shapes", () => {
+    const shapes = (config: Partial<LoraConfig>) =>
+      [
+        ...applyLora(new TinyModel(), {
+          targetModules: ["layers.0.mlp.down_proj"],
+          r: 2,
+          ...config,
+        }).stateDict(),
+      ].map(([key, value]) => `${key.slice(key.indexOf("down_proj.") + 10)} ${value.shape}`);
+    expect(shapes({ peftType: "IA3" })).toEqual(["ia3_l 1,12"]);
+    expect(shapes({ peftType: "IA3", feedforwardModules: null })).toEqual(["ia3_l 6,1"]);
+    expect(shapes({ peftType: "LOHA" })).toEqual([
+      "hada_w1_a 6,2",
+      "hada_w1_b 2,12",
+      "hada_w2_a 6,2",
+      "hada_w2_b 2,12",
+    ]);
+    expect(shapes({ peftType: "LOKR" })).toEqual(["lokr_w1 2,3", "lokr_w2 3,4"]);
+    expect(shapes({ peftType: "LOKR", r: 1 })).toEqual(["lokr_w1 2,3", "lokr_w2_a 3,1", "lokr_w2_b 1,4"]);
+    expect([...applyLora(new TinyModel(), { peftType: "IA3" }).layers.keys()]).toHaveLength(6);
+    expect(() => applyLora(new TinyModel(), { peftType: "LOHA", useDora: true })).toThrow(
+      /useDora does not apply to LOHA/,
+    );
+  });
+
+  it("train to the gradients of their formulas", () => {
+    for (const config of cases.map(([, c]) => c).filter((c) => c.peftType)) {
+      const model = new TinyModel();
+      const adapter = applyLora(model, config);
+      randomize(adapter.parameters(), 4);
+      const loss = () => model.forward(tokens()).square().mean();
+      loss().backward();
+      const parameter = adapter.parameters().at(-1) as Tensor;
+      const direction = normalTensor([...parameter.shape], 9);
+      const at = (step: number) =>
+        noGrad(() => {
+          parameter.copyFrom(parameter.add(direction.mul(step)));
+          const value = loss().item();
+          parameter.copyFrom(parameter.sub(direction.mul(step)));
+          return value;
+        });
+      const slope = noGrad(() => (parameter.grad as Tensor).mul(direction).sum().item());
+      const numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+      expect(Math.abs(numeric - slope)).toBeLessThan(1e-6 * Math.max(1, Math.abs(slope)));
+    }
+  });
+
+  it("(IA)³ on a layer with bias runs, and refuses to merge", () => {
+    const model = new TinyModel();
+    const adapter = applyLora(model, { peftType: "IA3", targetModules: ["k_proj"] });
+    randomize(adapter.parameters());
+    expect(() => adapter.merge()).toThrow(/bias/);
+    expect(adapter.merged).toBe(false);
   });
 });
