@@ -9,7 +9,7 @@ import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { runtime } from "./runtime.js";
 import { checkShape, formatShape, requireFinite, type Shape, sizeOf } from "./shape.js";
-import type { NestedArray, Tensor } from "./tensor.js";
+import type { Tensor } from "./tensor.js";
 
 export interface CreationOptions {
   /** Default float32 (for `tensor`: that of a typed array, float32 for numbers, bool for booleans). */
@@ -184,6 +184,9 @@ export async function toBuffer(x: Tensor): Promise<ArrayBuffer> {
   }
 }
 
+/** A number, a boolean, or arrays of such, as deep as the tensor is to have axes. */
+export type NestedValues = number | boolean | readonly NestedValues[];
+
 export interface TensorOptions extends CreationOptions {
   /** Shape of a flat array of values; default: one axis, or the nesting. */
   shape?: Shape;
@@ -194,10 +197,7 @@ export interface TensorOptions extends CreationOptions {
  * A Uint16Array is taken as the bits of float16 or bfloat16 when `dtype` names one of them.
  * @throws {ShapeError} for ragged arrays or a shape that does not fit
  */
-export function tensor(
-  values: NestedArray | boolean | readonly boolean[] | DTypeArray,
-  options: TensorOptions = {},
-): Tensor {
+export function tensor(values: NestedValues | DTypeArray, options: TensorOptions = {}): Tensor {
   const given = flatten(values);
   const { backend, dtype } = target("tensor", { ...options, dtype: options.dtype ?? given.dtype });
   const shape = options.shape ? [...options.shape] : given.shape;

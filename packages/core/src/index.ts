@@ -29,6 +29,7 @@ export {
   full,
   fullLike,
   linspace,
+  type NestedValues,
   ones,
   onesLike,
   type RandomOptions,

@@ -27,6 +27,7 @@ import { emptyLike, ropeReference } from "../ops/rope.js";
 import { cumprodReference } from "../ops/scan.js";
 import { logSoftmaxReference, softmaxReference } from "../ops/softmax.js";
 import { sliceBackward } from "../ops/view.js";
+import { fold } from "../ops/windows.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
 import type { RuleContext } from "./record.js";
@@ -49,6 +50,8 @@ export interface OperationAttributes
   expand: null;
   slice: { starts: readonly number[]; steps: readonly number[] };
   sliceBackward: { starts: readonly number[]; steps: readonly number[] };
+  unfold: { axis: number; step: number; dilation: number };
+  fold: { axis: number; step: number; dilation: number };
   concat: { axis: number };
   matmul: { transA: boolean; transB: boolean; alpha: number };
   gather: { rows: number };
@@ -293,6 +296,20 @@ export const rules: RuleTable = {
         return [starts[i], end < 0 ? null : end, steps[i]];
       });
       return [ops.slice(dy, ...ranges)];
+    },
+  },
+  unfold: {
+    needs: () => [],
+    backward: (c, dy) => {
+      const { axis, step, dilation } = c.attributes;
+      return [fold(dy, axis, c.shape(0)[axis], step, dilation)];
+    },
+  },
+  fold: {
+    needs: () => [],
+    backward: (c, dy) => {
+      const { axis, step, dilation } = c.attributes;
+      return [ops.unfold(dy, axis, c.shape(0)[c.shape(0).length - 1], step, dilation)];
     },
   },
   concat: {

@@ -1,12 +1,11 @@
 // Embedding, RMSNorm, Dropout.
 
-import { fromValues, ones } from "../creation.js";
+import { ones } from "../creation.js";
 import { ArgumentError } from "../errors.js";
-import { tidy } from "../memory.js";
-import { mul } from "../ops/elementwise.js";
+import { dropout } from "../ops/dropout.js";
 import { embedding } from "../ops/indexing.js";
 import { rmsNorm } from "../ops/norm.js";
-import { defaultGenerator, type Generator } from "../random.js";
+import type { Generator } from "../random.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, normal } from "./init.js";
 import { Module, parameter } from "./module.js";
@@ -75,16 +74,6 @@ export class Dropout extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    if (!this.training || this.p === 0) return x.alias();
-    return tidy(() => mul(x, dropoutMask(x, this.p, this.generator ?? defaultGenerator())));
+    return dropout(x, this.p, { training: this.training, generator: this.generator });
   }
-}
-
-/** 0 with probability p, else 1/(1−p), in the shape, dtype and backend of `x`. */
-export function dropoutMask(x: Tensor, p: number, generator: Generator): Tensor {
-  const mask = new Float32Array(x.size);
-  generator.fillBernoulli(mask, 1 - p);
-  const scale = 1 / (1 - p);
-  for (let i = 0; i < mask.length; i++) mask[i] *= scale;
-  return fromValues(x.storage.backend, x.dtype, x.shape, mask);
 }

@@ -2,14 +2,16 @@
 
 import type { BackendName } from "../backend/registry.js";
 import { arange } from "../creation.js";
+import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape } from "../shape.js";
+import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
 import { add, greater, mul, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { matmul } from "./matmul.js";
+import { max } from "./reduce.js";
 import { emptyLike } from "./rope.js";
 import { softmax } from "./softmax.js";
 import { expand, reshape, unsqueeze } from "./view.js";
@@ -19,6 +21,11 @@ export interface AttentionArguments {
   causal?: boolean;
   /** Factor of q·kᵀ; default 1/√headDim. */
   scale?: number;
+  /**
+   * Which keys a query sees: bool (true where it does), or float numbers added to the scaled scores. Broadcasts to
+   * [batch, heads, queries, keys]. A mask takes the composition, which stores the scores.
+   */
+  mask?: Tensor;
 }
 
 /**
@@ -57,6 +64,18 @@ export function scaledDotProductAttention(
     );
   }
   const scale = options.scale ?? 1 / Math.sqrt(q.shape[3]);
+  const { mask } = options;
+  if (mask) {
+    commonBackend("scaledDotProductAttention", [q, mask]);
+    if (mask.dtype !== "bool") requireFloat("scaledDotProductAttention", "mask", mask.dtype);
+    const scores = [...q.shape.slice(0, 3), k.shape[2]];
+    if (!sameShape(broadcastShapes("scaledDotProductAttention", mask.shape, scores), scores)) {
+      throw new ShapeError(
+        `scaledDotProductAttention: mask ${formatShape(mask.shape)} does not broadcast to [batch, heads, queries, keys] ${formatShape(scores)}`,
+      );
+    }
+    return attentionReference(q, k, v, { scale, causal, mask });
+  }
   if (!fusedKernels([q, k, v], "attention", "attentionBackward"))
     return attentionReference(q, k, v, { scale, causal });
   return tidy(() => {
@@ -80,7 +99,7 @@ export function attentionReference(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: { scale: number; causal: boolean },
+  options: { scale: number; causal: boolean; mask?: Tensor },
 ): Tensor {
   return tidy(() => {
     const [batch, heads, queries, headDim] = q.shape;
@@ -100,7 +119,24 @@ export function attentionReference(
         scores,
       );
     }
-    const out = matmul(softmax(scores, -1), expand(unsqueeze(v, 2), [...grouped, keys, headDim]));
+    if (options.mask) scores = masked(scores, options.mask, [batch, heads, queries, keys]);
+    const out = matmul(
+      options.mask ? softmaxOrZero(scores) : softmax(scores, -1),
+      expand(unsqueeze(v, 2), [...grouped, keys, headDim]),
+    );
     return reshape(out, [batch, heads, queries, headDim]);
   });
+}
+
+/** `mask` laid over scores [batch, kvHeads, group, queries, keys]. */
+function masked(scores: Tensor, mask: Tensor, shape: readonly number[]): Tensor {
+  const grouped = reshape(expand(mask, shape), scores.shape);
+  return mask.dtype === "bool" ? where(grouped, scores, Number.NEGATIVE_INFINITY) : add(scores, grouped);
+}
+
+/** Softmax over the last axis in which a row of −∞ alone, a query that sees no key, gives zeros. */
+function softmaxOrZero(scores: Tensor): Tensor {
+  if (scores.shape[scores.rank - 1] === 0) return softmax(scores, -1);
+  const sees = greater(max(scores.detach(), -1, true), Number.NEGATIVE_INFINITY);
+  return where(sees, softmax(where(sees, scores, 0), -1), 0);
 }

@@ -3,13 +3,31 @@
 export { leakyRelu, swiglu } from "./activation.js";
 export { type Index, index, nonzero } from "./advanced-index.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
+export { type ConvolutionArguments, conv1d, conv2d, type PerAxis } from "./convolution.js";
+export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { bmm, dot, outer } from "./linalg.js";
 export { type CrossEntropyArguments, crossEntropy, linearCrossEntropy } from "./loss.js";
 export { linear, type MatmulArguments, matmul } from "./matmul.js";
-export { rmsNorm } from "./norm.js";
+export { groupNorm, layerNorm, rmsNorm } from "./norm.js";
+export {
+  type BinaryCrossEntropyArguments,
+  bceWithLogits,
+  type KlDivergenceArguments,
+  klDivergence,
+  mse,
+  type Reduction,
+} from "./pointwise-loss.js";
+export {
+  type AveragePoolingArguments,
+  avgPool1d,
+  avgPool2d,
+  maxPool1d,
+  maxPool2d,
+  type PoolingArguments,
+} from "./pooling.js";
 export { all, any, isfinite, isinf, isnan, logicalAnd, logicalOr, logicalXor } from "./predicates.js";
 export { broadcastTo, chunk, flip, pad, repeat, roll, tile, tril, triu, view } from "./rearrange.js";
 export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
@@ -34,3 +52,4 @@ export {
   transpose,
   unsqueeze,
 } from "./view.js";
+export { unfold } from "./windows.js";

@@ -1,14 +1,15 @@
-// Normalisations over the last axis.
+// Normalisations: over the last axes, and over groups of channels.
 
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape } from "../shape.js";
+import { formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
-import { add, mul, rsqrt, square } from "./elementwise.js";
+import { add, mul, rsqrt, square, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { mean } from "./reduce.js";
+import { reshape } from "./view.js";
 
 /**
  * x / √(mean x² + eps) · weight over the last axis (Zhang and Sennrich, arXiv:1910.07467).
@@ -36,4 +37,79 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps = 1e-6): Tensor {
 /** rmsNorm in primitives. */
 export function rmsNormReference(x: Tensor, weight: Tensor, eps: number): Tensor {
   return tidy(() => mul(mul(x, rsqrt(add(mean(square(x), -1, true), eps))), weight));
+}
+
+/** (x − mean) / √(variance + eps) over `axes`; the variance is the biased one. */
+function standardize(x: Tensor, axes: readonly number[], eps: number): Tensor {
+  const centred = sub(x, mean(x, axes, true));
+  return mul(centred, rsqrt(add(mean(square(centred), axes, true), eps)));
+}
+
+/**
+ * (x − mean) / √(variance + eps) · weight + bias over the last axes (Ba, Kiros and Hinton, arXiv:1607.06450), as
+ * torch.nn.functional.layer_norm.
+ * @param weight - of the shape of the axes to normalise; null for none, and then over the last axis
+ * @param bias - of weight's shape, or null
+ */
+export function layerNorm(
+  x: Tensor,
+  weight: Tensor | null = null,
+  bias: Tensor | null = null,
+  eps = 1e-5,
+): Tensor {
+  commonBackend("layerNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
+  requireFloat("layerNorm", "x", x.dtype);
+  const shape = (weight ?? bias)?.shape ?? x.shape.slice(-1);
+  for (const [name, t] of [
+    ["weight", weight],
+    ["bias", bias],
+  ] as const) {
+    if (t && !(t.rank > 0 && sameShape(t.shape, shape) && sameShape(t.shape, x.shape.slice(-t.rank)))) {
+      throw new ShapeError(
+        `layerNorm: ${name} ${formatShape(t.shape)} does not fit the last axes of x ${formatShape(x.shape)}`,
+      );
+    }
+  }
+  if (x.rank === 0) throw new ShapeError("layerNorm: a scalar has no axes to normalise");
+  return tidy(() => {
+    const axes = shape.map((_, i) => x.rank - shape.length + i);
+    let y = standardize(x, axes, eps);
+    if (weight) y = mul(y, weight);
+    return bias ? add(y, bias) : y;
+  });
+}
+
+/**
+ * Each of `groups` parts of the channels normalised over its channels and all places (Wu and He, arXiv:1803.08494), as
+ * torch.nn.functional.group_norm.
+ * @param x - [batch, channels, ...]
+ * @param weight - [channels], or null
+ * @param bias - [channels], or null
+ */
+export function groupNorm(
+  x: Tensor,
+  groups: number,
+  weight: Tensor | null = null,
+  bias: Tensor | null = null,
+  eps = 1e-5,
+): Tensor {
+  commonBackend("groupNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
+  requireFloat("groupNorm", "x", x.dtype);
+  const [batch, channels, ...places] = x.shape;
+  if (x.rank < 2 || !(Number.isInteger(groups) && groups > 0) || channels % groups !== 0) {
+    throw new ShapeError(
+      `groupNorm: expected x [batch, channels, ...] with channels a multiple of groups, not ${formatShape(x.shape)} and ${groups}`,
+    );
+  }
+  const perChannel = (name: string, t: Tensor): Tensor => {
+    if (t.rank !== 1 || t.shape[0] !== channels)
+      throw new ShapeError(`groupNorm: ${name} ${formatShape(t.shape)} should be [${channels}]`);
+    return reshape(t, [channels, ...places.map(() => 1)]);
+  };
+  return tidy(() => {
+    const grouped = reshape(x, [batch, groups, (channels / groups) * sizeOf(places)]);
+    let y = reshape(standardize(grouped, [2], eps), x.shape);
+    if (weight) y = mul(y, perChannel("weight", weight));
+    return bias ? add(y, perChannel("bias", bias)) : y;
+  });
 }

@@ -7,6 +7,7 @@ import { subjects } from "../support/backends.js";
 import { checkOp } from "../support/check-op.js";
 import { arithmeticCases } from "./cases/arithmetic.js";
 import { elementwiseCases } from "./cases/elementwise.js";
+import { layerCases } from "./cases/layers.js";
 import { linalgCases } from "./cases/linalg.js";
 import { matmulCases, neuralCases } from "./cases/neural.js";
 import { rearrangeCases } from "./cases/rearrange.js";
@@ -19,6 +20,7 @@ const cases = [
   ...rearrangeCases,
   ...selectionCases,
   ...linalgCases,
+  ...layerCases,
   ...viewCases,
   ...indexingCases,
   ...reduceCases,

@@ -1,0 +1,95 @@
+// Losses that compare element by element: mean squared error, binary cross entropy, Kullback-Leibler divergence.
+
+import { requireFloat } from "../dtype.js";
+import { ArgumentError, ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { formatShape, sameShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend } from "./dispatch.js";
+import { add, div, exp, greater, log, mul, neg, softplus, square, sub, where } from "./elementwise.js";
+import { mean, sum } from "./reduce.js";
+
+export type Reduction = "mean" | "sum" | "none";
+
+function check(operation: string, input: Tensor, target: Tensor): void {
+  commonBackend(operation, [input, target]);
+  requireFloat(operation, "the input", input.dtype);
+  requireFloat(operation, "the target", target.dtype);
+  if (!sameShape(input.shape, target.shape)) {
+    throw new ShapeError(
+      `${operation}: target ${formatShape(target.shape)} should be ${formatShape(input.shape)}, as the input`,
+    );
+  }
+}
+
+function reduced(operation: string, losses: Tensor, reduction: Reduction): Tensor {
+  if (reduction === "none") return losses;
+  if (reduction === "sum") return sum(losses);
+  if (reduction === "mean") return mean(losses);
+  throw new ArgumentError(
+    `${operation}: reduction must be "mean", "sum" or "none", not "${String(reduction)}"`,
+  );
+}
+
+/** (prediction − target)², averaged, summed or for each element, as torch.nn.functional.mse_loss. Shapes must be equal. */
+export function mse(prediction: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
+  check("mse", prediction, target);
+  return tidy(() => reduced("mse", square(sub(prediction, target)), options.reduction ?? "mean"));
+}
+
+export interface BinaryCrossEntropyArguments {
+  reduction?: Reduction;
+  /** Factor of each loss; broadcasts. */
+  weight?: Tensor;
+  /** Factor of the losses of positive targets; broadcasts. */
+  posWeight?: Tensor;
+}
+
+/**
+ * −target · log σ(logits) − (1 − target) · log(1 − σ(logits)) without overflow, as
+ * torch.nn.functional.binary_cross_entropy_with_logits.
+ * @param target - probabilities, of logits' shape
+ */
+export function bceWithLogits(
+  logits: Tensor,
+  target: Tensor,
+  options: BinaryCrossEntropyArguments = {},
+): Tensor {
+  check("bceWithLogits", logits, target);
+  const { weight, posWeight, reduction = "mean" } = options;
+  return tidy(() => {
+    let losses: Tensor;
+    if (posWeight) {
+      // (1 − t)·x + (1 + (p − 1)·t)·log(1 + e^−x)
+      const factor = add(mul(sub(posWeight, 1), target), 1);
+      losses = add(mul(sub(1, target), logits), mul(factor, softplus(neg(logits))));
+    } else losses = sub(softplus(logits), mul(logits, target));
+    return reduced("bceWithLogits", weight ? mul(losses, weight) : losses, reduction);
+  });
+}
+
+export interface KlDivergenceArguments {
+  /** "batchmean" (default) is the sum over the length of the first axis, the divergence as it is defined; "mean" is over all elements. */
+  reduction?: Reduction | "batchmean";
+  /** Whether target holds log probabilities too (default false). */
+  logTarget?: boolean;
+}
+
+/**
+ * Σ target · (log target − input) for log probabilities `input`, as torch.nn.functional.kl_div. Where target is 0 so is the term.
+ */
+export function klDivergence(input: Tensor, target: Tensor, options: KlDivergenceArguments = {}): Tensor {
+  check("klDivergence", input, target);
+  const { reduction = "batchmean", logTarget = false } = options;
+  return tidy(() => {
+    let losses: Tensor;
+    if (logTarget) losses = mul(exp(target), sub(target, input));
+    else {
+      const positive = greater(target, 0);
+      const safe = where(positive, target, 1);
+      losses = where(positive, mul(target, sub(log(safe), input)), 0);
+    }
+    if (reduction === "batchmean") return div(sum(losses), input.shape[0] ?? 1);
+    return reduced("klDivergence", losses, reduction);
+  });
+}
