@@ -16,7 +16,7 @@ import { loha, lokr } from "./variants/product.js";
 import { residualLora } from "./variants/residual.js";
 
 export interface ApplyOptions {
-  /** For initial values and dropout (default: core's default generator). */
+  /** For initial values (default: core's default generator, which dropout always draws from). */
   generator?: Generator;
   /** dtype of the low-rank matrices (default: float64 for a model with float64 weights, else float32). */
   dtype?: "float32" | "float64";

@@ -14,7 +14,7 @@ export interface BranchOptions {
   /** dtype and backend of the matrices. */
   readonly dtype: "float32" | "float64";
   readonly device: "wasm" | "reference";
-  /** For initial values and, where the config drops out, masks; undefined for the default generator. */
+  /** For initial values; undefined for the default generator. */
   readonly generator: Generator | undefined;
 }
 

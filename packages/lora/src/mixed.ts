@@ -90,7 +90,7 @@ export function mixedUpdate(
 
 /**
  * Runs `fn` (which may return a promise) with each row of the batch adapted by an adapter of its own, forward and backward, whatever is
- * enabled or merged. The first axis of every adapted layer's input must count the rows (or a multiple of them, when batch and positions
+ * enabled or merged. With gradient checkpointing, which runs layers again, `backward` has to be called within `fn` too. The first axis of every adapted layer's input must count the rows (or a multiple of them, when batch and positions
  * are one axis).
  *
  * @param rows - the adapter's name for each row; null for the base alone

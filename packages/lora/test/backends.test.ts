@@ -1,6 +1,6 @@
 // The same on every backend: float32 on wasm against float32 on the reference, for each variant, forward, backward and merged.
 
-import { type BackendName, crossEntropy, Generator, init, tidy } from "@nomoat/core";
+import { type BackendName, crossEntropy, Generator, init, manualSeed, tidy } from "@nomoat/core";
 import { AdamW } from "@nomoat/core/optim";
 import { beforeAll, describe, expect, it } from "vitest";
 import { applyLora, type LoraConfig } from "../src/index.js";
@@ -23,6 +23,7 @@ function run(device: BackendName, config: Partial<LoraConfig>) {
   const place = { dtype: "float32", device } as const;
   const model = new TinyModel({ ...place, width: 24 });
   const base = snapshot(model);
+  manualSeed(8);
   const generator = new Generator(2);
   const adapter = applyLora(
     model,

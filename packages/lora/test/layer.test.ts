@@ -1,11 +1,13 @@
 // The operation and the layer: gradients, dropout, sharing of memory, merging.
 
 import {
+  checkpoint,
   Generator,
   gradcheck,
   gradientsOf,
   init,
   keep,
+  manualSeed,
   matmul,
   memoryStats,
   noGrad,
@@ -173,10 +175,24 @@ describe("LoraLinear", () => {
     gradcheck(
       (input) => {
         const fresh = adapted({ dropout: 0.5 }).layer;
+        manualSeed(4);
         return fresh.forward(input);
       },
       [grad(normalTensor([3, 5], 2))],
     );
+  });
+
+  it("drops the same elements again within a checkpoint", () => {
+    const gradients = [false, true].map((checkpointed) => {
+      const { layer } = adapted({ dropout: 0.5 });
+      const x = grad(normalTensor([8, 5], 1));
+      manualSeed(3);
+      const run = (input: Tensor) => layer.forward(input);
+      const y = checkpointed ? checkpoint(run, x) : run(x);
+      y.square().sum().backward();
+      return [x, ...layer.adapters[0].parameters()].map((tensor) => [...(tensor.grad?.dataSync() ?? [])]);
+    });
+    expect(gradients[1]).toEqual(gradients[0]);
   });
 
   it("merges and unmerges any subset, the base's bytes unharmed", () => {

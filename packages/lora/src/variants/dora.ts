@@ -22,8 +22,8 @@ class DoraBranch extends LoraBranch {
     base: LinearBase,
     options: BranchOptions,
   ) {
-    const { target, config, generator } = options;
-    super(adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout, generator });
+    const { target, config } = options;
+    super(adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout });
     this.#squaredNorms = keep(tidy(() => noGrad(() => sum(base.denseWeight().cast(a.dtype).square(), 1))));
     this.magnitude = parameter(magnitude ?? this.#norms(base));
   }

@@ -1,6 +1,6 @@
 // Plain low-rank adaptation (Hu et al., arXiv:2106.09685): W + s·B·A. Rank-stabilized LoRA differs in s alone.
 
-import { defaultGenerator, type Generator, matmul, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { defaultGenerator, matmul, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
 import { initialFactors } from "../init/index.js";
@@ -18,21 +18,14 @@ export class LoraBranch extends AdapterBranch {
   readonly scaling: number;
   /** Probability of dropping an element of the input in training. */
   readonly dropout: number;
-  readonly generator: Generator | undefined;
 
   /** Takes over `a` and `b` as parameters. */
-  constructor(
-    adapter: string,
-    a: Tensor,
-    b: Tensor,
-    options: { scaling: number; dropout: number; generator: Generator | undefined },
-  ) {
+  constructor(adapter: string, a: Tensor, b: Tensor, options: { scaling: number; dropout: number }) {
     super(adapter);
     this.loraA = parameter(a);
     this.loraB = parameter(b);
     this.scaling = options.scaling;
     this.dropout = options.dropout;
-    this.generator = options.generator;
   }
 
   get r(): number {
@@ -55,7 +48,8 @@ export class LoraBranch extends AdapterBranch {
   protected mask(x: Tensor): Mask | null {
     const source = this.dropoutMask;
     if (!this.dropsOut) return null;
-    if (!source) return replayableMask(this.dropout, this.generator ?? defaultGenerator());
+    // The default generator, since checkpoints repeat its numbers.
+    if (!source) return replayableMask(this.dropout, defaultGenerator());
     const given = source(x, this.dropout);
     return () => given;
   }
@@ -88,13 +82,9 @@ export const plainLora: LoraVariant = {
   handles: () => true,
   shapes: factorShapes,
   create(layer, options, tensors) {
-    const { config, target, generator } = options;
+    const { config, target } = options;
     const { a, b } = givenOrInitial(layer, options, tensors);
-    return new LoraBranch(options.adapter, a, b, {
-      scaling: target.scaling,
-      dropout: config.loraDropout,
-      generator,
-    });
+    return new LoraBranch(options.adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout });
   },
 };
 

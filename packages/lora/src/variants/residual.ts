@@ -15,8 +15,8 @@ class ResidualBranch extends LoraBranch {
   readonly #b0: Tensor;
 
   constructor(a: Tensor, b: Tensor, options: BranchOptions) {
-    const { target, config, generator } = options;
-    super(options.adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout, generator });
+    const { target, config } = options;
+    super(options.adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout });
     this.#a0 = keep(noGrad(() => this.loraA.clone()));
     this.#b0 = keep(noGrad(() => this.loraB.clone()));
   }
