@@ -58,7 +58,10 @@ export interface FinetuneOptions {
   gradientAccumulationSteps?: number;
   /** Tokens of a row at most (default 512, at most the model's positions). */
   length?: number;
-  /** See `makeRows` (default: true where every token of every example is learnt). */
+  /**
+   * true: examples are put one after another and cut into rows of `length`; false: each is a row, cut off at `length`. Default: true
+   * where every token of every example is learnt.
+   */
   packing?: boolean;
   /** Whether every epoch has an order of its own (default true). */
   shuffle?: boolean;
