@@ -40,6 +40,8 @@ export class Adapter {
   /** The layers that it adapts, by their names in the model. */
   readonly layers: ReadonlyMap<string, AdaptedLayer>;
   readonly #saved: SavedModules;
+  /** Frozen, by PEFT's full keys. */
+  readonly #shared: ReadonlyMap<string, Tensor>;
   #removed = false;
 
   /** @internal The branches are in the layers already. */
@@ -49,12 +51,14 @@ export class Adapter {
     config: LoraConfig,
     layers: ReadonlyMap<string, AdaptedLayer>,
     saved: SavedModules,
+    shared: ReadonlyMap<string, Tensor>,
   ) {
     this.model = model;
     this.name = name;
     this.config = config;
     this.layers = layers;
     this.#saved = saved;
+    this.#shared = shared;
     registryOf(model).set(name, this);
   }
 
@@ -82,6 +86,7 @@ export class Adapter {
     for (const [at, branch] of this.branches()) {
       for (const [suffix, tensor] of branch.savedTensors()) state.set(`${peftPrefix}${at}.${suffix}`, tensor);
     }
+    for (const [key, tensor] of this.#shared) state.set(key, tensor.detach());
     for (const [key, tensor] of this.#saved.tensors()) state.set(`${peftPrefix}${key}`, tensor);
     return state;
   }
@@ -209,6 +214,7 @@ export class Adapter {
   unload(): void {
     if (this.active) this.#saved.releaseOriginals();
     else this.#saved.dispose();
+    for (const tensor of this.#shared.values()) tensor.dispose();
     this.#removed = true;
     registryOf(this.model).delete(this.name);
   }
@@ -219,6 +225,7 @@ export class Adapter {
     this.unmerge();
     this.#saved.setActive(false);
     this.#saved.dispose();
+    for (const tensor of this.#shared.values()) tensor.dispose();
     this.#removed = true;
     registryOf(this.model).delete(this.name);
     for (const layer of this.layers.values()) layer.slots.take(this.name).dispose();

@@ -1,6 +1,6 @@
 // Puts a new adapter on a model.
 
-import type { BackendName, Generator, Tensor } from "@nomoat/core";
+import { type BackendName, type Generator, keep, type Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import { Adapter, adaptersOf, checkAdapterName } from "./adapter.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
@@ -14,6 +14,7 @@ import { ia3 } from "./variants/ia3.js";
 import { plainLora } from "./variants/lora.js";
 import { loha, lokr } from "./variants/product.js";
 import { residualLora } from "./variants/residual.js";
+import { vera } from "./variants/vera.js";
 
 export interface ApplyOptions {
   /** For initial values (default: core's default generator, which dropout always draws from). */
@@ -24,6 +25,7 @@ export interface ApplyOptions {
 
 /** Every variant; the first that handles a configuration is taken. */
 export const variants: readonly LoraVariant[] = [
+  vera,
   ia3,
   loha,
   lokr,
@@ -68,6 +70,7 @@ export function attach(
   config: LoraConfig,
   parts: readonly { target: Target; branch: AdapterBranch }[],
   saved = new SavedModules(model, [], "float32"),
+  shared: ReadonlyMap<string, Tensor> = new Map(),
 ): Adapter {
   saved.checkFree();
   freezeBase(model);
@@ -81,7 +84,8 @@ export function attach(
     layers.set(target.name, layer);
   }
   saved.setActive(true);
-  return new Adapter(model, name, config, layers, saved);
+  for (const tensor of shared.values()) keep(tensor);
+  return new Adapter(model, name, config, layers, saved, shared);
 }
 
 /**
@@ -106,21 +110,27 @@ export function applyLora(
   const { dtype, device } = placeOf(model);
   const saved = new SavedModules(model, complete.modulesToSave ?? [], options.dtype ?? dtype);
   const parts: { target: Target; branch: AdapterBranch }[] = [];
+  const place = { dtype: options.dtype ?? dtype, device };
+  const together = variantOf(complete, targets[0].layer).shared;
+  const shared = together
+    ? together.create(together.shapes(targets, complete), complete, place)
+    : new Map<string, Tensor>();
   try {
     for (const target of targets) {
       const branch = variantOf(complete, target.layer).create(target.layer, {
         adapter: name,
         config: complete,
         target,
-        dtype: options.dtype ?? dtype,
-        device,
+        ...place,
+        shared,
         generator: options.generator,
       });
       parts.push({ target, branch });
     }
-    return attach(model, name, complete, parts, saved);
+    return attach(model, name, complete, parts, saved, shared);
   } catch (error) {
     for (const { branch } of parts) branch.dispose();
+    for (const tensor of shared.values()) tensor.dispose();
     saved.dispose();
     throw error;
   }

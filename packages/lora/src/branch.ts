@@ -14,6 +14,8 @@ export interface BranchOptions {
   /** dtype and backend of the matrices. */
   readonly dtype: "float32" | "float64";
   readonly device: "wasm" | "reference";
+  /** Frozen tensors that all branches of the adapter share, by PEFT's full keys. */
+  readonly shared: ReadonlyMap<string, Tensor>;
   /** For initial values; undefined for the default generator. */
   readonly generator: Generator | undefined;
 }
@@ -94,6 +96,17 @@ export interface LoraVariant {
     layer: Module,
     config: LoraConfig,
   ): Map<string, readonly number[]>;
+  /** Frozen tensors that all layers of an adapter share, where there are such. */
+  readonly shared?: {
+    /** Shapes by PEFT's full keys. */
+    shapes(targets: readonly Target[], config: LoraConfig): Map<string, readonly number[]>;
+    /** Initial ones. */
+    create(
+      shapes: ReadonlyMap<string, readonly number[]>,
+      config: LoraConfig,
+      place: Pick<BranchOptions, "dtype" | "device">,
+    ): Map<string, Tensor>;
+  };
   /**
    * A branch for `layer`, with the given tensors (taken over, in {@link shapes}' shapes) or, without, initial ones.
    */

@@ -252,7 +252,15 @@ function adapterFrom(
         [names[0], place(a)],
         [names[1], place(b)],
       ]);
-      const options = { adapter: name, config, target, dtype, device, generator: undefined };
+      const options = {
+        adapter: name,
+        config,
+        target,
+        dtype,
+        device,
+        generator: undefined,
+        shared: new Map(),
+      };
       return { target, branch: variant.create(target.layer, options, tensors) };
     });
   return attach(model, name, config, parts).disable();

@@ -6,11 +6,12 @@ import { ArgumentError, type JsonValue } from "@nomoat/core";
 export type LoraInit = boolean | "gaussian" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";
 
 /** Kinds of adapters, by PEFT's names. */
-export type PeftType = "LORA" | "IA3" | "LOHA" | "LOKR";
+export type PeftType = "LORA" | "IA3" | "LOHA" | "LOKR" | "VERA";
 
 /** A complete configuration. {@link applyLora} takes any part of it. */
 export interface LoraConfig {
-  /** Low-rank adaptation, (IA)³ (arXiv:2205.05638), LoHa (arXiv:2108.06098) or LoKr (arXiv:2212.10650); default "LORA". */
+  /** Low-rank adaptation, (IA)³ (arXiv:2205.05638), LoHa (arXiv:2108.06098), LoKr (arXiv:2212.10650) or VeRA
+   * (arXiv:2310.11454); default "LORA". */
   peftType: PeftType;
   /** Rank of the update (default 8). */
   r: number;
@@ -53,6 +54,12 @@ export interface LoraConfig {
   decomposeBoth: boolean;
   /** LoKr: the size of the smaller Kronecker factor, −1 for the one closest to the square root (default −1). */
   decomposeFactor: number;
+  /** VeRA: what the vector d starts with (default 0.1). */
+  dInitial: number;
+  /** VeRA: seed of the random projections (default 0). */
+  projectionKey: number;
+  /** VeRA: whether the projections are saved; only true is supported, for other programs draw other numbers. */
+  saveProjection: true;
   /** Modules, by their names or ends, that are trained as a whole, in copies that belong to the adapter (default none). */
   modulesToSave: readonly string[] | null;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
@@ -86,6 +93,9 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   feedforwardModules: Object.freeze(["down_proj"]),
   decomposeBoth: false,
   decomposeFactor: -1,
+  dInitial: 0.1,
+  projectionKey: 0,
+  saveProjection: true,
   modulesToSave: null,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
@@ -94,7 +104,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   unknownFields: Object.freeze({}),
 });
 
-const peftTypes: readonly PeftType[] = ["LORA", "IA3", "LOHA", "LOKR"];
+const peftTypes: readonly PeftType[] = ["LORA", "IA3", "LOHA", "LOKR", "VERA"];
 
 type Check = (value: unknown) => string | null;
 
@@ -134,7 +144,7 @@ function perPattern(wanted: string, holds: (value: unknown) => boolean): Check {
 
 const rank = rule(`an integer from 1 to ${maxRank}`, isRank);
 const checks: Readonly<Record<keyof LoraConfig, Check>> = {
-  peftType: rule('"LORA", "IA3", "LOHA" or "LOKR"', (value) => peftTypes.includes(value as PeftType)),
+  peftType: rule('"LORA", "IA3", "LOHA", "LOKR" or "VERA"', (value) => peftTypes.includes(value as PeftType)),
   r: rank,
   loraAlpha: rule("a positive finite number", isAlpha),
   loraDropout: rule(
@@ -165,6 +175,9 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   feedforwardModules: names,
   decomposeBoth: boolean,
   decomposeFactor: rule("-1 or a positive integer", (value) => value === -1 || isRank(value)),
+  dInitial: rule("a finite number", Number.isFinite),
+  projectionKey: rule("an integer, 0 or more", isIndex),
+  saveProjection: rule("true: projections cannot be drawn anew elsewhere", (value) => value === true),
   modulesToSave: rule("a list of non-empty strings, or null", (value) => value === null || isStrings(value)),
   fanInFanOut: boolean,
   taskType: text,
@@ -199,7 +212,13 @@ export function configFaults(
     );
   if (config.peftType !== undefined && config.peftType !== "LORA") {
     for (const field of ["useDora", "useRslora", "loraDropout"] as const)
-      if (config[field]) faults.push(`${name(field)} does not apply to ${config.peftType}`);
+      if (config[field] && !(field === "loraDropout" && config.peftType === "VERA"))
+        faults.push(`${name(field)} does not apply to ${config.peftType}`);
+    if (config.peftType === "IA3" || config.peftType === "VERA") {
+      for (const field of ["rankPattern", "alphaPattern"] as const)
+        if (Object.keys(config[field] ?? {}).length > 0)
+          faults.push(`${name(field)} does not apply to ${config.peftType}`);
+    }
     if (typeof config.initLoraWeights === "string")
       faults.push(`${name("initLoraWeights")} must be true or false for ${config.peftType}`);
   }
@@ -236,8 +255,9 @@ export function resolveLoraConfig(given: Partial<LoraConfig> = {}): LoraConfig {
   return config;
 }
 
-/** Defaults of one kind of adapter: {@link loraDefaults} but for the targets of (IA)³. */
+/** Defaults of one kind of adapter: {@link loraDefaults} but for the targets of (IA)³ and the rank of VeRA. */
 export function defaultsOf(peftType: PeftType | undefined): LoraConfig {
+  if (peftType === "VERA") return { ...loraDefaults, r: 256 };
   return peftType === "IA3"
     ? { ...loraDefaults, targetModules: ["k_proj", "v_proj", "down_proj"] }
     : loraDefaults;

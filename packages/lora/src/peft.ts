@@ -190,6 +190,8 @@ function expectedTensors(
     for (const [suffix, shape] of variantOf(config, layer).shapes(target, layer, config))
       expected.set(`${peftPrefix}${target.name}.${suffix}`, { target, suffix, shape });
   }
+  for (const [key, shape] of variantOf(config, targets[0].layer).shared?.shapes(targets, config) ?? [])
+    expected.set(key, { target: null, suffix: key, shape });
   for (const [key, tensor] of saved.tensors())
     expected.set(`${peftPrefix}${key}`, { target: null, suffix: key, shape: tensor.shape });
   return expected;
@@ -252,12 +254,13 @@ export async function loadAdapter(
   const targets = asFormatError(() => resolveTargets(model, config), configPath);
   const place = placeOf(model);
   const dtype = options.dtype ?? place.dtype;
-  const saved = asFormatError(() => new SavedModules(model, config.modulesToSave ?? [], dtype), configPath);
-  const expected = expectedTensors(targets, config, saved);
   const opened = await openSafetensors(weights);
+  let saved: SavedModules | null = null;
   const tensors = new Map<string, Tensor>();
   const fresh = { ...place, dtype };
   try {
+    saved = asFormatError(() => new SavedModules(model, config.modulesToSave ?? [], dtype), configPath);
+    const expected = expectedTensors(targets, config, saved);
     const faults = headerFaults(opened.entries, expected);
     for (const key of expected.keys()) {
       const entry = opened.entries.get(key);
@@ -270,7 +273,7 @@ export async function loadAdapter(
     return build(model, name, config, targets, tensors, saved, { ...fresh, ...options });
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
-    saved.dispose();
+    saved?.dispose();
     throw error;
   } finally {
     await opened.close();
@@ -296,13 +299,15 @@ function build(
   saved: SavedModules,
   options: LoadAdapterOptions & ReturnType<typeof placeOf>,
 ): Adapter {
+  const shapes = variantOf(config, targets[0].layer).shared?.shapes(targets, config) ?? new Map();
+  const shared = new Map(Array.from(shapes.keys(), (key: string) => [key, tensors.get(key) as Tensor]));
   const parts = targets.map((target) => {
     const variant = variantOf(config, target.layer);
     const own = new Map<string, Tensor>();
     for (const suffix of variant.shapes(target, target.layer, config).keys())
       own.set(suffix, tensors.get(`${peftPrefix}${target.name}.${suffix}`) as Tensor);
     const { dtype, device, generator } = options;
-    const branchOptions = { adapter: name, config, target, dtype, device, generator };
+    const branchOptions = { adapter: name, config, target, dtype, device, generator, shared };
     return { target, branch: variant.create(target.layer, branchOptions, own) };
   });
   noGrad(() => {
@@ -312,6 +317,6 @@ function build(
       loaded.dispose();
     }
   });
-  const adapter = attach(model, name, config, parts, saved);
+  const adapter = attach(model, name, config, parts, saved, shared);
   return adapter.requiresGrad(options.trainable ?? true);
 }

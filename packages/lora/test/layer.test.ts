@@ -32,6 +32,7 @@ function branchOn(layer: LinearBase, name = "default", r = 2, dropout = 0) {
     target: { name: "layer", r, alpha: 3, scaling: 3 / r },
     ...reference64,
     generator: new Generator(3),
+    shared: new Map(),
   });
 }
 

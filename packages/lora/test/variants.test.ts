@@ -36,6 +36,7 @@ const cases: [string, Partial<LoraConfig>][] = [
     "LoKr of low rank",
     { peftType: "LOKR", targetModules: "all-linear", r: 1, decomposeBoth: true, decomposeFactor: 3 },
   ],
+  ["VeRA", { peftType: "VERA", targetModules: "all-linear", r: 5 }],
   ["embedding", { targetModules: ["embed_tokens", "q_proj"], loraAlpha: 3 }],
 ];
 
@@ -82,7 +83,7 @@ describe.each(cases)("%s", (_, config) => {
     const model = new TinyModel();
     const adapter = applyLora(
       model,
-      config.peftType === "IA3" ? config : { ...config, rankPattern: { q_proj: 2 } },
+      ["IA3", "VERA"].includes(config.peftType ?? "") ? config : { ...config, rankPattern: { q_proj: 2 } },
     );
     randomize(adapter.parameters(), 4);
     const files = await serializeAdapter(adapter, { dtype: "float64" });
@@ -220,11 +221,26 @@ describe("other products", () => {
       "hada_w2_a 6,2",
       "hada_w2_b 2,12",
     ]);
+    const veraAdapter = applyLora(new TinyModel(), {
+      peftType: "VERA",
+      r: 3,
+      targetModules: ["down_proj", "q_proj"],
+    });
+    const veraShapes = [...veraAdapter.savedStateDict()].map(([key, value]) => `${key} ${value.shape}`);
+    expect(veraShapes.slice(-4)).toEqual([
+      "base_model.model.model.layers.1.mlp.down_proj.vera_lambda_b 6",
+      "base_model.model.model.layers.1.mlp.down_proj.vera_lambda_d 3",
+      "base_model.vera_A 3,12",
+      "base_model.vera_B 6,3",
+    ]);
     expect(shapes({ peftType: "LOKR" })).toEqual(["lokr_w1 2,3", "lokr_w2 3,4"]);
     expect(shapes({ peftType: "LOKR", r: 1 })).toEqual(["lokr_w1 2,3", "lokr_w2_a 3,1", "lokr_w2_b 1,4"]);
     expect([...applyLora(new TinyModel(), { peftType: "IA3" }).layers.keys()]).toHaveLength(6);
     expect(() => applyLora(new TinyModel(), { peftType: "LOHA", useDora: true })).toThrow(
       /useDora does not apply to LOHA/,
+    );
+    expect(() => applyLora(new TinyModel(), { peftType: "VERA", rankPattern: { q_proj: 2 } })).toThrow(
+      /rankPattern does not apply to VERA/,
     );
   });
 
