@@ -10,10 +10,10 @@ export interface Roof {
   readonly seconds: number;
 }
 
-/** The bandwidth that a working set of `bytes` can have at best: of the smallest measured size that is not smaller. */
+/** The bandwidth that a working set of `bytes` can have at best: of the measured size that is nearest by ratio. */
 export function bandwidthFor(peaks: Peaks, bytes: number): Bandwidth {
-  const { bandwidth } = peaks;
-  return bandwidth.find((one) => one.bytes >= bytes) ?? bandwidth[bandwidth.length - 1];
+  const distance = (one: Bandwidth): number => Math.abs(Math.log(one.bytes / bytes));
+  return peaks.bandwidth.reduce((nearest, one) => (distance(one) < distance(nearest) ? one : nearest));
 }
 
 /** What bounds `work` on a machine; null where nothing was counted. */

@@ -90,8 +90,8 @@ function assemble(kernels: readonly Kernel[]): Uint8Array<ArrayBuffer> {
 
 /** Rounds of one unit of the dot kernel. */
 export const dotRounds = 1000;
-/** Chains of dependent dot products of a round: they hide the latency of the instructions. */
-export const dotChains = 12;
+/** Chains of dependent dot products of a round: enough to hide the latency, few enough for Node 20 to keep in registers. */
+export const dotChains = 10;
 
 /** A unit is `dotRounds` · `dotChains` integer dot products with sums in registers. Integers: 0 factor. Scratch: 16 bytes. */
 function dot(relaxed: boolean): Kernel {

@@ -23,8 +23,8 @@ export interface Peaks {
   readonly bandwidth: readonly Bandwidth[];
 }
 
-/** Sizes that lie in the second-level cache, in the last one, and in memory. */
-const sizes = { quick: [256 << 10, 4 << 20, 96 << 20], other: [256 << 10, 4 << 20, 192 << 20] };
+/** Sizes that lie in the second-level cache, in the last one of most machines, and in memory. */
+const sizes = [256 << 10, 4 << 20, 16 << 20, 128 << 20];
 
 /** Units whose work is cut into a few chunks for each thread. */
 const chunksOfThread = 4;
@@ -56,7 +56,7 @@ export async function measurePeaks(threads: number, effort: Effort): Promise<Pea
     const products = runtime.relaxed ? 16 : 8;
     const dotOperations = 2 * products * dotChains * dotRounds;
     const bandwidth: Bandwidth[] = [];
-    for (const bytes of effort.name === "quick" ? sizes.quick : sizes.other) {
+    for (const bytes of sizes) {
       bandwidth.push(await measureBandwidth(bytes));
     }
     return {

@@ -1,0 +1,174 @@
+// Elementwise operations, reductions, and the fused kernels over rows: what is bound by memory rather than by arithmetic.
+
+import { add, exp, mul, noGrad, rmsNorm, rope, silu, softmax, sum, swiglu, type Tensor } from "@nomoat/core";
+import { AdamW } from "@nomoat/core/optim";
+import type { Prepared, Work } from "../model.js";
+import { compareForward } from "../reference.js";
+import { type Case, movement, type Suite, seeded, sizesOf } from "./suite.js";
+
+interface Operation {
+  readonly name: string;
+  /** float32 values read or written, as multiples of the elements. */
+  readonly streams: number;
+  /** Arithmetic operations an element, roughly. */
+  readonly operations: number;
+  readonly tolerance: number;
+  inputs(count: number): Tensor[];
+  compute(inputs: readonly Tensor[]): Tensor;
+}
+
+/** A few units in the last place of float32. */
+const fewUlp = 1e-6;
+/** Polynomials of exp and its kin, a few units in the last place each, and sums over a row. */
+const rowTolerance = 5e-6;
+const columns = 512;
+const headDim = 64;
+
+const flat = (name: string, count: number): Tensor => seeded(name, [count], -4, 4);
+const rows = (name: string, count: number): Tensor =>
+  seeded(name, [Math.max(1, count / columns), columns], -4, 4);
+
+const operations: readonly Operation[] = [
+  {
+    ...{ name: "add", streams: 3, operations: 1, tolerance: fewUlp },
+    inputs: (count) => [flat("a", count), flat("b", count)],
+    compute: ([a, b]) => add(a, b),
+  },
+  {
+    ...{ name: "multiply by a row", streams: 2, operations: 1, tolerance: fewUlp },
+    inputs: (count) => [rows("a", count), seeded("b", [columns])],
+    compute: ([a, b]) => mul(a, b),
+  },
+  {
+    ...{ name: "exp", streams: 2, operations: 16, tolerance: fewUlp },
+    inputs: (count) => [flat("a", count)],
+    compute: ([a]) => exp(a),
+  },
+  {
+    ...{ name: "silu", streams: 2, operations: 20, tolerance: fewUlp },
+    inputs: (count) => [flat("a", count)],
+    compute: ([a]) => silu(a),
+  },
+  {
+    ...{ name: "swiglu", streams: 3, operations: 21, tolerance: fewUlp },
+    inputs: (count) => [flat("gate", count), flat("up", count)],
+    compute: ([gate, up]) => swiglu(gate, up),
+  },
+  {
+    ...{ name: "sum of rows", streams: 1, operations: 1, tolerance: rowTolerance },
+    inputs: (count) => [rows("a", count)],
+    compute: ([a]) => sum(a, -1),
+  },
+  {
+    ...{ name: "softmax", streams: 2, operations: 20, tolerance: rowTolerance },
+    inputs: (count) => [rows("a", count)],
+    compute: ([a]) => softmax(a, -1),
+  },
+  {
+    ...{ name: "rmsNorm", streams: 2, operations: 4, tolerance: rowTolerance },
+    inputs: (count) => [rows("a", count), seeded("weight", [columns])],
+    compute: ([a, weight]) => rmsNorm(a, weight),
+  },
+  {
+    ...{ name: "rope", streams: 2, operations: 3, tolerance: fewUlp },
+    inputs: (count) => {
+      const length = Math.max(1, count / (8 * headDim));
+      const angles = [length, headDim / 2];
+      return [
+        seeded("x", [1, 8, length, headDim]),
+        seeded("cos", angles, -1, 1),
+        seeded("sin", angles, -1, 1),
+      ];
+    },
+    compute: ([x, cos, sin]) => rope(x, cos, sin),
+  },
+];
+
+function workOf({ streams, operations: each }: Operation, count: number): Work {
+  return movement(4 * streams * count, each * count);
+}
+
+function prepare(operation: Operation, count: number): Prepared {
+  const inputs = operation.inputs(count);
+  const call = (): Tensor => noGrad(() => operation.compute(inputs));
+  return {
+    run: () => call().dispose(),
+    verify() {
+      const result = call();
+      try {
+        return compareForward(result, inputs, (given) => operation.compute(given), operation.tolerance);
+      } finally {
+        result.dispose();
+      }
+    },
+    dispose() {
+      for (const x of inputs) x.dispose();
+    },
+  };
+}
+
+const adamw = { learningRate: 1e-3, betas: [0.9, 0.999] as const, epsilon: 1e-8, weightDecay: 0.01 };
+
+/** One step of AdamW, which reads four values and writes three for each parameter. */
+function prepareAdamW(count: number): Prepared {
+  const step = (parameter: Tensor, gradient: Tensor): AdamW => {
+    parameter.requiresGrad = true;
+    parameter.grad = gradient;
+    return new AdamW([parameter], adamw);
+  };
+  const parameter = seeded("parameter", [count]);
+  const gradient = seeded("gradient", [count]);
+  const before = parameter.clone();
+  before.requiresGrad = false;
+  const optimizer = step(parameter, gradient);
+  return {
+    run: () => optimizer.step(),
+    verify() {
+      // One call was made: compare with the first step.
+      return compareForward(
+        parameter,
+        [before, gradient],
+        ([p, g]) => {
+          step(p, g).step();
+          return p;
+        },
+        fewUlp,
+      );
+    },
+    dispose() {
+      optimizer.dispose();
+      for (const x of [parameter, gradient, before]) x.dispose();
+    },
+  };
+}
+
+export const elementwise: Suite = {
+  name: "elementwise",
+  about: "elementwise operations, reductions, softmax, norm, rope, AdamW, by number of elements",
+  cases(sweep): Case[] {
+    const sizes = sizesOf(sweep, {
+      quick: [1 << 14, 1 << 20],
+      standard: [1 << 12, 1 << 16, 1 << 20, 1 << 23],
+    });
+    return sizes.flatMap((size) => {
+      const count = Math.max(columns, Math.round(size / columns) * columns);
+      const describe = (name: string): Pick<Case, "suite" | "name" | "parameters"> => ({
+        suite: "elementwise",
+        name: `${name} ${count}`,
+        parameters: { operation: name, elements: count },
+      });
+      return [
+        ...operations.map((operation) => ({
+          ...describe(operation.name),
+          work: workOf(operation, count),
+          prepare: () => prepare(operation, count),
+        })),
+        {
+          ...describe("AdamW"),
+          work: movement(28 * count, 14 * count),
+          prepare: () => prepareAdamW(count),
+        },
+      ];
+    });
+  },
+};

@@ -1,0 +1,115 @@
+// Text from LLaMA-shaped models: reading a prompt, and tokens one by one over the key-value cache.
+
+import { noGrad, tensor, tidy } from "@nomoat/core";
+import { generateTokens, type LlamaForCausalLM } from "@nomoat/llama";
+import { type FormatName, formats, quantizeModel } from "@nomoat/quant";
+import { integerValues } from "../inputs.js";
+import { type Accuracy, BenchError, type Prepared } from "../model.js";
+import {
+  compareModel,
+  hasReference,
+  type ModelShape,
+  modelOf,
+  modelShapes,
+  weightsOf,
+} from "./llama-shapes.js";
+import { type Case, items, type Suite, type Sweep } from "./suite.js";
+
+interface Shape {
+  readonly model: ModelShape;
+  /** A format, or "float32". */
+  readonly format: string;
+  readonly prompt: number;
+  /** New tokens; 0 for reading the prompt alone. */
+  readonly tokens: number;
+}
+
+function quantized(shape: Shape): LlamaForCausalLM {
+  const model = modelOf(shape.model);
+  model.train(false);
+  if (shape.format !== "float32") {
+    quantizeModel(model, { format: shape.format as FormatName, activations: "int8" });
+  }
+  return model;
+}
+
+/** Logits through all layers in float32. */
+const tolerance = 1e-4;
+
+function verifyLogits(model: LlamaForCausalLM, shape: ModelShape): Accuracy {
+  return noGrad(() => compareModel(model, shape, (one, ids) => one.forward(ids), tolerance));
+}
+
+function prepare(shape: Shape): Prepared {
+  const model = quantized(shape);
+  const prompt = integerValues("prompt", shape.prompt, shape.model.vocabSize);
+  const ids = tensor(prompt, { dtype: "int32", shape: [1, shape.prompt] });
+  const read = (): void => tidy(() => noGrad(() => void model.forward(ids)));
+  const write = async (): Promise<void> => {
+    const options = { model, prompt, maxNewTokens: shape.tokens, temperature: 0 };
+    let count = 0;
+    for await (const _ of generateTokens(options)) count++;
+    if (count !== shape.tokens) throw new BenchError(`generate: ${count} tokens came`);
+  };
+  return {
+    run: shape.tokens === 0 ? read : write,
+    ...(shape.format === "float32" &&
+      hasReference(shape.model) && { verify: () => verifyLogits(model, shape.model) }),
+    dispose() {
+      ids.dispose();
+      model.dispose();
+    },
+  };
+}
+
+function caseOf(shape: Shape): Case {
+  const { model, format, prompt, tokens } = shape;
+  const { linear, all } = weightsOf(model);
+  const count = tokens === 0 ? prompt : tokens;
+  const bits = format === "float32" ? 32 : format === "q8_0" || format === "int8" ? 8.5 : 4.5;
+  const kind = tokens === 0 ? "read" : "write";
+  const attention = 4 * model.hiddenSize * model.numLayers * (tokens === 0 ? prompt / 2 : prompt);
+  return {
+    suite: "generate",
+    name: `${kind} ${model.name} ${format} ${tokens === 0 ? "" : `${tokens} after `}${prompt} tokens`,
+    parameters: { kind, model: model.name, format, prompt, tokens, weights: all },
+    // Written tokens read every weight again each.
+    work: items(
+      count,
+      "tokens",
+      count * (2 * linear + attention),
+      (tokens === 0 ? 1 : tokens) * linear * (bits / 8),
+    ),
+    prepare: () => prepare(shape),
+  };
+}
+
+function formatsOf(sweep: Sweep): string[] {
+  const wanted =
+    sweep.formats ?? (sweep.effort === "quick" ? ["float32", "q4_0"] : ["float32", "q8_0", "q4_0", "nf4"]);
+  for (const name of wanted) {
+    if (name !== "float32" && !Object.hasOwn(formats, name)) {
+      throw new BenchError(`unknown format "${name}" (known: float32, ${Object.keys(formats).join(", ")})`);
+    }
+  }
+  return [...wanted];
+}
+
+export const generate: Suite = {
+  name: "generate",
+  about: "tokens a second of LLaMA-shaped models: reading a prompt, writing one by one",
+  cases(sweep) {
+    const models: ModelShape[] =
+      sweep.effort === "quick"
+        ? [modelShapes.tiny]
+        : [modelShapes["15M"], ...(sweep.effort === "long" ? [modelShapes["91M"]] : [])];
+    const prompt = sweep.effort === "quick" ? 64 : 512;
+    return models.flatMap((model) =>
+      formatsOf(sweep).flatMap((format) =>
+        [0, sweep.effort === "quick" ? 16 : 32].map((tokens) =>
+          caseOf({ model, format, prompt: tokens === 0 ? prompt : 16, tokens }),
+        ),
+      ),
+    );
+  },
+};

@@ -1,0 +1,160 @@
+// Quantized weights: packing, unpacking, and products with a few and with many rows of activations.
+
+import { bytesPerElement, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { type FormatName, formats, type QuantizedTensor, quantize, quantizedMatmul } from "@nomoat/quant";
+import { compareArrays, compareProduct } from "../accuracy.js";
+import { BenchError, type Prepared } from "../model.js";
+import {
+  arithmetic,
+  type Case,
+  movement,
+  type Suite,
+  type Sweep,
+  seeded,
+  sizesOf,
+  valuesOf,
+} from "./suite.js";
+
+/** Against the product with the dequantized weight in float64. */
+const floatTolerance = 1e-5;
+/** Activations rounded to int8 in blocks: about 0.5 % of the result's spread, some four spreads at most. */
+const integerTolerance = 2e-2;
+
+function formatsOf(sweep: Sweep): FormatName[] {
+  const wanted = sweep.formats ?? (sweep.effort === "quick" ? ["nf4", "q4_0"] : Object.keys(formats));
+  return wanted.map((name) => {
+    if (Object.hasOwn(formats, name)) return name as FormatName;
+    throw new BenchError(`unknown format "${name}" (known: ${Object.keys(formats).join(", ")})`);
+  });
+}
+
+/** Bytes of a packed weight, from its format's parts. */
+function packedBytes(format: FormatName, size: number): number {
+  return formats[format].parts([size, size]).reduce((sum, part) => {
+    const count = part.shape.reduce((product, extent) => product * extent, 1);
+    return sum + count * bytesPerElement(part.dtype);
+  }, 0);
+}
+
+function packed(format: FormatName, size: number): { weight: Tensor; quantized: QuantizedTensor } {
+  const weight = seeded("weight", [size, size]);
+  return { weight, quantized: quantize(weight, { format, measure: false }) };
+}
+
+function prepareProduct(
+  format: FormatName,
+  size: number,
+  rows: number,
+  activations: "float32" | "int8",
+): Prepared {
+  const { weight, quantized } = packed(format, size);
+  weight.dispose();
+  const x = seeded("x", [rows, size]);
+  const call = (): Tensor => noGrad(() => quantizedMatmul(x, quantized, { activations }));
+  return {
+    run: () => call().dispose(),
+    verify: () =>
+      tidy(() => {
+        const dense = quantized.dequantize().dataSync() as ArrayLike<number>;
+        const a = { values: x.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 };
+        const b = { values: dense, batch: 0, row: 1, column: size };
+        const tolerance = activations === "int8" ? integerTolerance : floatTolerance;
+        return compareProduct(valuesOf(call()), a, b, { m: rows, n: size, k: size }, tolerance);
+      }),
+    dispose() {
+      x.dispose();
+      quantized.dispose();
+    },
+  };
+}
+
+/** dx = dy · W, as a frozen layer's backward pass has it. */
+function prepareBackward(format: FormatName, size: number, rows: number): Prepared {
+  const { weight, quantized } = packed(format, size);
+  weight.dispose();
+  const x = seeded("x", [rows, size]);
+  const dy = seeded("dy", [rows, size]);
+  x.requiresGrad = true;
+  const call = (): void => {
+    x.zeroGrad();
+    tidy(() => quantizedMatmul(x, quantized).backward(dy));
+  };
+  return {
+    run: call,
+    verify: () =>
+      tidy(() => {
+        call();
+        const dense = quantized.dequantize().dataSync() as ArrayLike<number>;
+        const a = { values: dy.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 };
+        const b = { values: dense, batch: 0, row: size, column: 1 };
+        return compareProduct(valuesOf(x.grad!), a, b, { m: rows, n: size, k: size }, floatTolerance);
+      }),
+    dispose() {
+      x.dispose();
+      dy.dispose();
+      quantized.dispose();
+    },
+  };
+}
+
+/** Packing is checked by unpacking: no value may be further off than the format's own bound allows. */
+function preparePacking(format: FormatName, size: number, unpack: boolean): Prepared {
+  const { weight, quantized } = packed(format, size);
+  return {
+    run: () =>
+      unpack ? quantized.dequantize().dispose() : quantize(weight, { format, measure: false }).dispose(),
+    verify: () =>
+      tidy(() => {
+        const values = quantized.dequantize().dataSync() as ArrayLike<number>;
+        // Half a step of the coarsest format: NF4's widest gap is 0.3 of a block's largest value.
+        return compareArrays(values, weight.dataSync() as ArrayLike<number>, 0.16);
+      }),
+    dispose() {
+      weight.dispose();
+      quantized.dispose();
+    },
+  };
+}
+
+export const quant: Suite = {
+  name: "quant",
+  about: "quantized weights: packing, unpacking, products with 1, 4 and 128 rows, backward",
+  cases(sweep) {
+    const sizes = sizesOf(sweep, { quick: [1024], standard: [4096], long: [2048, 4096] });
+    return sizes.flatMap((size) => formatsOf(sweep).flatMap((format) => casesOf(format, size)));
+  },
+};
+
+function casesOf(format: FormatName, size: number): Case[] {
+  const bytes = packedBytes(format, size);
+  const one = (
+    kind: string,
+    work: Case["work"],
+    prepare: () => Prepared,
+    more: Case["parameters"] = {},
+  ): Case => ({
+    suite: "quant",
+    name: `${kind} ${format} ${size}x${size}`,
+    parameters: { kind, format, size, ...more },
+    work,
+    prepare,
+  });
+  const product = (rows: number, activations: "float32" | "int8"): Case =>
+    one(
+      `${rows} ${rows === 1 ? "row" : "rows"}${activations === "int8" ? " int8" : ""}`,
+      arithmetic(2 * rows * size * size, bytes + 8 * rows * size, activations),
+      () => prepareProduct(format, size, rows, activations),
+      { rows, activations },
+    );
+  return [
+    product(1, "float32"),
+    ...(formats[format].integerDot ? [product(1, "int8"), product(4, "int8")] : []),
+    product(4, "float32"),
+    product(128, "float32"),
+    one("forward+backward 128 rows", arithmetic(4 * 128 * size * size, 2 * bytes + 16 * 128 * size), () =>
+      prepareBackward(format, size, 128),
+    ),
+    one("quantize", movement(4 * size * size + bytes), () => preparePacking(format, size, false)),
+    one("dequantize", movement(4 * size * size + bytes), () => preparePacking(format, size, true)),
+  ];
+}
