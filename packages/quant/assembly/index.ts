@@ -3,4 +3,4 @@
 export { dequantize } from "./weight";
 export { findUnfit, quantize } from "./quantize";
 export { multiplyFewRows, multiplyTiles, packRows } from "./multiply";
-export { multiplyIntegers, quantizeActivations } from "./integer";
+export { multiplyIntegers, quantizeActivations } from "./dot";

@@ -3,7 +3,7 @@
 import { address, float, int, laneSum, madd } from "../../core/assembly/abi";
 import { EDGE_BYTES, macroKernel } from "../../core/assembly/gemm";
 import { KC, NR, packA, packB } from "../../core/assembly/pack";
-import { decode, WEIGHT_ARGUMENTS } from "./weight";
+import { decode, SPARE_BYTES, WEIGHT_ARGUMENTS } from "./weight";
 
 /**
  * Packs x [m×k], row-major, for `multiplyTiles`: blocks of KC one after the other, each as packA lays it out. A unit is
@@ -31,22 +31,22 @@ function packedRows(packed: usize, m: i32, p: i32): usize {
 }
 
 // Panels of wᵀ: `columns` rows of the weight from `j` on, depth p … p + kc.
-function packTransposed(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize): void {
+function packTransposed(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize, spare: usize): void {
   const row = (<usize>kc) << 2;
   for (let q = 0; q < columns; q += NR) {
     const n = min(NR, columns - q);
-    for (let i = 0; i < n; i++) decode(args, j + q + i, p, kc, staging + (<usize>i) * row);
+    for (let i = 0; i < n; i++) decode(args, j + q + i, p, kc, staging + (<usize>i) * row, spare);
     packB(staging, 4, row, kc, n, out + (((<usize>q) * (<usize>kc)) << 2));
   }
 }
 
 // Panels of w: columns j … j + columns of rows p … p + kc of the weight.
-function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize): void {
+function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize, spare: usize): void {
   const panel = (<usize>kc) << 5;
   // What is left of the last panel goes nowhere, but it must hold numbers that do not slow the multiplication.
   memory.fill(staging + ((<usize>columns) << 2), 0, 32);
   for (let i = 0; i < kc; i++) {
-    decode(args, p + i, j, columns, staging);
+    decode(args, p + i, j, columns, staging, spare);
     let from = staging;
     let to = out + ((<usize>i) << 5);
     for (let q = 0; q < columns; q += NR) {
@@ -61,7 +61,7 @@ function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: 
 /**
  * C [m×n] = X·Wᵀ or X·W + beta·C from X packed by packRows. A unit is a group of columns for a group of rows of C, rows
  * first. Integers after the weight's: packed X, C, m, n, k (the inner dimension), columns of a group, rows of a group
- * (multiple of 4), 1 for Wᵀ. Floats: beta. Scratch: EDGE_BYTES, 8·KC floats, KC × columns of a group floats.
+ * (multiple of 4), 1 for Wᵀ. Floats: beta. Scratch: EDGE_BYTES, SPARE_BYTES, 8·KC floats, KC × columns of a group floats.
  */
 export function multiplyTiles(args: usize, begin: i32, end: i32, scratch: usize): void {
   const packed = address(args, WEIGHT_ARGUMENTS), c = address(args, WEIGHT_ARGUMENTS + 1);
@@ -70,7 +70,8 @@ export function multiplyTiles(args: usize, begin: i32, end: i32, scratch: usize)
   const transposed = int(args, WEIGHT_ARGUMENTS + 7);
   const beta = <f32>float(args, 0);
   const row = (<usize>n) << 2;
-  const staging = scratch + EDGE_BYTES;
+  const spare = scratch + EDGE_BYTES;
+  const staging = spare + SPARE_BYTES;
   const panels = staging + ((<usize>KC) << 5);
   const groups = (m + groupRows - 1) / groupRows;
   for (let unit = begin; unit < end; unit++) {
@@ -81,8 +82,8 @@ export function multiplyTiles(args: usize, begin: i32, end: i32, scratch: usize)
     const target = c + (<usize>i) * row + ((<usize>j) << 2);
     for (let p = 0; p < k; p += KC) {
       const kc = min(KC, k - p);
-      if (transposed) packTransposed(args, j, columns, p, kc, staging, panels);
-      else packPlain(args, j, columns, p, kc, staging, panels);
+      if (transposed) packTransposed(args, j, columns, p, kc, staging, panels, spare);
+      else packPlain(args, j, columns, p, kc, staging, panels, spare);
       const a = packedRows(packed, m, p) + (((<usize>i) * (<usize>kc)) << 2);
       macroKernel(a, rows, panels, columns, kc, target, row, 1, p == 0 ? beta : 1, scratch);
     }
@@ -131,23 +132,24 @@ function dotRows(x: usize, stride: usize, m: i32, w: usize, count: i32, acc: usi
 
 /**
  * C [m×n] = X·Wᵀ for a few rows of X [m×k]. A unit is a column of C. Integers after the weight's: X, m, C, n.
- * Scratch: STRIP floats, and a vector for each row.
+ * Scratch: SPARE_BYTES, STRIP floats, and a vector for each row.
  */
 export function multiplyFewRows(args: usize, begin: i32, end: i32, scratch: usize): void {
   const x = address(args, WEIGHT_ARGUMENTS), c = address(args, WEIGHT_ARGUMENTS + 2);
   const m = int(args, WEIGHT_ARGUMENTS + 1), n = int(args, WEIGHT_ARGUMENTS + 3), k = int(args, 5);
   const stride = (<usize>k) << 2;
-  const acc = scratch + ((<usize>STRIP) << 2);
+  const strip = scratch + SPARE_BYTES;
+  const acc = strip + ((<usize>STRIP) << 2);
   for (let j = begin; j < end; j++) {
     memory.fill(acc, 0, (<usize>m) << 4);
     for (let p = 0; p < k; p += STRIP) {
       const count = min(STRIP, k - p);
-      decode(args, j, p, count, scratch);
+      decode(args, j, p, count, strip, scratch);
       const at = x + ((<usize>p) << 2);
       const full = count & ~3;
-      dotRows(at, stride, m, scratch, full, acc);
+      dotRows(at, stride, m, strip, full, acc);
       for (let i = full; i < count; i++) {
-        const w = load<f32>(scratch + ((<usize>i) << 2));
+        const w = load<f32>(strip + ((<usize>i) << 2));
         for (let r = 0; r < m; r++) {
           const lane = acc + ((<usize>r) << 4);
           store<f32>(lane, load<f32>(lane) + w * load<f32>(at + (<usize>r) * stride + ((<usize>i) << 2)));

@@ -52,7 +52,8 @@ export function addressOf(kernels: Kernels, tensor: Tensor): number {
 }
 
 /**
- * The first seven arguments of every kernel that reads a weight: format, its parts in order (up to four), columns, map.
+ * The first nine arguments of every kernel that reads a weight: format, its parts in order (up to four), columns, dynamic
+ * map, elements that share a scale, scales of a row.
  */
 export function weightArguments(
   kernels: Kernels,
@@ -62,5 +63,6 @@ export function weightArguments(
 ): number[] {
   const addresses = [0, 0, 0, 0];
   for (const [i, part] of parts.entries()) addresses[i] = addressOf(kernels, part);
-  return [format.kernel as number, ...addresses, columns, kernels.dynamicMap];
+  const [groupSize, groupsOfRow] = format.kernelOptions?.(columns) ?? [1, 1];
+  return [format.kernel as number, ...addresses, columns, kernels.dynamicMap, groupSize, groupsOfRow];
 }

@@ -195,6 +195,6 @@ function multiplyTiles(
   args.push(groupColumns, rowsOfUnit, transposed ? 1 : 0);
   kernels.module.launch("multiplyTiles", units, args, [beta], {
     grain: 1,
-    scratchBytes: 128 + 8 * depth * 4 + groupColumns * depth * 4,
+    scratchBytes: 128 + 1024 + 8 * depth * 4 + groupColumns * depth * 4,
   });
 }

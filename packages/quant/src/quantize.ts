@@ -7,6 +7,7 @@ import {
   doesNotFit,
   type PartArray,
   quantizeValues,
+  requireWritable,
   sizeOf,
   type WeightShape,
 } from "./formats/format.js";
@@ -34,6 +35,7 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
   const format = resolveFormat(options.format);
   const name = options.name ?? "tensor";
   const shape = weightShape("quantize", weight);
+  requireWritable(format, name);
   format.checkShape(shape, name);
   return tidy(() =>
     noGrad(() => {
@@ -116,21 +118,26 @@ function quantizeByKernel(
   const size = sizeOf(shape);
   if (size === 0) return parts;
   scan(kernels, format, values, shape, name);
-  const [data, scales] = [...parts.values()];
+  const [data, scales, zeroPoints] = [...parts.values()];
   // Scales that are quantized in their turn go to a place of their own first.
   const [[scratchName, scratch] = []] = Object.entries(format.scratch?.(shape) ?? {});
   const floatScales = scratch ? tensor(scratch, { device }) : (scales ?? data);
-  const block = format.blockSize === Infinity ? shape[1] : format.blockSize;
-  const units = Math.ceil(size / block);
+  const run = format.rowWise ? shape[1] : size;
+  const block = Math.min(format.blockSize, run);
+  const blocksOfRun = Math.ceil(run / block);
   const args = [
     format.kernel as number,
     addressOf(kernels, values),
     addressOf(kernels, data),
     addressOf(kernels, floatScales),
+    addressOf(kernels, zeroPoints ?? data),
     block,
-    size,
+    blocksOfRun,
+    run,
+    shape[1],
   ];
-  kernels.module.launch("quantize", units, args, [], { grain: Math.max(1, Math.ceil(16384 / block)) });
+  const grain = Math.max(1, Math.ceil(16384 / block));
+  kernels.module.launch("quantize", blocksOfRun * (size / run), args, [], { grain });
   if (!scratchName) return parts;
   const shared = allocateParts(layouts.slice(1));
   format.finish?.({ ...shared, [scratchName]: floatScales.dataSync() as Float32Array });

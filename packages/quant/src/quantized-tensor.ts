@@ -146,7 +146,7 @@ export function dequantizeParts(format: BlockFormat, shape: WeightShape, parts: 
   if (out.size > 0) {
     const grain = Math.max(1, Math.ceil(16384 / columns));
     const args = [...weightArguments(kernels, format, parts, columns), addressOf(kernels, out)];
-    kernels.module.launch("dequantize", rows, args, [], { grain });
+    kernels.module.launch("dequantize", rows, args, [], { grain, scratchBytes: 1024 });
   }
   return out;
 }

@@ -4,11 +4,20 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { decodeAbsmax } from "../src/formats/codebook.js";
 import { dynamicMap } from "../src/formats/dynamic-map.js";
-import { type BlockFormat, dequantizeValues, type Parts, quantizeValues } from "../src/formats/format.js";
+import {
+  type BlockFormat,
+  blocksOf,
+  dequantizeValues,
+  type Parts,
+  quantizeValues,
+} from "../src/formats/format.js";
+import { fp4Values } from "../src/formats/fp4.js";
 import { fromHalf, toHalf } from "../src/formats/half.js";
 import { type FormatName, formats } from "../src/formats/index.js";
-import { decodeAbsmax, nf4Bounds, nf4Codebook } from "../src/formats/nf4.js";
+import { nf4Bounds, nf4Values } from "../src/formats/nf4.js";
+import { names } from "./helpers.js";
 
 interface GoldenCase {
   name: string;
@@ -20,7 +29,9 @@ interface GoldenCase {
 const golden = JSON.parse(readFileSync(new URL("./fixtures/formats.json", import.meta.url), "utf8")) as {
   nf4Codebook: string;
   nf4Pivots: string;
+  fp4Codebook: string;
   dynamicMap: string;
+  kQuants: { name: FormatName; data: string; values: string }[];
   cases: GoldenCase[];
 };
 
@@ -36,7 +47,7 @@ function encoded(parts: Parts): Record<string, string> {
   return Object.fromEntries(Object.entries(parts).map(([name, array]) => [name, base64(array)]));
 }
 
-const all = Object.values(formats) as BlockFormat[];
+const all = names.map((name): BlockFormat => formats[name]);
 
 /** Weights of many magnitudes: normal rows, tiny and large scales, zeros, one outlier. */
 function weights(multiple: number): fc.Arbitrary<{ values: Float32Array; shape: [number, number] }> {
@@ -68,9 +79,18 @@ const multipleOf = (format: BlockFormat) => (format.name.startsWith("q") ? 32 : 
 
 describe("golden bytes", () => {
   it("has bitsandbytes' codebook, bounds and dynamic map", () => {
-    expect(base64(nf4Codebook)).toBe(golden.nf4Codebook);
+    expect(base64(nf4Values)).toBe(golden.nf4Codebook);
     expect(base64(nf4Bounds)).toBe(golden.nf4Pivots);
     expect(base64(dynamicMap)).toBe(golden.dynamicMap);
+  });
+
+  it("has bitsandbytes' FP4 codebook", () => {
+    expect(base64(fp4Values)).toBe(golden.fp4Codebook);
+  });
+
+  it.each(golden.kQuants)("reads $name", ({ name, data, values }) => {
+    const bytes = new Uint8Array(Buffer.from(data, "base64"));
+    expect(dequantizeValues(formats[name], { data: bytes }, [1, 512])).toEqual(floats(values));
   });
 
   for (const example of golden.cases) {
@@ -90,13 +110,13 @@ describe.each(all)("$name", (format) => {
       fc.property(weights(multipleOf(format)), ({ values, shape }) => {
         const parts = quantizeValues(format, values, shape);
         const back = dequantizeValues(format, parts, shape);
-        const block = format.blockSize === Infinity ? shape[1] : format.blockSize;
-        for (let from = 0; from < values.length; from += block) {
-          const end = Math.min(from + block, values.length);
+        let block = 0;
+        for (const [from, count] of blocksOf(format, shape)) {
+          const end = from + count;
           let absmax = 0;
           for (let i = from; i < end; i++) absmax = Math.max(absmax, Math.abs(values[i]));
           // The second quantization of scales moves a whole block.
-          const scaleError = format.name === "nf4" ? Math.abs(decodeAbsmax(parts, from / block) - absmax) : 0;
+          const scaleError = "nestedAbsmax" in parts ? Math.abs(decodeAbsmax(parts, block++) - absmax) : 0;
           // Scales below the least normal float16 lose relative precision.
           const floor = format.name.startsWith("q") ? 127 * 2 ** -25 : 0;
           const bound = format.errorBound(absmax) + scaleError * 1.001 + floor;
@@ -110,13 +130,23 @@ describe.each(all)("$name", (format) => {
     fc.assert(
       fc.property(weights(multipleOf(format)), ({ values, shape }) => {
         const parts = quantizeValues(format, values, shape);
-        if (format.name.startsWith("q") && hasVanishedScale(format, parts)) return;
+        if (format.name.startsWith("q") && losesScale(format, parts)) return;
         const again = quantizeValues(format, dequantizeValues(format, parts, shape), shape);
-        if (format.name === "nf4") {
+        if ("nestedAbsmax" in parts) {
           const positive = Array.from(parts.absmax, (_, block) => decodeAbsmax(parts, block) > 0);
-          const codes = parts.data.map((byte, i) => (positive[i >> 5] ? byte : 0));
-          expect(again.data.map((byte, i) => (positive[i >> 5] ? byte : 0))).toEqual(codes);
-        } else expect(encoded(again)).toEqual(encoded(parts));
+          const kept = ({ data }: Parts) =>
+            withoutNegativeZeros(format, data).map((byte, i) => (positive[i >> 5] ? byte : 0));
+          expect(kept(again)).toEqual(kept(parts));
+        } else if ("zeroPoints" in parts) {
+          expect(again.data).toEqual(parts.data);
+          expect(again.zeroPoints).toEqual(parts.zeroPoints);
+          parts.scales.forEach((scale, i) => {
+            expect(Math.abs(again.scales[i] - scale)).toBeLessThanOrEqual(scale * 2 ** -21);
+          });
+        } else {
+          const clean = { ...parts, data: withoutNegativeZeros(format, parts.data) };
+          expect(encoded(again)).toEqual(encoded(clean));
+        }
       }),
       { numRuns: 300 },
     );
@@ -149,7 +179,7 @@ describe.each(all)("$name", (format) => {
     values[70] = -most;
     values[71] = most;
     const work = () => dequantizeValues(format, quantizeValues(format, values, [2, 64], "w"), [2, 64]);
-    if (format.name.startsWith("q")) expect(work).toThrow(/w: -3.40\S+ at index \[1, 6\] is too large for q/);
+    if (format.limit < most) expect(work).toThrow(/w: -3.40\S+ at index \[1, 6\] is too large for /);
     else {
       const back = work();
       expect(back.every(Number.isFinite)).toBe(true);
@@ -170,11 +200,22 @@ describe.each(all)("$name", (format) => {
   });
 });
 
-function hasVanishedScale(format: BlockFormat, parts: Parts): boolean {
+/** True when a block's float16 scale is 0, or drowned by its minimum. */
+function losesScale(format: BlockFormat, parts: Parts): boolean {
+  const half = (at: number) => fromHalf(parts.data[at] | (parts.data[at + 1] << 8));
   for (let at = 0; at < parts.data.length; at += format.bytesPerBlock) {
-    if (((parts.data[at] | (parts.data[at + 1] << 8)) & 0x7fff) === 0) return true;
+    const scale = Math.abs(half(at));
+    if (scale === 0) return true;
+    if (format.name.endsWith("_1") && Math.abs(half(at + 2)) > 2048 * scale) return true;
   }
   return false;
+}
+
+/** FP4 has a code for −0, which comes back as 0. */
+function withoutNegativeZeros(format: BlockFormat, data: Parts["data"]): Parts["data"] {
+  if (!format.name.startsWith("fp4")) return data;
+  const clean = (code: number) => (code === 8 ? 0 : code);
+  return data.map((byte) => (clean(byte >> 4) << 4) | clean(byte & 15));
 }
 
 describe("odd sizes", () => {

@@ -18,20 +18,23 @@ export type PartArray = Uint8Array | Int8Array | Float32Array;
 /** The arrays of a quantized tensor by name. The codes are always called `data`. */
 export type Parts = Readonly<Record<string, PartArray>>;
 
-/**
- * How a weight is stored. A block is a run of elements that share a scale, counted along the flattened tensor; no
- * format of a row-wise kind lets a block cross the end of a row.
- */
+/** How a weight is stored. A block is a run of elements that share a scale. */
 export interface BlockFormat {
   readonly name: string;
-  /** Elements of a block; Infinity when a block is a whole row. */
+  /** Elements of a block; Infinity when a block is a whole row, or the whole tensor. */
   readonly blockSize: number;
-  /** Bytes of a block with its own scales, without what blocks share; Infinity when a block is a whole row. */
+  /** Bytes of a block with its own scales, without what blocks share; Infinity as `blockSize`. */
   readonly bytesPerBlock: number;
+  /** True when a block ends with its row; false when blocks are counted along the flattened tensor. */
+  readonly rowWise: boolean;
+  /** True for a format that can be decoded but not written. */
+  readonly readOnly?: boolean;
   /** Magnitudes of this and above do not fit; Infinity where every float32 does. */
   readonly limit: number;
   /** Number of its decoder in the wasm kernels (assembly/weight.ts); null when it has none. */
   readonly kernel: number | null;
+  /** Elements that share a scale and scales of a row, for kernels of formats that vary in them. */
+  kernelOptions?(columns: number): readonly [groupSize: number, groupsOfRow: number];
   /** True when the kernels have integer dot products with int8 activations for it. */
   readonly integerDot: boolean;
   /** @throws {ShapeError} naming `tensor` when a weight of that shape cannot be stored in this format */
@@ -40,12 +43,27 @@ export interface BlockFormat {
   parts(shape: WeightShape): readonly PartLayout[];
   /**
    * Quantizes the block that starts at `values[from]`. Values must be finite.
-   * @param count - elements of the block, fewer than `blockSize` in the last block of a flattened tensor
+   * @param count - elements of the block, fewer than `blockSize` in the last one of a row or tensor
    * @param block - number of the block
+   * @param columns - length of a row
    */
-  quantizeBlock(values: Float32Array, from: number, count: number, parts: Parts, block: number): void;
-  /** Writes `count` values of block number `block` to `out` from `to` on. */
-  dequantizeBlock(parts: Parts, block: number, out: Float32Array, to: number, count: number): void;
+  quantizeBlock(
+    values: Float32Array,
+    from: number,
+    count: number,
+    parts: Parts,
+    block: number,
+    columns: number,
+  ): void;
+  /** Writes the `count` values of block number `block` to `out` from `to` on. */
+  dequantizeBlock(
+    parts: Parts,
+    block: number,
+    out: Float32Array,
+    to: number,
+    count: number,
+    columns: number,
+  ): void;
   /** Called when all blocks are quantized: what blocks share. */
   finish?(parts: Parts): void;
   /** The one array for the time between `quantizeBlock` and `finish`: scales that are quantized in their turn. */
@@ -70,14 +88,17 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }
 
-/** Blocks of a weight: by rows where a block is at most a row, else along the flattened tensor. */
-function* blocks(
+/** Where the blocks of a weight start, and how long they are. */
+export function* blocksOf(
   format: BlockFormat,
   [rows, columns]: WeightShape,
 ): Generator<[from: number, count: number]> {
-  const size = rows * columns;
-  const step = format.blockSize === Infinity ? columns : format.blockSize;
-  for (let from = 0; from < size; from += step) yield [from, Math.min(step, size - from)];
+  // A row-wise block starts anew with each row.
+  const run = format.rowWise ? columns : rows * columns;
+  const step = Math.min(format.blockSize, run);
+  for (let start = 0; start < rows * columns; start += run) {
+    for (let at = 0; at < run; at += step) yield [start + at, Math.min(step, run - at)];
+  }
 }
 
 /**
@@ -85,7 +106,8 @@ function* blocks(
  *
  * @param tensor - name of the tensor for messages
  * @throws {ShapeError} when the shape does not suit the format
- * @throws {ArgumentError} for a NaN, an infinity or a value beyond the format's range, naming tensor and index
+ * @throws {ArgumentError} for a NaN, an infinity or a value beyond the format's range, naming tensor and index; for a
+ * format that is only read
  */
 export function quantizeValues(
   format: BlockFormat,
@@ -96,14 +118,15 @@ export function quantizeValues(
   if (values.length !== sizeOf(shape)) {
     throw new ShapeError(`quantize: ${tensor}: ${values.length} values do not fit [${shape.join(", ")}]`);
   }
+  requireWritable(format, tensor);
   format.checkShape(shape, tensor);
   for (let i = 0; i < values.length; i++) {
     if (!(Math.abs(values[i]) < format.limit)) throw doesNotFit(format, tensor, shape, i, values[i]);
   }
   const parts = { ...allocateParts(format.parts(shape)), ...format.scratch?.(shape) };
   let block = 0;
-  for (const [from, count] of blocks(format, shape)) {
-    format.quantizeBlock(values, from, count, parts, block++);
+  for (const [from, count] of blocksOf(format, shape)) {
+    format.quantizeBlock(values, from, count, parts, block++, shape[1]);
   }
   format.finish?.(parts);
   return Object.fromEntries(format.parts(shape).map(({ name }) => [name, parts[name]]));
@@ -113,10 +136,16 @@ export function quantizeValues(
 export function dequantizeValues(format: BlockFormat, parts: Parts, shape: WeightShape): Float32Array {
   const out = new Float32Array(sizeOf(shape));
   let block = 0;
-  for (const [from, count] of blocks(format, shape)) {
-    format.dequantizeBlock(parts, block++, out, from, count);
+  for (const [from, count] of blocksOf(format, shape)) {
+    format.dequantizeBlock(parts, block++, out, from, count, shape[1]);
   }
   return out;
+}
+
+/** @throws {ArgumentError} for a format that is only read */
+export function requireWritable(format: BlockFormat, tensor: string): void {
+  if (format.readOnly)
+    throw new ArgumentError(`quantize: ${tensor}: ${format.name} can be read, but not written`);
 }
 
 /** The error for a NaN, an infinity or too large a value at flat index `index`. */
@@ -129,7 +158,7 @@ export function doesNotFit(
 ): ArgumentError {
   const place = `[${Math.floor(index / columns)}, ${index % columns}]`;
   const reason = Number.isFinite(value)
-    ? `is too large for ${format.name}, whose scales are float16 (limit ${format.limit})`
+    ? `is too large for ${format.name} (limit ${format.limit})`
     : "cannot be quantized";
   return new ArgumentError(`quantize: ${tensor}: ${value} at index ${place} ${reason}`);
 }

@@ -13,8 +13,8 @@ export interface GgmlBlock {
   readonly limit: number;
   readonly kernel?: number;
   readonly integerDot?: boolean;
-  /** Writes the record of the block at `values[from]` to `bytes[at]`. */
-  encode(values: Float32Array, from: number, bytes: Uint8Array, at: number): void;
+  /** Writes the record of the block at `values[from]` to `bytes[at]`; null for a format that is only read. */
+  readonly encode: ((values: Float32Array, from: number, bytes: Uint8Array, at: number) => void) | null;
   /** Writes the values of the record at `bytes[at]` to `out[to]`. */
   decode(bytes: Uint8Array, at: number, out: Float32Array, to: number): void;
   errorBound(absmax: number): number;
@@ -22,11 +22,13 @@ export interface GgmlBlock {
 
 /** A ggml format from its block's code. */
 export function ggmlFormat(block: GgmlBlock): BlockFormat {
-  const { name, blockSize, bytesPerBlock } = block;
+  const { name, blockSize, bytesPerBlock, encode } = block;
   return {
     name,
     blockSize,
     bytesPerBlock,
+    rowWise: true,
+    readOnly: encode === null,
     limit: block.limit,
     kernel: block.kernel ?? null,
     integerDot: block.integerDot ?? false,
@@ -41,7 +43,7 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
       { name: "data", dtype: "uint8", shape: [rows, (columns / blockSize) * bytesPerBlock] },
     ],
     quantizeBlock(values, from, _count, parts, index) {
-      block.encode(values, from, parts.data as Uint8Array, index * bytesPerBlock);
+      encode?.(values, from, parts.data as Uint8Array, index * bytesPerBlock);
     },
     dequantizeBlock(parts, index, out, to) {
       block.decode(parts.data as Uint8Array, index * bytesPerBlock, out, to);
@@ -66,4 +68,40 @@ export function halfBits(bytes: Uint8Array, at: number): number {
 export function inverse(d: number): number {
   const id = Math.fround(1 / d);
   return Number.isFinite(id) ? id : 0;
+}
+
+/** Least and largest of `count` values. */
+export function range(values: Float32Array, from: number, count: number): [min: number, max: number] {
+  let min = values[from];
+  let max = min;
+  for (let i = from + 1; i < from + count; i++) {
+    if (values[i] < min) min = values[i];
+    if (values[i] > max) max = values[i];
+  }
+  return [min, max];
+}
+
+/** The first of the values with the largest magnitude. */
+export function signedExtreme(values: Float32Array, from: number, count: number): number {
+  let extreme = 0;
+  for (let i = from; i < from + count; i++) {
+    if (Math.abs(values[i]) > Math.abs(extreme)) extreme = values[i];
+  }
+  return extreme;
+}
+
+/** Stores 32 codes of 5 bits: fifth bits as a 32-bit number, then low halves, element j beside element j + 16. */
+export function storeFiveBits(bytes: Uint8Array, at: number, code: (j: number) => number): void {
+  bytes.fill(0, at, at + 4);
+  for (let j = 0; j < 16; j++) {
+    const [low, high] = [code(j), code(j + 16)];
+    bytes[at + 4 + j] = (low & 15) | ((high & 15) << 4);
+    bytes[at + (j >> 3)] |= (low >> 4) << (j & 7);
+    bytes[at + 2 + (j >> 3)] |= (high >> 4) << (j & 7);
+  }
+}
+
+/** The fifth bits of 32 codes, bit j for element j. */
+export function fifthBits(bytes: Uint8Array, at: number): number {
+  return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
 }

@@ -4,7 +4,7 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0: the largest magnitude of a block has code 0 and returns as
 // −8·d exactly. In a block whose d underflows (magnitudes below 2⁻²²) all values return as 0, and codes become 8.
 
-import { ggmlFormat, halfBits, inverse, storeHalf } from "./ggml.js";
+import { ggmlFormat, halfBits, inverse, signedExtreme, storeHalf } from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const half = 16;
@@ -18,16 +18,7 @@ export const q4_0 = ggmlFormat({
   kernel: 0,
   integerDot: true,
   encode(values, from, bytes, at) {
-    let absmax = 0;
-    let extreme = 0;
-    for (let j = 0; j < 32; j++) {
-      const value = values[from + j];
-      if (Math.abs(value) > absmax) {
-        absmax = Math.abs(value);
-        extreme = value;
-      }
-    }
-    const d = Math.fround(extreme / -8);
+    const d = Math.fround(signedExtreme(values, from, 32) / -8);
     const id = inverse(d);
     storeHalf(bytes, at, d);
     for (let j = 0; j < half; j++) {
