@@ -185,15 +185,14 @@ describe("finetune", () => {
         for (const [i, tensor] of adapter.parameters().entries())
           tensor.copyFrom(Float32Array.from({ length: tensor.size }, (_, j) => Math.sin(i + j) / 10));
       });
-      const result = await finetune(
-        options({
-          ...{ model: own, adapter, steps: 7, gradientAccumulationSteps: 2, seed: 5, warmupSteps: 1 },
-          ...{ weightDecay: 0.1, validation: [data[0]], evaluateEvery: 2, ...more },
-        }),
-      );
-      const weights = values(adapter.stateDict());
-      own.dispose();
-      return [result, weights];
+      const run = { model: own, adapter, steps: 7, gradientAccumulationSteps: 2, seed: 5, warmupSteps: 1 };
+      const measure = { validation: [data[0]], evaluateEvery: 2 };
+      try {
+        const result = await finetune(options({ ...run, ...measure, weightDecay: 0.1, ...more }));
+        return [result, values(adapter.stateDict())];
+      } finally {
+        own.dispose();
+      }
     };
     const [whole, weights] = await run({});
 
