@@ -2,17 +2,21 @@
 
 import { ArgumentError, BackendError } from "../errors.js";
 import { runtime } from "../runtime.js";
+import type { GpuBackend } from "./gpu/backend.js";
+import type { GpuMode } from "./gpu/library.js";
 import { createReferenceBackend } from "./reference/index.js";
 import type { Backend } from "./types.js";
 import { createWasmBackend, createWasmBackendAsync } from "./wasm/backend.js";
 
-export type BackendName = "wasm" | "reference";
+export type BackendName = "wasm" | "reference" | "gpu";
 
 export interface InitOptions {
   /** Backend that new tensors go to (default "wasm"). */
   backend?: BackendName;
   /** Threads of the wasm backend, the caller's included (default: NOMOAT_THREADS or the cores that the process may use). */
   threads?: number;
+  /** How gpu.js computes on the gpu backend (default: the best mode that truly runs here). */
+  mode?: GpuMode;
 }
 
 function checkThreads(threads: number | undefined): void {
@@ -21,16 +25,39 @@ function checkThreads(threads: number | undefined): void {
   }
 }
 
+/** The gpu backend in the mode that is asked for. Its code, and gpu.js, are loaded here and nowhere else. */
+async function startGpu(mode: GpuMode | undefined): Promise<Backend> {
+  const started = runtime.backends.get("gpu") as GpuBackend | undefined;
+  if (started && !started.failure) {
+    if (mode === undefined || mode === started.mode) return started;
+    throw new BackendError(
+      `init: the gpu backend runs in mode ${started.mode}; call shutdown() before you start it in mode ${mode}`,
+    );
+  }
+  const { createGpuBackend } = await import("./gpu/backend.js");
+  started?.shutdown();
+  const backend = await createGpuBackend({ mode });
+  runtime.backends.set("gpu", backend);
+  return backend;
+}
+
 /**
  * Starts a backend, or makes a started one active. Asking for another thread count stops the wasm backend's workers
- * and starts new ones; tensors stay.
+ * and starts new ones; tensors stay. A gpu backend that lost its device starts anew; its tensors are lost.
  * @throws {BackendError} when it cannot run here
  */
 export async function init(options: InitOptions = {}): Promise<void> {
   const name = options.backend ?? "wasm";
   checkThreads(options.threads);
-  if (name !== "wasm" && name !== "reference") {
-    throw new ArgumentError(`init: unknown backend "${String(name)}" (known: wasm, reference)`);
+  if (name !== "wasm" && name !== "reference" && name !== "gpu") {
+    throw new ArgumentError(`init: unknown backend "${String(name)}" (known: wasm, reference, gpu)`);
+  }
+  if (options.mode !== undefined && name !== "gpu") {
+    throw new ArgumentError(`init: mode is for the gpu backend; the ${name} backend has none`);
+  }
+  if (name === "gpu") {
+    runtime.active = await startGpu(options.mode);
+    return;
   }
   let backend: Backend | undefined = runtime.backends.get(name);
   if (!backend) {
@@ -75,7 +102,11 @@ export function backendByName(name: BackendName): Backend {
         );
       }
       backend = createWasmBackend();
-    } else throw new ArgumentError(`unknown backend "${String(name)}" (known: wasm, reference)`);
+    } else if (name === "gpu") {
+      throw new BackendError(
+        'the gpu backend starts asynchronously: call `await init({ backend: "gpu" })` first',
+      );
+    } else throw new ArgumentError(`unknown backend "${String(name)}" (known: wasm, reference, gpu)`);
     runtime.backends.set(name, backend);
   }
   return backend;

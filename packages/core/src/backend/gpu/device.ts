@@ -1,0 +1,315 @@
+// Arrays on the device and the kernels that make them. An array is written once, by the kernel that makes it, and never
+// changes: whoever overwrites a buffer gets a new array, so that no kernel can read what a later one wrote.
+
+import { BackendError } from "../../errors.js";
+import { functionsIn } from "./functions.js";
+import type {
+  GpuInstance,
+  GpuLibrary,
+  GpuMode,
+  KernelResult,
+  RunnableKernel,
+  WebGpuContext,
+} from "./library.js";
+
+/** Float values on the device, counted by their holders. */
+export interface DeviceArray {
+  readonly length: number;
+  /** Null until the kernel that makes it ran. */
+  result: KernelResult | null;
+  references: number;
+  /** What made it and reads it back; null for arrays that the host holds. */
+  readonly maker: CachedKernel | null;
+}
+
+/** A kernel's argument: an array, or a number. */
+export type KernelArgument =
+  | { readonly array: DeviceArray }
+  | { readonly type: "Integer" | "Float"; readonly value: number };
+
+interface CachedKernel {
+  run: RunnableKernel | null;
+  /** Arrays that it made and that are in use, and runs that wait. */
+  live: number;
+  evicted: boolean;
+  readonly bytes: number;
+}
+
+/** Bounds of the kernel cache. In mode webasm each kernel keeps a memory as large as its arguments and its output. */
+const maxKernels = 512;
+const maxKernelBytes = 256 * 2 ** 20;
+
+const storageAndCopies = 0x80 | 0x04 | 0x08;
+
+export class Device {
+  readonly mode: GpuMode;
+  /** Bytes of the arrays in use. */
+  used = 0;
+  peak = 0;
+  /** Kernels that were compiled since the start. */
+  compiled = 0;
+  readonly #library: GpuLibrary;
+  readonly #gpu: GpuInstance;
+  readonly #cache = new Map<string, CachedKernel>();
+  #cachedBytes = 0;
+  /** WebGPU runs kernels in order, each after the one before was submitted. */
+  #queue: Promise<void> = Promise.resolve();
+  #context: WebGpuContext | null = null;
+  #failure: BackendError | null = null;
+
+  private constructor(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode) {
+    this.#library = library;
+    this.#gpu = gpu;
+    this.mode = mode;
+  }
+
+  static async create(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode): Promise<Device> {
+    const device = new Device(library, gpu, mode);
+    if (mode === "webgpu") device.#context = await library.WebGPUContext.acquire();
+    return device;
+  }
+
+  /** True when results lie in this process's memory. */
+  get onHost(): boolean {
+    return this.mode === "webasm" || this.mode === "cpu";
+  }
+
+  /** Why nothing can run any more; null while all is well. */
+  get failure(): BackendError | null {
+    if (this.#context?.isLost)
+      this.#failure ??= new BackendError("gpu: the WebGPU device was lost; call init() again");
+    return this.#failure;
+  }
+
+  get cachedKernels(): number {
+    return this.#cache.size;
+  }
+
+  /** Runs `source` for `length` threads. The caller owns the result. @throws {BackendError} when the device was lost */
+  run(source: string, args: readonly KernelArgument[], length: number): DeviceArray {
+    if (this.failure) throw this.failure;
+    const kernel = this.#kernel(source, args, length);
+    const output = this.#track({ length, result: null, references: 1, maker: this.onHost ? null : kernel });
+    if (output.maker) output.maker.live++;
+    if (this.mode !== "webgpu") {
+      output.result = this.#launch(kernel, args) as KernelResult;
+      return output;
+    }
+    kernel.live++;
+    for (const argument of args) if ("array" in argument) argument.array.references++;
+    this.#enqueue(async () => {
+      try {
+        output.result = await this.#launch(kernel, args);
+        if (output.references === 0) this.#destroy(output);
+      } finally {
+        for (const argument of args) if ("array" in argument) this.release(argument.array);
+        this.#letGo(kernel);
+      }
+    });
+    return output;
+  }
+
+  /** The values as an array on the device; they are copied, or already on their way when this returns. */
+  upload(values: Float32Array): DeviceArray {
+    if (this.failure) throw this.failure;
+    if (this.onHost) {
+      return this.#track({ length: values.length, result: values.slice(), references: 1, maker: null });
+    }
+    const kernel = this.#kernel(
+      "function (x) { return x[this.thread.x]; }",
+      [{ length: values.length }],
+      values.length,
+    );
+    kernel.live++;
+    const array = this.#track({ length: values.length, result: null, references: 1, maker: kernel });
+    if (this.#context) array.result = this.#uploadBuffer(kernel, values, this.#context);
+    else array.result = this.#detach(kernel, kernel.run!(values) as KernelResult);
+    return array;
+  }
+
+  #uploadBuffer(kernel: CachedKernel, values: Float32Array, context: WebGpuContext): KernelResult {
+    const buffer = context.device.createBuffer({ size: values.byteLength, usage: storageAndCopies });
+    context.device.queue.writeBuffer(buffer, 0, values);
+    return new this.#library.WebGPUBufferResult({
+      buffer,
+      output: [values.length],
+      context,
+      kernel: kernel.run!.kernel,
+    });
+  }
+
+  /** The values of `array`. @throws {BackendError} when the device was lost */
+  async download(array: DeviceArray): Promise<Float32Array> {
+    array.references++;
+    try {
+      await this.#queue;
+      if (this.failure) throw this.failure;
+      const { result } = array;
+      if (result === null) throw new BackendError("gpu: an array was read that no kernel made");
+      if (result instanceof Float32Array) return result;
+      const values = await result.toArray();
+      if (array.maker?.run?.kernel.context?.isContextLost?.()) {
+        throw (this.#failure = new BackendError("gpu: the WebGL context was lost; call init() again"));
+      }
+      if (this.failure) throw this.failure;
+      return values;
+    } catch (error) {
+      throw this.#toBackendError(error);
+    } finally {
+      this.release(array);
+    }
+  }
+
+  retain(array: DeviceArray): DeviceArray {
+    array.references++;
+    return array;
+  }
+
+  release(array: DeviceArray): void {
+    if (--array.references > 0) return;
+    this.used -= 4 * array.length;
+    if (array.result) this.#destroy(array);
+  }
+
+  /** Frees all kernels. */
+  destroy(): void {
+    for (const [key, kernel] of this.#cache) this.#evict(key, kernel);
+    this.#failure ??= new BackendError("gpu: the backend was shut down");
+    void this.#queue.then(() => this.#gpu.destroy()).catch(() => undefined);
+  }
+
+  #track(array: DeviceArray): DeviceArray {
+    this.used += 4 * array.length;
+    this.peak = Math.max(this.peak, this.used);
+    return array;
+  }
+
+  #destroy(array: DeviceArray): void {
+    if (array.result && !(array.result instanceof Float32Array)) array.result.delete();
+    array.result = null;
+    if (array.maker) this.#letGo(array.maker);
+  }
+
+  #letGo(kernel: CachedKernel): void {
+    kernel.live--;
+    if (kernel.evicted && kernel.live === 0) this.#discard(kernel);
+  }
+
+  #toBackendError(error: unknown): BackendError {
+    if (error instanceof BackendError) return error;
+    const text = error instanceof Error ? error.message : String(error);
+    return new BackendError(`gpu (${this.mode}): ${text.slice(0, 2000)}`, { cause: error });
+  }
+
+  #enqueue(job: () => Promise<void>): void {
+    this.#queue = this.#queue.then(async () => {
+      try {
+        await job();
+      } catch (error) {
+        this.#failure ??= this.#toBackendError(error);
+      }
+    });
+  }
+
+  #launch(kernel: CachedKernel, args: readonly KernelArgument[]): KernelResult | Promise<KernelResult> {
+    const values = args.map((argument) => ("array" in argument ? argument.array.result : argument.value));
+    try {
+      const result = kernel.run!(...values);
+      if (result instanceof Promise) return result.then((value) => this.#detach(kernel, value));
+      return this.#detach(kernel, result);
+    } catch (error) {
+      throw this.#toBackendError(error);
+    }
+  }
+
+  /**
+   * Makes the result ours alone. gpu.js's kernels hold on to what they made last, which would keep it on the device after it was
+   * freed; and when a kernel is replaced by another behind our back, results are wrong or slow, so that is an error.
+   */
+  #detach(kernel: CachedKernel, result: KernelResult): KernelResult {
+    const { kernel: internals } = kernel.run!;
+    if (internals.constructor.mode !== this.mode) {
+      throw new BackendError(
+        `gpu: a kernel ran as ${internals.constructor.mode} instead of ${this.mode} (${internals.fallbackReason ?? "no reason given"})`,
+      );
+    }
+    if (internals.texture) {
+      const { texture } = internals.texture;
+      texture._refs--;
+      const at = internals.textureCache?.indexOf(texture) ?? -1;
+      if (at >= 0) internals.textureCache!.splice(at, 1);
+      // Two owners make gpu.js take a new texture at the next run.
+      internals.texture.texture = { _refs: 2 };
+    }
+    if (internals.outputBuffer) {
+      internals.outputBuffer._refs--;
+      internals.outputBuffer = null;
+      internals.bindGroupDirty = true;
+    }
+    return result;
+  }
+
+  #kernel(
+    source: string,
+    args: readonly (KernelArgument | { readonly length: number })[],
+    length: number,
+  ): CachedKernel {
+    const lengths = args.map((argument) =>
+      "array" in argument ? argument.array.length : "length" in argument ? argument.length : argument.type,
+    );
+    const key = `${source}|${length}|${lengths.join()}`;
+    const known = this.#cache.get(key);
+    if (known) {
+      this.#cache.delete(key);
+      this.#cache.set(key, known);
+      return known;
+    }
+    const arrays = lengths.filter((extent) => typeof extent === "number");
+    const bytes = this.mode === "webasm" ? 4 * arrays.reduce((sum, extent) => sum + extent, length) : 0;
+    const made: CachedKernel = { run: null, live: 0, evicted: false, bytes };
+    for (const [oldKey, old] of this.#cache) {
+      if (this.#cache.size < maxKernels && this.#cachedBytes + bytes <= maxKernelBytes) break;
+      this.#evict(oldKey, old);
+    }
+    made.run = this.#gpu.createKernel(source, {
+      output: [length],
+      pipeline: true,
+      immutable: true,
+      precision: "single",
+      tactic: "precision",
+      strictIntegers: true,
+      functions: functionsIn(source),
+      argumentTypes: this.#argumentTypes(args),
+    });
+    this.compiled++;
+    this.#cachedBytes += bytes;
+    this.#cache.set(key, made);
+    return made;
+  }
+
+  #argumentTypes(args: readonly (KernelArgument | { readonly length: number })[]): string[] {
+    return args.map((argument) => {
+      if ("type" in argument) return argument.type;
+      if (this.onHost || "length" in argument) return "Array";
+      return this.mode === "webgpu" ? "WebGPUBuffer" : "ArrayTexture(1)";
+    });
+  }
+
+  #evict(key: string, kernel: CachedKernel): void {
+    this.#cache.delete(key);
+    this.#cachedBytes -= kernel.bytes;
+    kernel.evicted = true;
+    if (kernel.live === 0) this.#discard(kernel);
+  }
+
+  #discard(kernel: CachedKernel): void {
+    const { run } = kernel;
+    if (!run) return;
+    kernel.run = null;
+    run.destroy();
+    for (const held of [run, run.kernel]) {
+      const at = this.#gpu.kernels.indexOf(held);
+      if (at >= 0) this.#gpu.kernels.splice(at, 1);
+    }
+  }
+}
