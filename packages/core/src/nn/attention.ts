@@ -1,0 +1,78 @@
+// Multi-head attention (Vaswani et al., arXiv:1706.03762) as a layer of four linear ones.
+
+import { ArgumentError, ShapeError } from "../errors.js";
+import { tidy } from "../memory.js";
+import { scaledDotProductAttention } from "../ops/attention.js";
+import { permute, reshape } from "../ops/view.js";
+import { formatShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { Linear, type LinearBase, type LinearOptions } from "./linear.js";
+import { Module } from "./module.js";
+
+export interface MultiheadAttentionArguments {
+  /** Where keys and values come from (default: x itself), [batch, keys, embedDim]. */
+  memory?: Tensor;
+  /** Position i sees positions up to i only, aligned to the end of the keys (default false). */
+  causal?: boolean;
+  /** Bool (true where seen) or additive, broadcast to [batch, heads, queries, keys]. */
+  mask?: Tensor;
+}
+
+/** The projections are linear layers of their own, by Hugging Face's names, so that they can be quantized and adapted. */
+export class MultiheadAttention extends Module {
+  readonly numHeads: number;
+  readonly q_proj: LinearBase;
+  readonly k_proj: LinearBase;
+  readonly v_proj: LinearBase;
+  readonly out_proj: LinearBase;
+
+  constructor(
+    numHeads: number,
+    projections: { q: LinearBase; k: LinearBase; v: LinearBase; out: LinearBase },
+  ) {
+    super();
+    const width = projections.q.outFeatures;
+    if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
+      throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
+    this.numHeads = numHeads;
+    this.q_proj = projections.q;
+    this.k_proj = projections.k;
+    this.v_proj = projections.v;
+    this.out_proj = projections.out;
+  }
+
+  static create(embedDim: number, numHeads: number, options: LinearOptions = {}): MultiheadAttention {
+    const make = () => Linear.create(embedDim, embedDim, options);
+    return new MultiheadAttention(numHeads, { q: make(), k: make(), v: make(), out: make() });
+  }
+
+  /** x [batch, queries, embedDim] → the same shape. */
+  override forward(x: Tensor, options: MultiheadAttentionArguments = {}): Tensor {
+    const { memory = x, causal, mask } = options;
+    for (const [name, t] of [
+      ["x", x],
+      ["memory", memory],
+    ] as const) {
+      if (t.rank !== 3)
+        throw new ShapeError(
+          `MultiheadAttention: ${name} must be [batch, length, embedDim], not ${formatShape(t.shape)}`,
+        );
+    }
+    return tidy(() => {
+      // [batch, length, width] → [batch, heads, length, headDim]
+      const heads = (t: Tensor) => {
+        const [batch, length, width] = t.shape;
+        return permute(reshape(t, [batch, length, this.numHeads, width / this.numHeads]), [0, 2, 1, 3]);
+      };
+      const seen = scaledDotProductAttention(
+        heads(this.q_proj.forward(x)),
+        heads(this.k_proj.forward(memory)),
+        heads(this.v_proj.forward(memory)),
+        { causal, mask },
+      );
+      const [batch, , length] = seen.shape;
+      const width = seen.shape[1] * seen.shape[3];
+      return this.out_proj.forward(reshape(permute(seen, [0, 2, 1, 3]), [batch, length, width]));
+    });
+  }
+}
