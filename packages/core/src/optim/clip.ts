@@ -3,17 +3,27 @@
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { mul, square } from "../ops/elementwise.js";
+import { clip, mul, square } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
+import { norm } from "../ops/spread.js";
 import type { Tensor } from "../tensor.js";
 
-/** √Σ g² over the gradients of all `parameters` together; those without one count as 0. */
-export function gradNorm(parameters: readonly Tensor[]): number {
+/**
+ * The norm of the gradients of all `parameters` together, √Σ g² or another p-norm; those without one count as 0.
+ * @param normType - p, above 0; Infinity for the largest magnitude
+ */
+export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
+  if (!(normType > 0)) throw new ArgumentError(`gradNorm: normType must be above 0, not ${normType}`);
   return tidy(() =>
     noGrad(() => {
-      let squares = 0;
-      for (const { grad } of parameters) if (grad) squares += sum(square(grad)).item();
-      return Math.sqrt(squares);
+      const norms: number[] = [];
+      for (const { grad } of parameters) {
+        if (grad && grad.size > 0)
+          norms.push(normType === 2 ? sum(square(grad)).item() : norm(grad, normType).item());
+      }
+      if (normType === 2) return Math.sqrt(norms.reduce((total, squares) => total + squares, 0));
+      if (normType === Number.POSITIVE_INFINITY) return Math.max(0, ...norms);
+      return norms.reduce((total, each) => total + each ** normType, 0) ** (1 / normType);
     }),
   );
 }
@@ -28,9 +38,9 @@ export function clipScale(norm: number, maxNorm: number): number {
  * Scales the gradients of all `parameters` so that their common norm is at most `maxNorm`, as torch.nn.utils.clip_grad_norm_.
  * @returns the norm before
  */
-export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number): number {
-  const norm = gradNorm(parameters);
-  const scale = clipScale(norm, maxNorm);
+export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number, normType = 2): number {
+  const before = gradNorm(parameters, normType);
+  const scale = clipScale(before, maxNorm);
   if (scale < 1 || Number.isNaN(scale)) {
     noGrad(() =>
       tidy(() => {
@@ -38,5 +48,16 @@ export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number): nu
       }),
     );
   }
-  return norm;
+  return before;
+}
+
+/** Brings every entry of the gradients of `parameters` to within ±`maxValue`, as torch.nn.utils.clip_grad_value_. */
+export function clipGradValue(parameters: readonly Tensor[], maxValue: number): void {
+  if (!(maxValue >= 0))
+    throw new ArgumentError(`clipGradValue: maxValue must not be negative, not ${maxValue}`);
+  noGrad(() =>
+    tidy(() => {
+      for (const { grad } of parameters) grad?.copyFrom(clip(grad, -maxValue, maxValue));
+    }),
+  );
 }

@@ -1,6 +1,19 @@
 // @nomoat/core/optim: optimizers, clipping, schedules.
 
+export { Adafactor, type AdafactorOptions } from "./adafactor.js";
+export { Adam, type AdamOptions } from "./adam.js";
 export { AdamW, type AdamWOptions } from "./adamw.js";
-export { clipGradNorm, clipScale, gradNorm } from "./clip.js";
-export { Optimizer, type OptimizerState, type ParameterGroup } from "./optimizer.js";
-export { constantSchedule, cosineSchedule, linearSchedule, type ScheduleOptions } from "./schedule.js";
+export { AdamW8bit, type AdamW8bitOptions } from "./adamw8bit.js";
+export { clipGradNorm, clipGradValue, clipScale, gradNorm } from "./clip.js";
+export { Lion, type LionOptions } from "./lion.js";
+export { Optimizer, type OptimizerState, type ParameterGroup, type SlotForm } from "./optimizer.js";
+export {
+  constantSchedule,
+  cosineSchedule,
+  linearSchedule,
+  type OneCycleOptions,
+  oneCycleSchedule,
+  polynomialSchedule,
+  type ScheduleOptions,
+} from "./schedule.js";
+export { SGD, type SGDOptions } from "./sgd.js";

@@ -1,6 +1,7 @@
 // What optimizers share: parameter groups, steps, savable state.
 
-import { zerosLike } from "../creation.js";
+import { zeros } from "../creation.js";
+import type { DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { keep } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
@@ -14,6 +15,12 @@ export interface OptimizerState {
   step: number;
   /** Tensors by `index.name`, index counting parameters over all groups. */
   tensors: Map<string, Tensor>;
+}
+
+/** What a state tensor looks like. */
+export interface SlotForm {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
 }
 
 export abstract class Optimizer<O extends { learningRate: number }> {
@@ -73,12 +80,25 @@ export abstract class Optimizer<O extends { learningRate: number }> {
 
   protected abstract update(parameter: Tensor, gradient: Tensor, options: O, gradientScale: number): void;
 
+  /** What the state tensor `name` of `parameter` looks like (by default as the parameter); null when it has none of that name. */
+  protected slotForm(parameter: Tensor, name: string): SlotForm | null {
+    return (this.slotNames?.includes(name) ?? true) ? parameter : null;
+  }
+
+  /** True when `parameter` has a state tensor `name` already. */
+  protected hasSlot(parameter: Tensor, name: string): boolean {
+    return this.slots.get(parameter)?.has(name) ?? false;
+  }
+
   /** The state tensor `name` of `parameter`, zeros at first. */
   protected slot(parameter: Tensor, name: string): Tensor {
     let slots = this.slots.get(parameter);
     if (!slots) this.slots.set(parameter, (slots = new Map()));
     let tensor = slots.get(name);
-    if (!tensor) slots.set(name, (tensor = keep(zerosLike(parameter))));
+    if (!tensor) {
+      const { shape, dtype } = this.slotForm(parameter, name) ?? parameter;
+      slots.set(name, (tensor = keep(zeros(shape, { dtype, device: parameter.device }))));
+    }
     return tensor;
   }
 
@@ -106,8 +126,8 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     for (const [key, tensor] of state.tensors) {
       const [, index, name] = /^(0|[1-9]\d*)\.(.+)$/.exec(key) ?? [];
       const parameter = index === undefined ? undefined : parameters[Number(index)];
-      const known = name !== undefined && (this.slotNames?.includes(name) ?? true);
-      if (!parameter || !known || !sameShape(parameter.shape, tensor.shape)) {
+      const form = parameter && name !== undefined ? this.slotForm(parameter, name) : null;
+      if (!parameter || !form || !sameShape(form.shape, tensor.shape)) {
         throw new ArgumentError(
           `optimizer.loadStateDict: "${key}" ${formatShape(tensor.shape)} fits no parameter`,
         );

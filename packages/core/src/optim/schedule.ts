@@ -28,9 +28,53 @@ function warmup(options: ScheduleOptions, decay: (progress: number) => number): 
   };
 }
 
-/** Linear warm-up, then half a cosine down, as Hugging Face's get_cosine_schedule_with_warmup. `step` counts from 0. */
-export function cosineSchedule(options: ScheduleOptions): (step: number) => number {
-  return warmup(options, (progress) => Math.max(0, 0.5 * (1 + Math.cos(Math.PI * progress))));
+/**
+ * Linear warm-up, then a cosine down (half a period, or as many as `cycles` says), as Hugging Face's
+ * get_cosine_schedule_with_warmup. `step` counts from 0.
+ */
+export function cosineSchedule(options: ScheduleOptions & { cycles?: number }): (step: number) => number {
+  const { cycles = 0.5 } = options;
+  return warmup(options, (progress) => Math.max(0, 0.5 * (1 + Math.cos(2 * Math.PI * cycles * progress))));
+}
+
+/** Linear warm-up, then (1 − progress)^power down, as Hugging Face's get_polynomial_decay_schedule_with_warmup. */
+export function polynomialSchedule(options: ScheduleOptions & { power?: number }): (step: number) => number {
+  const { power = 1 } = options;
+  if (!(Number.isFinite(power) && power > 0))
+    throw new ArgumentError(`schedule: power must be finite and above 0, not ${power}`);
+  return warmup(options, (progress) => (1 - progress) ** power);
+}
+
+export interface OneCycleOptions {
+  /** Steps in all. */
+  totalSteps: number;
+  /** Share of the steps in which the rate grows (default 0.3). */
+  warmupShare?: number;
+  /** The rate starts at 1/initialDivisor of the highest (default 25). */
+  initialDivisor?: number;
+  /** It ends at 1/finalDivisor of where it started (default 10,000). */
+  finalDivisor?: number;
+}
+
+/** Up by a cosine to the base rate, then down by another, as torch.optim.lr_scheduler.OneCycleLR. The factor stays after the last step. */
+export function oneCycleSchedule(options: OneCycleOptions): (step: number) => number {
+  const { totalSteps, warmupShare = 0.3, initialDivisor = 25, finalDivisor = 1e4 } = options;
+  for (const [name, value] of Object.entries({ totalSteps, initialDivisor, finalDivisor })) {
+    if (!(Number.isFinite(value) && value > 0))
+      throw new ArgumentError(`schedule: ${name} must be finite and above 0, not ${value}`);
+  }
+  if (!(warmupShare >= 0 && warmupShare <= 1))
+    throw new ArgumentError(`schedule: warmupShare must be within 0 … 1, not ${warmupShare}`);
+  const top = warmupShare * totalSteps - 1;
+  const last = totalSteps - 1;
+  const between = (from: number, to: number, progress: number) =>
+    to + ((from - to) / 2) * (1 + Math.cos(Math.PI * progress));
+  const first = 1 / initialDivisor;
+  return (step) => {
+    const at = Math.min(step, last);
+    if (at <= top) return between(first, 1, top > 0 ? at / top : 1);
+    return between(1, first / finalDivisor, last > top ? (at - top) / (last - top) : 1);
+  };
 }
 
 /** Linear warm-up, then linear decay, as Hugging Face's get_linear_schedule_with_warmup. */
