@@ -122,6 +122,23 @@ test.each(all)("the kernel of %s equals its composition at %j, values and gradie
   });
 });
 
+test("linearCrossEntropy adds up over chunks of rows", () => {
+  // At most 2^20 logits are held at once: two rows of these, so there are two chunks.
+  const [rows, classes] = [3, 400_000];
+  nm.tidy(() => {
+    const [x, w] = [fill([rows, 2], 1), fill([classes, 2], 2)];
+    const targets = nm.tensor([5, classes - 1, 7], { device: "wasm", dtype: "int32" });
+    const once = () => {
+      const loss = nm.linearCrossEntropy(x, w, targets);
+      return [loss, ...nm.gradientsOf(loss, [x, w])].map((t) => t.dataSync());
+    };
+    const composed = nm.withReferenceOperations(once);
+    once().forEach((values, i) => {
+      expectClose(values, composed[i], kernelTolerance);
+    });
+  });
+});
+
 describe.each(backends)("linear operations ($name)", (subject) => {
   const linear = [...viewCases, ...indexingCases, ...reduceCases, ...matmulCases, ...neuralCases].filter(
     ({ name }) =>

@@ -52,7 +52,7 @@ export const neuralCases: OpCase[] = [
     normal(2, 3),
     nonzero(2, 3),
   ]),
-  op("attention", attention({}), [normal(2, 2, 3, 4), nonzero(2, 2, 3, 4), positive(2, 2, 3, 4)]),
+  op("attention", attention({}), [normal(2, 2, 2, 3), nonzero(2, 2, 2, 3), positive(2, 2, 2, 3)]),
   op("attention, causal", attention({ causal: true, scale: 0.7 }), [
     normal(1, 2, 4, 2),
     nonzero(1, 2, 4, 2),
