@@ -1,6 +1,6 @@
 // One adapter on one layer: what every variant of low-rank adaptation has in common. The variants stand in variants/, one file each.
 
-import type { Generator, Tensor } from "@nomoat/core";
+import type { BackendName, Generator, Tensor } from "@nomoat/core";
 import { Module } from "@nomoat/core/nn";
 import type { LoraConfig } from "./config.js";
 import type { Target } from "./targets.js";
@@ -13,7 +13,7 @@ export interface BranchOptions {
   readonly target: Pick<Target, "name" | "r" | "alpha" | "scaling">;
   /** dtype and backend of the matrices. */
   readonly dtype: "float32" | "float64";
-  readonly device: "wasm" | "reference";
+  readonly device: BackendName;
   /** Frozen tensors that all branches of the adapter share, by PEFT's full keys. */
   readonly shared: ReadonlyMap<string, Tensor>;
   /** For initial values; undefined for the default generator. */

@@ -23,6 +23,7 @@ export { type LoraConfig, type LoraInit, loraDefaults, resolveLoraConfig } from 
 export { type AdaptedLayer, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
+export { type MergeFidelity, mergeReport } from "./merge-report.js";
 export { withAdapterRows } from "./mixed.js";
 export {
   type AdapterSource,

@@ -151,9 +151,12 @@ export function svd(a: Matrix): Svd {
 
 /** Makes rows i and j of `w` orthogonal, rotating those of `v` along; false when they are already. */
 function rotate(w: Float64Array, v: Float64Array, n: number, i: number, j: number): boolean {
-  let [alpha, beta, gamma] = [0, 0, 0];
-  for (let k = 0; k < n; k++) {
-    const [x, y] = [w[i * n + k], w[j * n + k]];
+  let alpha = 0;
+  let beta = 0;
+  let gamma = 0;
+  for (let k = 0, p = i * n, q = j * n; k < n; k++, p++, q++) {
+    const x = w[p];
+    const y = w[q];
     alpha += x * x;
     beta += y * y;
     gamma += x * y;
@@ -162,15 +165,19 @@ function rotate(w: Float64Array, v: Float64Array, n: number, i: number, j: numbe
   const zeta = (beta - alpha) / (2 * gamma);
   const t = Math.sign(zeta || 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
   const c = 1 / Math.hypot(1, t);
-  const s = c * t;
-  for (const rows of [w, v]) {
-    for (let k = 0; k < n; k++) {
-      const [x, y] = [rows[i * n + k], rows[j * n + k]];
-      rows[i * n + k] = c * x - s * y;
-      rows[j * n + k] = s * x + c * y;
-    }
-  }
+  turn(w, n, i, j, c, c * t);
+  turn(v, n, i, j, c, c * t);
   return true;
+}
+
+/** Rotates rows i and j by cosine c and sine s. */
+function turn(rows: Float64Array, n: number, i: number, j: number, c: number, s: number): void {
+  for (let k = 0, p = i * n, q = j * n; k < n; k++, p++, q++) {
+    const x = rows[p];
+    const y = rows[q];
+    rows[p] = c * x - s * y;
+    rows[q] = s * x + c * y;
+  }
 }
 
 /** Only the `rank` largest singular values with their vectors. */

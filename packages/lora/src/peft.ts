@@ -55,7 +55,7 @@ export async function serializeAdapter(
   const tensors = new Map<string, Tensor>();
   try {
     for (const [key, tensor] of state) tensors.set(key, converted(tensor, dtype));
-    const faults = nonFinite(tensors);
+    const faults = await nonFinite(tensors);
     if (faults.length > 0) {
       throw new ArgumentError(`saveAdapter: values that are not finite in ${listed(faults)}`);
     }
@@ -79,9 +79,9 @@ function converted(tensor: Tensor, dtype: DType): Tensor {
   return copy;
 }
 
-function nonFinite(tensors: ReadonlyMap<string, Tensor>): string[] {
+async function nonFinite(tensors: ReadonlyMap<string, Tensor>): Promise<string[]> {
   const found: string[] = [];
-  for (const [key, tensor] of tensors) if (!tensor.dataSync().every(Number.isFinite)) found.push(key);
+  for (const [key, tensor] of tensors) if (!(await tensor.data()).every(Number.isFinite)) found.push(key);
   return found;
 }
 
@@ -266,7 +266,7 @@ export async function loadAdapter(
       const entry = opened.entries.get(key);
       if (entry && floats.has(entry.dtype)) tensors.set(key, await opened.load(key, fresh));
     }
-    faults.push(...nonFinite(tensors).map((key) => `${key} has values that are not finite`));
+    faults.push(...(await nonFinite(tensors)).map((key) => `${key} has values that are not finite`));
     if (faults.length > 0) throw new FormatError(listed(faults), { file });
     checkAdapterName(model, name);
     saved.checkFree();
