@@ -1,6 +1,8 @@
 // The command line: `nomoat-bench COMMAND`, inside the repository `npm run bench -- COMMAND`.
 
 import { Command, CommanderError } from "commander";
+import { addCompare } from "./commands/compare.js";
+import { addFiles } from "./commands/files.js";
 import { addRun } from "./commands/run.js";
 import { versionOf } from "./machine.js";
 import { BenchError } from "./model.js";
@@ -17,6 +19,8 @@ export async function main(args: readonly string[]): Promise<void> {
     .configureOutput({ outputError: () => undefined })
     .showSuggestionAfterError(false);
   addRun(program);
+  addCompare(program);
+  addFiles(program);
   for (const command of program.commands)
     command.exitOverride().configureOutput({ outputError: () => undefined });
   try {

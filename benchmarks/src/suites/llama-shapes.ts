@@ -1,6 +1,6 @@
 // LLaMA-shaped models with random weights: what a model of that size costs, whatever it has learnt.
 
-import { Generator, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
+import { type BackendName, Generator, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
 import { type LlamaConfig, LlamaForCausalLM, llamaShapes } from "@nomoat/llama";
 import { compareArrays } from "../accuracy.js";
 import { integerValues } from "../inputs.js";
@@ -99,7 +99,7 @@ export function compareModel(
   tolerance: number,
 ): Accuracy {
   const values = integerValues("few", 8, shape.vocabSize);
-  const resultOf = (one: LlamaForCausalLM, device: "wasm" | "reference"): ArrayLike<number> =>
+  const resultOf = (one: LlamaForCausalLM, device: BackendName): ArrayLike<number> =>
     tidy(() => {
       const ids = tensor(values, { dtype: "int32", shape: [1, 8], device });
       return Array.from(compute(one, ids).dataSync() as ArrayLike<number>);
