@@ -158,6 +158,26 @@ export abstract class TensorOperations {
     return ops.greaterEqual(this, other);
   }
 
+  add_(this: Tensor, other: Tensor | number): Tensor {
+    return ops.add_(this, other);
+  }
+
+  sub_(this: Tensor, other: Tensor | number): Tensor {
+    return ops.sub_(this, other);
+  }
+
+  mul_(this: Tensor, other: Tensor | number): Tensor {
+    return ops.mul_(this, other);
+  }
+
+  div_(this: Tensor, other: Tensor | number): Tensor {
+    return ops.div_(this, other);
+  }
+
+  fill_(this: Tensor, value: number): Tensor {
+    return ops.fill_(this, value);
+  }
+
   sum(this: Tensor, axes?: Axes, keepDims = false): Tensor {
     return ops.sum(this, axes, keepDims);
   }

@@ -19,6 +19,10 @@ const special = exactly([2, 3], [Number.NaN, 1, Number.POSITIVE_INFINITY, -2, Nu
 /** Magnitudes far apart. */
 const apart = exactly([3, 2], [0.5, -3, -1, 2, 1.5, 1]);
 
+/** In place, over a copy. */
+const copied = (fn: (x: ops.Tensor, y: ops.Tensor) => ops.Tensor) => (x: ops.Tensor, y: ops.Tensor) =>
+  fn(ops.clone(x), y);
+
 export const arithmeticCases: OpCase[] = [
   op("floorDivide", ops.floorDivide, [betweenIntegers(3, 4), exactly([4], [1, -1, 2, 0.75])]),
   op("floorDivide of integers", ops.floorDivide, [indices(20, 3, 4), indices(5, 4)], flat),
@@ -46,6 +50,13 @@ export const arithmeticCases: OpCase[] = [
   op("all", (x) => ops.all(x), [special], flat),
   op("all over the first axis", (x) => ops.all(x, 0), [flags(2, 5)], flat),
   op("leakyRelu", (x) => ops.leakyRelu(x, 0.1), [nonzero(3, 4)]),
+
+  op("add_", copied(ops.add_), [normal(3, 4), normal(4)], flat),
+  op("sub_", copied(ops.sub_), [normal(3, 4), normal(3, 1)], flat),
+  op("mul_", copied(ops.mul_), [normal(3, 4), normal(3, 4)], flat),
+  op("div_", copied(ops.div_), [normal(3, 4), nonzero()], flat),
+  op("clip_", (x) => ops.clip_(ops.clone(x), -0.5, 0.5), [normal(3, 4)], flat),
+  op("fill_", (x) => ops.fill_(ops.clone(x), -0.5), [normal(3, 4)], flat),
 
   op("cumsum", (x) => ops.cumsum(x, 0), [normal(5, 3)]),
   op("cumsum over the last axis", (x) => ops.cumsum(x, -1), [normal(2, 9)]),

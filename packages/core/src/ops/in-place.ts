@@ -1,0 +1,99 @@
+// Operations that write their result over their first operand, for running means, gradients and states that should not be
+// allocated anew. They are not recorded; a graph that saved the old values reports it in backward.
+
+import { noGrad } from "../autograd/graph.js";
+import type { BinaryKind } from "../backend/types.js";
+import { isFloat } from "../dtype.js";
+import { AutogradError, DTypeError, ShapeError } from "../errors.js";
+import { expandLayout, isContiguous } from "../layout.js";
+import { tidy } from "../memory.js";
+import { runtime } from "../runtime.js";
+import { broadcastShapes, formatShape, requireFinite, sameShape } from "../shape.js";
+import { Tensor } from "../tensor.js";
+import { commonBackend, operand } from "./dispatch.js";
+import { add, clip, div, mul, sub } from "./elementwise.js";
+import { copyInto } from "./view.js";
+
+type ArithmeticKind = Extract<BinaryKind, "add" | "sub" | "mul" | "div">;
+
+const arithmetic = { add, sub, mul, div };
+
+/** Throws where a gradient would be lost or elements share memory. */
+function checkWritable(operation: string, target: Tensor, other?: Tensor | number): void {
+  if (runtime.gradEnabled && (target.requiresGrad || (other instanceof Tensor && other.requiresGrad))) {
+    throw new AutogradError(
+      `${operation}: writing in place is not recorded, and an operand requires a gradient; wrap it in noGrad() or use ${operation.slice(0, -1)}`,
+    );
+  }
+  if (target.strides.some((stride, axis) => stride === 0 && target.shape[axis] > 1)) {
+    throw new ShapeError(
+      `${operation}: elements of a tensor expanded to ${formatShape(target.shape)} share memory; write to a clone`,
+    );
+  }
+}
+
+function inPlace(kind: ArithmeticKind, target: Tensor, other: Tensor | number): Tensor {
+  const operation = `${kind}_`;
+  const backend = commonBackend(operation, other instanceof Tensor ? [target, other] : [target]);
+  checkWritable(operation, target, other);
+  if (
+    other instanceof Tensor &&
+    !sameShape(broadcastShapes(operation, target.shape, other.shape), target.shape)
+  ) {
+    throw new ShapeError(
+      `${operation}: ${formatShape(other.shape)} does not broadcast into ${formatShape(target.shape)}`,
+    );
+  }
+  const direct =
+    other instanceof Tensor &&
+    other.dtype === target.dtype &&
+    backend.arithmetic.has(target.dtype) &&
+    (kind !== "div" || isFloat(target.dtype)) &&
+    isContiguous(target.layout) &&
+    // A shifted view of the target would be read after it was written.
+    (other.storage !== target.storage || other.layout === target.layout);
+  if (direct) {
+    const source = operand(other, expandLayout(operation, other.layout, target.shape));
+    backend.binary(kind, operand(target), source, operand(target));
+    target.storage.version++;
+    return target;
+  }
+  noGrad(() =>
+    tidy(() => {
+      const result = arithmetic[kind](target, other);
+      if (isFloat(result.dtype) && !isFloat(target.dtype))
+        throw new DTypeError(
+          `${operation}: the result is ${result.dtype} and cannot be kept as ${target.dtype}`,
+        );
+      copyInto(target, result);
+    }),
+  );
+  return target;
+}
+
+/** x += other, which broadcasts to x's shape; returns x. So for all operations whose name ends in `_`. */
+export const add_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("add", x, other);
+/** x −= other. */
+export const sub_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("sub", x, other);
+/** x *= other. */
+export const mul_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("mul", x, other);
+/** x /= other; for float tensors. */
+export const div_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("div", x, other);
+
+/** Every element of x within [low, high]. */
+export function clip_(x: Tensor, low: number, high: number): Tensor {
+  x.use("clip_");
+  checkWritable("clip_", x);
+  noGrad(() => tidy(() => copyInto(x, clip(x, low, high))));
+  return x;
+}
+
+/** Every element of x `value`, converted as cast does. */
+export function fill_(x: Tensor, value: number): Tensor {
+  const { backend } = x.use("fill_");
+  checkWritable("fill_", x);
+  if (!isFloat(x.dtype)) requireFinite("fill_", "value", value);
+  backend.fill(operand(x), value);
+  x.storage.version++;
+  return x;
+}
