@@ -9,7 +9,8 @@ export {
   quantizeValues,
   type WeightShape,
 } from "./formats/format.js";
-export { type FormatName, formats } from "./formats/index.js";
+export { type FormatName, formatByName, formats } from "./formats/index.js";
+export { type IntegerFormatOptions, integerFormat } from "./formats/integer.js";
 export { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 export { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
 export { type QuantizeModelOptions, quantizeModel } from "./model.js";

@@ -56,8 +56,8 @@ export function quantizeModel(model: Module, options: QuantizeModelOptions): Qua
     for (const quantized of made.values()) quantized.dispose();
     throw error;
   }
-  for (const [name, replacement] of replacements) {
-    replacement.train(model.training);
+  for (const [i, [name, replacement]] of replacements.entries()) {
+    replacement.train(targets[i].layer.training);
     model.replaceModule(name, replacement);
   }
   const held = new Set(model.stateDict().values());

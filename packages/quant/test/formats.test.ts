@@ -15,7 +15,7 @@ import {
 } from "../src/formats/format.js";
 import { fp4Values } from "../src/formats/fp4.js";
 import { fromHalf, toHalf } from "../src/formats/half.js";
-import { type FormatName, formats } from "../src/formats/index.js";
+import { formats } from "../src/formats/index.js";
 import { nf4Bounds, nf4Values } from "../src/formats/nf4.js";
 import { names } from "./helpers.js";
 
@@ -31,7 +31,7 @@ const golden = JSON.parse(readFileSync(new URL("./fixtures/formats.json", import
   nf4Pivots: string;
   fp4Codebook: string;
   dynamicMap: string;
-  kQuants: { name: FormatName; data: string; values: string }[];
+  kQuants: { name: keyof typeof formats; data: string; values: string }[];
   cases: GoldenCase[];
 };
 
@@ -94,7 +94,7 @@ describe("golden bytes", () => {
   });
 
   for (const example of golden.cases) {
-    for (const name of Object.keys(formats) as FormatName[]) {
+    for (const name of Object.keys(formats) as (keyof typeof formats)[]) {
       if (!(name in example)) continue;
       it(`${name}: ${example.name}`, () => {
         const parts = quantizeValues(formats[name], floats(example.values), example.shape);

@@ -197,6 +197,18 @@ describe("quantize", () => {
     });
   });
 
+  it("knows integer formats of any group size by name", () => {
+    tidy(() => {
+      using w = quantize(bellTensor([4, 600], 1), { format: "int4_asym_g256" });
+      expect(Array.from(w.parts, ([name, part]) => [name, part.size])).toEqual([
+        ["data", 1200],
+        ["scales", 12],
+        ["zeroPoints", 12],
+      ]);
+      expect(() => quantize(bellTensor([4, 64], 1), { format: "int4_g33" })).toThrow(/multiple of 32/);
+    });
+  });
+
   it("measures the error", () => {
     tidy(() => {
       const weight = bellTensor([300, 64], 1);

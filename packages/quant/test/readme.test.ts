@@ -47,7 +47,7 @@ describe("README", () => {
     expect(listed.map(([name]) => name).sort()).toEqual(Object.keys(quant.formats).sort());
     for (const [name, bits] of listed) {
       if (bits === undefined) continue;
-      const format = quant.formats[name as quant.FormatName];
+      const format = quant.formats[name as keyof typeof quant.formats];
       expect((format.bytesPerBlock * 8) / format.blockSize, String(name)).toBeCloseTo(bits as number, 1.9);
     }
   });

@@ -39,14 +39,15 @@ export const formats = {
   q6_K,
 } as const satisfies Record<string, BlockFormat>;
 
-export type FormatName = keyof typeof formats;
+/** The names of the registry, and of integer formats in groups of any multiple of 32. */
+export type FormatName = keyof typeof formats | `int${4 | 8}${"" | "_asym"}_g${number}`;
 
 /**
  * The format of that name. Integer formats of any group size that is a multiple of 32 have names too: `int4_asym_g256`.
  * @throws {ArgumentError} listing the known names
  */
 export function formatByName(name: string): BlockFormat {
-  if (Object.hasOwn(formats, name)) return formats[name as FormatName];
+  if (Object.hasOwn(formats, name)) return formats[name as keyof typeof formats];
   const format = integerFormatByName(name);
   if (format) return format;
   throw new ArgumentError(`unknown format "${name}" (known: ${Object.keys(formats).join(", ")})`);
