@@ -94,7 +94,7 @@ test.each(backends)(
     const before = nm.memoryStats();
     let settled: ReturnType<typeof nm.memoryStats> | undefined;
     const losses: number[] = [];
-    for (let step = 0; step < steps[device]; step++) {
+    for (let step = 0; step < steps[device as keyof typeof steps]; step++) {
       losses.push(
         nm.tidy(() => {
           const start = Math.floor(next() * vocabulary);

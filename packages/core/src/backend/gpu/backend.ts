@@ -25,7 +25,7 @@ import type {
   UnaryKind,
 } from "../types.js";
 import { bufferOf, clear, encode, GpuBuffer, hostBytes, setHost, storable } from "./buffer.js";
-import { KernelBuilder, planOutput } from "./builder.js";
+import { KernelBuilder, planOutput, thread } from "./builder.js";
 import { Device } from "./device.js";
 import * as elementwise from "./elementwise.js";
 import { fusedKernelsOf } from "./fused.js";
@@ -119,7 +119,7 @@ export class GpuBackend implements Backend {
     if (bytes === buffer.bytes) return encode(dtype, await device.download(buffer.array!));
     const kernel = new KernelBuilder(device);
     const reader = kernel.array(buffer.array!, byteOffset / size);
-    kernel.line("const thread = this.thread.x;", `return ${reader([["thread", 1]])};`);
+    kernel.line(`return ${reader([[thread, 1]])};`);
     const part = kernel.run(bytes / size);
     try {
       return encode(dtype, await device.download(part));
@@ -136,7 +136,7 @@ export class GpuBackend implements Backend {
     const known = hostBytes(handle);
     if (!known) {
       throw new BackendError(
-        "dataSync: the gpu backend reads what it computed asynchronously; use await data()",
+        "the gpu backend reads what it computed asynchronously: use await data(), and tensor(values) to move it to another backend",
       );
     }
     return known.slice(byteOffset, byteOffset + bytes);

@@ -116,9 +116,10 @@ export function repeated(dtype: DType, value: number, count: number): Uint8Array
   return new Uint8Array(elements.buffer);
 }
 
-/** The constant that all elements are, or null. A block that nobody wrote counts as zeros. */
+/** The constant that all elements are, or null. A block that nobody wrote, or that has no elements, counts as zeros. */
 export function constantOf(operand: Operand): number | null {
   const buffer = bufferOf(operand.buffer);
+  if (buffer.bytes === 0) return 0;
   if (buffer.array || buffer.host) return null;
   if (buffer.constant === null) return 0;
   checkDType(buffer.dtype, operand.dtype);

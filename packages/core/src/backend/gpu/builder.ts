@@ -29,15 +29,32 @@ export function termsOf(variables: readonly string[], strides: readonly number[]
   return variables.map((variable, axis) => [variable, strides[axis]]);
 }
 
+/** The thread's number, which is its element of the output. */
+export const thread = "this.thread.x";
+
 export class KernelBuilder {
   readonly #device: Device;
+  /** Positions are too large for variables, which gpu.js makes floats of: expressions stand in their place. */
+  readonly #large: boolean;
   readonly #parameters: string[] = [];
   readonly #arguments: KernelArgument[] = [];
   readonly #body: string[] = [];
   #names = 0;
 
-  constructor(device: Device) {
+  /** @param operands - all that positions are computed for */
+  constructor(device: Device, operands: readonly Operand[] = []) {
     this.#device = device;
+    this.#large = operands.some(
+      (each) => extentOf(each) >= exactIntegers || sizeOf(each.shape) >= exactIntegers,
+    );
+  }
+
+  /** An integer expression under a name of its own where that keeps it exact. */
+  define(prefix: string, expression: string): string {
+    if (this.#large) return `(${expression})`;
+    const name = this.name(prefix);
+    this.line(`const ${name} = ${expression};`);
+    return name;
   }
 
   name(prefix: string): string {
@@ -91,12 +108,8 @@ export class KernelBuilder {
     let rest = index;
     for (let k = axes.length - 1; k > 0; k--) {
       const extent = extents[axes[k]];
-      const next = this.name("r");
-      variables[axes[k]] = this.name("i");
-      this.line(
-        `const ${next} = quotient(${rest}, ${extent});`,
-        `const ${variables[axes[k]]} = ${rest} - ${next} * ${extent};`,
-      );
+      const next = this.define("r", `quotient(${rest}, ${extent})`);
+      variables[axes[k]] = this.define("i", `${rest} - ${next} * ${extent}`);
       rest = next;
     }
     if (axes.length > 0) variables[axes[0]] = rest;
@@ -141,18 +154,14 @@ export function planOutput(out: Operand): OutputPlan {
 
 /** A variable for each of out's axes, where threads run in the order of out's memory. */
 export function outputIndices(kernel: KernelBuilder, out: Operand, plan: OutputPlan): string[] {
-  kernel.line("const thread = this.thread.x;");
   const inMemory = kernel.decode(
-    "thread",
+    thread,
     plan.axes.map((axis) => out.shape[axis]),
   );
   const variables = new Array<string>(out.shape.length).fill("0");
   plan.axes.forEach((axis, i) => {
-    if (out.strides[axis] >= 0) variables[axis] = inMemory[i];
-    else {
-      variables[axis] = kernel.name("f");
-      kernel.line(`const ${variables[axis]} = ${out.shape[axis] - 1} - ${inMemory[i]};`);
-    }
+    variables[axis] =
+      out.strides[axis] >= 0 ? inMemory[i] : kernel.define("f", `${out.shape[axis] - 1} - ${inMemory[i]}`);
   });
   return variables;
 }
@@ -164,12 +173,7 @@ export function commit(device: Device, out: Operand, values: DeviceArray, plan =
     setArray(device, buffer, values, out.dtype);
     return;
   }
-  const kernel = new KernelBuilder(device);
-  const before = kernel.operand({ ...out, offset: 0 });
-  const inserted = kernel.array(values);
-  insertion(kernel, out, plan, (position) => inserted([[position, 1]]));
-  kernel.line(`return ${before([["thread", 1]])};`);
-  const result = kernel.run(extentOf(out));
+  const result = insert(device, out, plan, (kernel) => kernel.array(values));
   device.release(values);
   setArray(device, buffer, result, out.dtype);
 }
@@ -182,49 +186,49 @@ export function commitConstant(device: Device, out: Operand, value: number): voi
     setConstant(device, bufferOf(out.buffer), value, out.dtype);
     return;
   }
-  const kernel = new KernelBuilder(device);
-  const before = kernel.operand({ ...out, offset: 0 });
-  const constant = kernel.number(value);
-  insertion(kernel, out, plan, () => constant);
-  kernel.line(`return ${before([["thread", 1]])};`);
-  setArray(device, bufferOf(out.buffer), kernel.run(extentOf(out)), out.dtype);
+  const result = insert(device, out, plan, (kernel) => {
+    const constant = kernel.number(value);
+    return () => constant;
+  });
+  setArray(device, bufferOf(out.buffer), result, out.dtype);
 }
 
-/** Returns early, with the value at its place in the inserted order, for threads whose element lies within out. */
-function insertion(
-  kernel: KernelBuilder,
+/** The whole block with out's elements replaced. */
+function insert(
+  device: Device,
   out: Operand,
   plan: OutputPlan,
-  value: (position: string) => string,
-): void {
-  const start = kernel.integer(plan.start);
-  kernel.line("const thread = this.thread.x;", `const from = thread - ${start};`, "let hit = 1;");
-  kernel.line("if (from < 0) { hit = 0; }");
-  if (plan.dense) {
-    kernel.line(`if (from >= ${sizeOf(out.shape)}) { hit = 0; }`);
-    // A position within the array even where it is not used: some modes read both sides of a condition.
-    kernel.line("let at = from;", "if (hit == 0) { at = 0; }", `if (hit == 1) { return ${value("at")}; }`);
-    return;
-  }
-  // Strides of views nest: an inner axis never reaches past the next element of an outer one. What is left over after all axes
-  // lies between the view's elements.
-  let rest = "from";
+  inserted: (kernel: KernelBuilder) => Reader,
+): DeviceArray {
+  const kernel = new KernelBuilder(device, [out]);
+  const before = kernel.operand({ ...out, offset: 0 });
+  const value = inserted(kernel);
+  const from = kernel.define("d", `${thread} - ${kernel.integer(plan.start)}`);
+  kernel.line("let hit = 1.0;", `if (${from} < 0) { hit = 0.0; }`);
   let position = "";
-  for (const axis of plan.axes) {
-    const [index, next] = [kernel.name("i"), kernel.name("r")];
-    const stride = Math.abs(out.strides[axis]);
-    kernel.line(
-      `const ${index} = quotient(${rest}, ${stride});`,
-      `const ${next} = ${rest} - ${index} * ${stride};`,
-      `if (${index} >= ${out.shape[axis]}) { hit = 0; }`,
-    );
-    position = position ? `(${position}) * ${out.shape[axis]} + ${index}` : index;
-    rest = next;
+  if (plan.dense) {
+    kernel.line(`if (${from} >= ${sizeOf(out.shape)}) { hit = 0.0; }`);
+    position = from;
+  } else {
+    // Strides of views nest: an inner axis never reaches past the next element of an outer one. What is left over after all axes
+    // lies between the view's elements.
+    let rest = from;
+    for (const axis of plan.axes) {
+      const stride = Math.abs(out.strides[axis]);
+      const index = kernel.define("i", `quotient(${rest}, ${stride})`);
+      rest = kernel.define("r", `${rest} - ${index} * ${stride}`);
+      kernel.line(`if (${index} >= ${out.shape[axis]}) { hit = 0.0; }`);
+      position = position ? kernel.define("p", `${position} * ${out.shape[axis]} + ${index}`) : index;
+    }
+    kernel.line(`if (${rest} > 0) { hit = 0.0; }`);
   }
-  kernel.line(`if (${rest} > 0) { hit = 0; }`);
+  // Within the array also where it is not used: some modes read both sides of a condition.
+  const last = sizeOf(out.shape) - 1;
+  const at = position ? `within(${position}, ${last})` : "0";
   kernel.line(
-    `let at = ${position || "0"};`,
-    "if (hit == 0) { at = 0; }",
-    `if (hit == 1) { return ${value("at")}; }`,
+    `const other = ${before([[thread, 1]])};`,
+    `if (hit == 1.0) { return ${value([[at, 1]])}; }`,
+    "return other;",
   );
+  return kernel.run(extentOf(out));
 }

@@ -80,7 +80,7 @@ export function compute(
   if (size === 0) return;
   const [merged, views] = mergeAxes(out, inputs);
   const plan = planOutput(merged);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [merged, ...views]);
   const readers = views.map((view) => kernel.operand(view));
   const indices = outputIndices(kernel, merged, plan);
   const elements = views.map((view, i) => {

@@ -67,10 +67,20 @@ function bitwise(name: string, hit: string): ScalarFunction {
 }
 
 const list: readonly ScalarFunction[] = [
-  // Integers divide as floats, with up to 2.5 ulp of error on a GPU; what is left over tells how far off the quotient is.
+  // Integers divide as floats, with up to 2.5 ulp of error on a GPU: what is left over tells how far off the quotient is. No step
+  // has a variable of its own, because gpu.js makes floats of those, which end at 2²⁴.
   scalar("function roughQuotient(i, n) { return Math.floor(i / n); }", true),
+  scalar("function nearQuotient(i, n, q) { return q + roughQuotient(i - q * n, n); }", true),
   scalar(
-    "function quotient(i, n) { const q = roughQuotient(i, n); const r = q + roughQuotient(i - q * n, n); if (i - r * n < 0) { return r - 1; } if (i - r * n >= n) { return r + 1; } return r; }",
+    "function exactQuotient(i, n, q) { if (i - q * n < 0) { return q - 1; } if (i - q * n >= n) { return q + 1; } return q; }",
+    true,
+  ),
+  scalar(
+    "function quotient(i, n) { return exactQuotient(i, n, nearQuotient(i, n, roughQuotient(i, n))); }",
+    true,
+  ),
+  scalar(
+    "function within(i, last) { if (i < 0) { return 0; } if (i > last) { return last; } return i; }",
     true,
   ),
   {

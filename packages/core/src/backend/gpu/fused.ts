@@ -3,7 +3,7 @@
 import { sizeOf } from "../../shape.js";
 import type { AdamWOptions, BufferHandle, FusedKernels, Operand } from "../types.js";
 import { bufferOf, clear, GpuBuffer } from "./buffer.js";
-import { commit, KernelBuilder, outputIndices, planOutput, termsOf } from "./builder.js";
+import { commit, KernelBuilder, outputIndices, planOutput, type Reader, termsOf, thread } from "./builder.js";
 import type { Device } from "./device.js";
 import { compute } from "./elementwise.js";
 import { reduce } from "./reduce.js";
@@ -145,18 +145,25 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
       if (sizeOf(out.shape) === 0) return;
       const half = out.shape[3] / 2;
       const plan = planOutput(out);
-      const kernel = new KernelBuilder(device);
+      const kernel = new KernelBuilder(device, [x, out]);
       const [source, cosines, sines] = [x, cos, sin].map((each) => kernel.operand(each));
       const indices = outputIndices(kernel, out, plan);
-      const table = (place: string) => [[indices[2], half] as const, [place, 1] as const];
+      const place = indices[3];
+      const near = `within(${place}, ${half - 1})`;
+      const far = `within(${place} - ${half}, ${half - 1})`;
       const lead = termsOf(indices.slice(0, 3), x.strides);
+      const pair = (at: string) => source([...lead, [at, 1]]);
+      const table = (read: Reader, at: string) =>
+        read([
+          [indices[2], half],
+          [at, 1],
+        ]);
       kernel.line(
         `const factor = ${kernel.number(sign)};`,
-        `let pair = ${indices[3]} + ${half};`,
-        `let place = pair - ${half};`,
-        "let turn = -factor;",
-        `if (place >= ${half}) { pair = place - ${half}; turn = factor; place = pair; }`,
-        `return ${source([...lead, [indices[3], 1]])} * ${cosines(table("place"))} + turn * ${source([...lead, ["pair", 1]])} * ${sines(table("place"))};`,
+        `if (${place} < ${half}) {`,
+        `return ${pair(near)} * ${table(cosines, near)} - factor * ${pair(`(${near} + ${half})`)} * ${table(sines, near)};`,
+        "}",
+        `return ${pair(`(${far} + ${half})`)} * ${table(cosines, far)} + factor * ${pair(far)} * ${table(sines, far)};`,
       );
       commit(device, out, kernel.run(sizeOf(out.shape)), plan);
     },
@@ -181,21 +188,21 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
       withScratch([[count], [count]], (largest, sums) => {
         statistics(rows, largest, sums);
         const flat = (x: Operand) => seen(x, [count], [1]);
-        const kernel = new KernelBuilder(device);
+        const kernel = new KernelBuilder(device, [rows]);
         const [all, wanted, top, sum] = [rows, flat(targets), largest, sums].map((x) => kernel.operand(x));
         const ignored = kernel.number(ignoreIndex);
-        kernel.line("const thread = this.thread.x;", `const target = ${wanted([["thread", 1]])};`);
-        kernel.line("let at = toInteger(target);", "let counts = 1.0;");
-        kernel.line(`if (target == ${ignored}) { at = 0; counts = 0.0; }`);
+        kernel.line(`const target = ${wanted([[thread, 1]])};`);
+        kernel.line("let counts = 1.0;");
+        kernel.line(`if (target == ${ignored}) { counts = 0.0; }`);
         const chosen = all([
-          ["thread", classes],
-          ["at", 1],
+          [thread, classes],
+          [`within(toInteger(target), ${classes - 1})`, 1],
         ]);
-        kernel.line(`const loss = ${top([["thread", 1]])} - ${chosen} + Math.log(${sum([["thread", 1]])});`);
+        kernel.line(`const loss = ${top([[thread, 1]])} - ${chosen} + Math.log(${sum([[thread, 1]])});`);
         kernel.line("if (counts == 0.0) { return 0.0; }", "return loss;");
         commit(device, flat(losses), kernel.run(count));
         if (!scales) return;
-        const backward = new KernelBuilder(device);
+        const backward = new KernelBuilder(device, [rows]);
         const inputs = [
           rows,
           spread(flat(targets), classes),
@@ -212,7 +219,7 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
         backward.line(
           `const target = ${target};`,
           `let probability = Math.exp(${x} - ${m}) / ${s};`,
-          `if (target == toFloat(${place === "0" ? "thread - thread" : place})) { probability = probability - 1.0; }`,
+          `if (target == toFloat(${place === "0" ? `${thread} - ${thread}` : place})) { probability = probability - 1.0; }`,
           `if (target == ${skipped}) { return 0.0; }`,
           `return ${scale} * probability;`,
         );

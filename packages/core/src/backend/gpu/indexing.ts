@@ -5,7 +5,7 @@ import { ShapeError } from "../../errors.js";
 import { sizeOf } from "../../shape.js";
 import type { Operand } from "../types.js";
 import { hostBytes } from "./buffer.js";
-import { commit, KernelBuilder, outputIndices, planOutput, termsOf } from "./builder.js";
+import { commit, KernelBuilder, outputIndices, planOutput, termsOf, thread } from "./builder.js";
 import type { Device } from "./device.js";
 
 /** The indices in row-major order, or null when only the device knows them. */
@@ -37,20 +37,19 @@ export function gather(device: Device, x: Operand, indices: Operand, out: Operan
   if (outside !== undefined) throw new ShapeError(`gather: index ${outside} is outside 0 … ${rows - 1}`);
   if (sizeOf(out.shape) === 0) return;
   const plan = planOutput(out);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [x, indices, out]);
   const source = kernel.operand(x);
   const chosen = kernel.operand(indices);
   const variables = outputIndices(kernel, out, plan);
   const lead = indices.shape.length;
   const rest = termsOf(variables.slice(lead), x.strides.slice(1));
-  const at = chosen(termsOf(variables.slice(0, lead), indices.strides));
-  kernel.line(`const index = toInteger(${at});`, "let row = index;");
+  const index = `toInteger(${chosen(termsOf(variables.slice(0, lead), indices.strides))})`;
   if (!known) {
-    kernel.line(`if (row < 0) { row = 0; }`, `if (row >= ${rows}) { row = ${Math.max(0, rows - 1)}; }`);
     const nan = kernel.number(Number.NaN);
-    kernel.line(`if (row != index) { return ${nan}; }`);
+    kernel.line(`if (${index} < 0) { return ${nan}; }`, `if (${index} >= ${rows}) { return ${nan}; }`);
   }
-  kernel.line(`return ${source([["row", x.strides[0]], ...rest])};`);
+  const row = known ? index : `within(${index}, ${Math.max(0, rows - 1)})`;
+  kernel.line(`return ${source([[row, x.strides[0]], ...rest])};`);
   commit(device, out, kernel.run(sizeOf(out.shape)), plan);
 }
 
@@ -60,14 +59,14 @@ export function scatterAdd(device: Device, source: Operand, indices: Operand, ou
   if (sizeOf(out.shape) === 0 || count === 0) return;
   const lead = indices.shape.length;
   const plan = planOutput(out);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [source, indices, out]);
   const values = kernel.operand(source);
   const before = kernel.operand(out);
   const known = hostIndices(indices);
   const variables = outputIndices(kernel, out, plan);
   const rest = termsOf(variables.slice(1), source.strides.slice(lead));
-  const row = variables[0] === "0" ? "thread - thread" : variables[0];
-  kernel.line(`let total = ${before(termsOf(variables, out.strides))};`, `const row = ${row};`);
+  const row = variables[0] === "0" ? `(${thread} - ${thread})` : variables[0];
+  kernel.line(`let total = ${before(termsOf(variables, out.strides))};`);
   const added = (list: string): string => {
     const places = kernel.decode(list, indices.shape);
     return `total = total + ${values([...termsOf(places, source.strides.slice(0, lead)), ...rest])};`;
@@ -76,11 +75,11 @@ export function scatterAdd(device: Device, source: Operand, indices: Operand, ou
     const { first, order, most } = groupByIndex(known, out.shape[0]);
     const [firstArray, orderArray] = [device.upload(first), device.upload(order)];
     const [firstOf, orderOf] = [kernel.array(firstArray), kernel.array(orderArray)];
-    kernel.line(`const begin = toInteger(${firstOf([["row", 1]])});`);
-    kernel.line("const next = row + 1;", `const end = toInteger(${firstOf([["next", 1]])});`);
-    kernel.line(`for (let k = 0; k < ${most}; k++) {`, "const at = begin + k;", "if (at < end) {");
-    kernel.line(`const place = toInteger(${orderOf([["at", 1]])});`);
-    kernel.line(added("place"), "}", "}");
+    const begin = kernel.define("b", `toInteger(${firstOf([[row, 1]])})`);
+    const end = kernel.define("e", `toInteger(${firstOf([[`(${row} + 1)`, 1]])})`);
+    const at = `(${begin} + k)`;
+    kernel.line(`for (let k = 0; k < ${most}; k++) {`, `if (${at} < ${end}) {`);
+    kernel.line(added(`toInteger(${orderOf([[`within(${at}, ${count - 1})`, 1]])})`), "}", "}");
     kernel.line("return total;");
     const result = kernel.run(sizeOf(out.shape));
     device.release(firstArray);
@@ -91,7 +90,7 @@ export function scatterAdd(device: Device, source: Operand, indices: Operand, ou
   const chosen = kernel.operand(indices);
   kernel.line(`for (let k = 0; k < ${count}; k++) {`);
   const places = kernel.decode("k", indices.shape);
-  kernel.line(`if (toInteger(${chosen(termsOf(places, indices.strides))}) == row) {`);
+  kernel.line(`if (toInteger(${chosen(termsOf(places, indices.strides))}) == ${row}) {`);
   kernel.line(
     `total = total + ${values([...termsOf(places, source.strides.slice(0, lead)), ...rest])};`,
     "}",

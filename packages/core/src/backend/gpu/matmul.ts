@@ -23,7 +23,7 @@ export function matmul(
     return;
   }
   const plan = planOutput(out);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [a, b, out]);
   const left = kernel.operand(a);
   const right = kernel.operand(b);
   const before = beta === 0 ? null : kernel.operand(out);
@@ -35,10 +35,8 @@ export function matmul(
   kernel.line(`let total = ${kernel.number(0)};`);
   const turns = Math.floor(k / unroll);
   if (turns > 0) {
-    kernel.line(`for (let t = 0; t < ${turns}; t++) {`, `const p = t * ${unroll};`);
-    for (let u = 1; u < unroll; u++) kernel.line(`const p${u} = p + ${u};`);
-    const products = Array.from({ length: unroll }, (_, u) => product(u === 0 ? "p" : `p${u}`));
-    kernel.line(`total = total + ${products.join(" + ")};`, "}");
+    const products = Array.from({ length: unroll }, (_, u) => product(`(t * ${unroll} + ${u})`));
+    kernel.line(`for (let t = 0; t < ${turns}; t++) {`, `total = total + ${products.join(" + ")};`, "}");
   }
   if (k % unroll > 0) {
     kernel.line(`for (let q = ${turns * unroll}; q < ${k}; q++) {`, `total = total + ${product("q")};`, "}");

@@ -11,6 +11,7 @@ import {
   type Reader,
   type Term,
   termsOf,
+  thread,
 } from "./builder.js";
 import type { Device, DeviceArray } from "./device.js";
 
@@ -53,7 +54,7 @@ export function reduce(
   const reducedAxes = axes.filter((axis) => x.shape[axis] > 1);
   const extents = reducedAxes.map((axis) => x.shape[axis]);
   const strides = reducedAxes.map((axis) => x.strides[axis]);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [x, out]);
   const reader = kernel.operand(x);
   if (count <= longLine || lines >= manyLines) {
     const base = termsOf(outputIndices(kernel, out, plan), x.strides);
@@ -70,8 +71,7 @@ export function reduce(
   // Stage one: each line in parts of equal length; stage two: the parts.
   const part = Math.ceil(Math.sqrt(count));
   const parts = Math.ceil(count / part);
-  kernel.line("const thread = this.thread.x;");
-  const [line, which] = kernel.decode("thread", [lines, parts]);
+  const [line, which] = kernel.decode(thread, [lines, parts]);
   const inMemory = kernel.decode(
     line,
     plan.axes.map((axis) => out.shape[axis]),
@@ -80,12 +80,13 @@ export function reduce(
     return [inMemory[i], x.strides[axis]];
   });
   kernel.line(`let total = ${firstElement(reader, base, kernel, kind)};`);
+  const at = `(${which} * ${part} + k)`;
   kernel.line(
     `for (let k = 0; k < ${part}; k++) {`,
-    `const at = ${which} * ${part} + k;`,
-    `if (at < ${count}) {`,
+
+    `if (${at} < ${count}) {`,
   );
-  const places = kernel.decode("at", extents);
+  const places = kernel.decode(at, extents);
   kernel.line(
     accumulate(kind, "total", reader([...base, ...termsOf(places, strides)])),
     "}",
@@ -116,8 +117,7 @@ function foldLines(
 ): DeviceArray {
   const kernel = new KernelBuilder(device);
   const reader = kernel.array(rows);
-  const base: Term[] = [["thread", count]];
-  kernel.line("const thread = this.thread.x;");
+  const base: Term[] = [[thread, count]];
   kernel.line(`let total = ${firstElement(reader, base, kernel, kind)};`);
   kernel.line(`for (let k = 0; k < ${count}; k++) {`);
   kernel.line(accumulate(kind, "total", reader([...base, ["k", 1]])), "}", "return total;");
@@ -129,7 +129,7 @@ function foldLines(
 export function scan(device: Device, kind: ScanKind, x: Operand, axis: number, out: Operand): void {
   if (sizeOf(out.shape) === 0) return;
   const plan = planOutput(out);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [x, out]);
   const reader = kernel.operand(x);
   const indices = outputIndices(kernel, out, plan);
   const line = termsOf(indices, x.strides).filter((_, i) => i !== axis);
@@ -147,7 +147,7 @@ export function scan(device: Device, kind: ScanKind, x: Operand, axis: number, o
 export function argReduce(device: Device, kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void {
   if (sizeOf(out.shape) === 0) return;
   const plan = planOutput(out);
-  const kernel = new KernelBuilder(device);
+  const kernel = new KernelBuilder(device, [x, out]);
   const reader = kernel.operand(x);
   const base = termsOf(outputIndices(kernel, out, plan), x.strides).filter((_, i) => i !== axis);
   kernel.line(`let best = ${reader(base)};`, `let place = ${kernel.number(0)};`);
