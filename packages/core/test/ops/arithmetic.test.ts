@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import * as ops from "../../src/index.js";
 import { tensor, tidy } from "../../src/index.js";
 import { backends, on } from "../support/backends.js";
+import { expectClose } from "../support/numbers.js";
 
 const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
 
@@ -107,6 +108,27 @@ describe.each(backends)("$name", (subject) => {
     });
     expect(() => tidy(() => ops.cumsum(float(1), 1))).toThrow("cumsum: axis 1 is out of range for rank 1");
     expect(() => tidy(() => ops.cumsum(tensor(1, on(subject)), 0))).toThrow("a scalar has no axes");
+  });
+
+  test("running sums of many lines, in every layout, whatever the threads", () => {
+    tidy(() => {
+      const generator = new ops.Generator(5);
+      for (const shape of [
+        [3, 700, 37],
+        [2000, 5],
+        [40, 3000],
+      ]) {
+        const data = ops.randn(shape, { device: "reference", dtype: "float64", generator });
+        const rounded = data.cast("float32").cast("float64");
+        const here = rounded.cast(subject.dtype).to(subject.device);
+        for (let axis = 0; axis < shape.length; axis++) {
+          const expected = ops.cumsum(rounded, axis).dataSync();
+          expectClose(ops.cumsum(here, axis).dataSync(), expected, 1e-6);
+          const turned = ops.cumsum(here.transpose(0, -1), shape.length - 1 - axis).transpose(0, -1);
+          expectClose(turned.dataSync(), expected, 1e-6);
+        }
+      }
+    });
   });
 
   test("norm and std at 0 have the gradient 0", () => {
