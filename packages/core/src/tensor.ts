@@ -42,7 +42,9 @@ export class Tensor extends TensorOperations {
     return typeof value === "object" && value !== null && (value as { [brand]?: boolean })[brand] === true;
   }
 
-  readonly [brand] = true;
+  get [brand](): true {
+    return true;
+  }
 
   /** @internal Takes over one reference to `storage`. Use the creation functions instead. */
   constructor(storage: Storage, dtype: DType, layout: Layout) {

@@ -47,12 +47,16 @@ export function arithmeticSuffix(operation: string, dtype: DType): "" | "Int" {
   throw new DTypeError(`${operation}: the wasm backend computes in float32 and int32, not ${dtype}`);
 }
 
+const floatBits = new DataView(new ArrayBuffer(4));
+
 /** Bits of `value` as an element of `dtype`, repeated to 32 bits. */
 function elementBits(runtime: WasmRuntime, dtype: DType, value: number): number {
   const bytes = bytesPerElement(dtype);
   let bits = 0;
-  if (dtype === "float32") bits = new Int32Array(new Float32Array([value]).buffer)[0];
-  else if (dtype === "float16" || dtype === "bfloat16") {
+  if (dtype === "float32") {
+    floatBits.setFloat32(0, value);
+    bits = floatBits.getInt32(0);
+  } else if (dtype === "float16" || dtype === "bfloat16") {
     bits = withTemporary(runtime, "float32", [1], (source) =>
       withTemporary(runtime, dtype, [1], (target) => {
         runtime.views.f32()[runtime.address(source) / 4] = value;
@@ -73,7 +77,13 @@ function elementBits(runtime: WasmRuntime, dtype: DType, value: number): number 
 }
 
 export function fill(runtime: WasmRuntime, out: Operand, value: number): void {
-  if (sizeOf(out.shape) === 0) return;
+  const size = sizeOf(out.shape);
+  if (size === 0) return;
+  if (size === 1 && out.dtype === "float32") {
+    // The numbers of `x.mul(2)` come this way: a store costs less than a launch.
+    runtime.views.f32()[runtime.address(out) / 4] = value;
+    return;
+  }
   const bytes = bytesPerElement(out.dtype);
   const bits = elementBits(runtime, out.dtype, value);
   launchRows(runtime, "fill", axesOf([out]), [runtime.address(out)], [bytes], lightChunk, [bytes, bits]);
