@@ -5,8 +5,9 @@ import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
-import type { SavedModules } from "./saved-modules.js";
+import type { Replacements } from "./replacements.js";
 import type { MergePlan } from "./slots.js";
+import { resolveTargets } from "./targets.js";
 
 /** What stands before a module's name in PEFT's files. */
 export const peftPrefix = "base_model.model.";
@@ -35,11 +36,11 @@ export function adaptedLayers(model: Module): Map<string, AdaptedLayer> {
 /** A set of low-rank updates, one for each of some layers of a model. Made by `applyLora` and `loadAdapter`. */
 export class Adapter {
   readonly model: Module;
-  readonly name: string;
-  readonly config: LoraConfig;
+  #name: string;
+  #config: LoraConfig;
   /** The layers that it adapts, by their names in the model. */
   readonly layers: ReadonlyMap<string, AdaptedLayer>;
-  readonly #saved: SavedModules;
+  readonly #saved: Replacements;
   /** Frozen, by PEFT's full keys. */
   readonly #shared: ReadonlyMap<string, Tensor>;
   #removed = false;
@@ -50,16 +51,55 @@ export class Adapter {
     name: string,
     config: LoraConfig,
     layers: ReadonlyMap<string, AdaptedLayer>,
-    saved: SavedModules,
+    saved: Replacements,
     shared: ReadonlyMap<string, Tensor>,
   ) {
     this.model = model;
-    this.name = name;
-    this.config = config;
+    this.#name = name;
+    this.#config = config;
     this.layers = layers;
     this.#saved = saved;
     this.#shared = shared;
     registryOf(model).set(name, this);
+  }
+
+  /** Its name on the model. */
+  get name(): string {
+    return this.#name;
+  }
+
+  get config(): LoraConfig {
+    return this.#config;
+  }
+
+  /**
+   * Gives it another name, everywhere on the model. Its place in the order of adapters stays.
+   * @throws {ArgumentError} for a name that is taken or faulty
+   */
+  rename(name: string): this {
+    const branches = [...this.branches().values()];
+    if (name === this.#name) return this;
+    checkAdapterName(this.model, name);
+    for (const branch of branches) branch.adapter = name;
+    const adapters = registryOf(this.model);
+    const order = [...adapters.values()];
+    this.#name = name;
+    adapters.clear();
+    for (const adapter of order) adapters.set(adapter.#name, adapter);
+    return this;
+  }
+
+  /** @internal What another adapter's values can be written into, by PEFT's keys. */
+  swappableTensors(): Map<string, Tensor> {
+    return new Map([...this.stateDict(), ...this.#shared]);
+  }
+
+  /** @internal Takes over a configuration with the same layers and ranks. */
+  reconfigure(config: LoraConfig): void {
+    const branches = this.branches();
+    for (const target of resolveTargets(this.model, config))
+      branches.get(target.name)?.reconfigure(target, config);
+    this.#config = config;
   }
 
   /** Its parts, by the names of their layers. */
@@ -118,6 +158,11 @@ export class Adapter {
     return [...this.stateDict()];
   }
 
+  /** True when parts of the model itself give way to this adapter's while it is enabled: modules to save, trained biases. */
+  get replacesParts(): boolean {
+    return this.#saved.size > 0;
+  }
+
   /** Its tensors in the order of the layers: what an optimizer takes. */
   parameters(): Tensor[] {
     const branches = [...this.branches().values()];
@@ -153,7 +198,7 @@ export class Adapter {
 
   /**
    * Lets it take part, beside the other enabled adapters: updates add up.
-   * @throws {ArgumentError} when both have modules to save of one name
+   * @throws {ArgumentError} when both have modules to save, or trained biases, of one name
    */
   enable(): this {
     const branches = this.branches().values();

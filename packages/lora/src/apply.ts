@@ -3,9 +3,11 @@
 import { type BackendName, type Generator, keep, type Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import { Adapter, adaptersOf, checkAdapterName } from "./adapter.js";
+import { TrainedBiases } from "./biases.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
 import { type LoraConfig, resolveLoraConfig } from "./config.js";
 import { type AdaptedLayer, adaptable } from "./layer.js";
+import { Replacements } from "./replacements.js";
 import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 import { dora } from "./variants/dora.js";
@@ -63,13 +65,27 @@ export function freezeBase(model: Module): void {
   }
 }
 
+/**
+ * Copies of the parts of the model that `config` wants trained as they are: modules to save, biases.
+ * @throws {ArgumentError} for names that match nothing, or modules that carry adapters
+ */
+export function replacementsOf(
+  model: Module,
+  config: LoraConfig,
+  targets: readonly Target[],
+  dtype: "float32" | "float64",
+): Replacements {
+  const modules = new SavedModules(model, config.modulesToSave ?? [], dtype);
+  return new Replacements([modules, new TrainedBiases(model, config, targets, dtype)]);
+}
+
 /** Puts branches into the model, wrapping layers that are not adapted yet. */
 export function attach(
   model: Module,
   name: string,
   config: LoraConfig,
   parts: readonly { target: Target; branch: AdapterBranch }[],
-  saved = new SavedModules(model, [], "float32"),
+  saved = new Replacements(),
   shared: ReadonlyMap<string, Tensor> = new Map(),
 ): Adapter {
   saved.checkFree();
@@ -108,7 +124,7 @@ export function applyLora(
   checkAdapterName(model, name);
   const targets = resolveTargets(model, complete);
   const { dtype, device } = placeOf(model);
-  const saved = new SavedModules(model, complete.modulesToSave ?? [], options.dtype ?? dtype);
+  const saved = replacementsOf(model, complete, targets, options.dtype ?? dtype);
   const parts: { target: Target; branch: AdapterBranch }[] = [];
   const place = { dtype: options.dtype ?? dtype, device };
   const together = variantOf(complete, targets[0].layer).shared;

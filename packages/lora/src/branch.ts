@@ -34,7 +34,7 @@ export interface UpdateContext {
 /** An adapter's part in one layer: its tensors, and what they do to the layer's output and weight. */
 export abstract class AdapterBranch extends Module {
   /** Name of the adapter. */
-  readonly adapter: string;
+  adapter: string;
   /** False: without effect. */
   enabled = true;
   /** Factor of the whole update. */
@@ -73,6 +73,14 @@ export abstract class AdapterBranch extends Module {
    * @param original - the base's own weight, which the update is reckoned from
    */
   abstract updateWeight(sum: Tensor, original: Tensor): Tensor;
+
+  /** Takes over the scaling and the dropout of another configuration. */
+  reconfigure(_target: Pick<Target, "scaling">, _config: LoraConfig): void {}
+
+  /** What the update adds to the layer's bias [outFeatures] with a factor of {@link weight}'s kind; null for nothing. The caller disposes it. */
+  biasUpdate(_weight: number): Tensor | null {
+    return null;
+  }
 
   /** Why this update cannot become part of the weight of `original`; null when it can. */
   mergeObstacle(_original: Module): string | null {

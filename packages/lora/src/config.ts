@@ -19,8 +19,14 @@ export interface LoraConfig {
   loraAlpha: number;
   /** Probability of dropping an element of the low-rank branch's input in training (default 0). */
   loraDropout: number;
-  /** Which biases are trained along; only "none" is supported. */
-  bias: "none";
+  /**
+   * Which of the model's biases are trained along, in copies that belong to the adapter and take part while it is enabled: "none"
+   * (default), "all" parameters with "bias" in their names, or those of the adapted layers ("lora_only"). At most one enabled adapter
+   * can have them.
+   */
+  bias: "none" | "all" | "lora_only";
+  /** Whether B has a bias of its own, which starts with zeros (default false). */
+  loraBias: boolean;
   /**
    * Which layers to adapt (default q_proj and v_proj, PEFT's choice for LLaMA). A list: layers whose name is an entry or ends in
    * `.entry`. A string: a regular expression (Python's syntax) for the whole name, or "all-linear" for every linear layer but the
@@ -81,6 +87,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   loraAlpha: 8,
   loraDropout: 0,
   bias: "none",
+  loraBias: false,
   targetModules: Object.freeze(["q_proj", "v_proj"]),
   excludeModules: null,
   layersToTransform: null,
@@ -151,7 +158,10 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
     "a number at least 0 and below 1",
     (value) => typeof value === "number" && value >= 0 && value < 1,
   ),
-  bias: rule('"none": trained biases are not supported', (value) => value === "none"),
+  bias: rule('"none", "all" or "lora_only"', (value) =>
+    ["none", "all", "lora_only"].includes(value as string),
+  ),
+  loraBias: boolean,
   targetModules: rule(
     "a string or a non-empty list of non-empty strings",
     (value) => (isString(value) && value.length > 0) || (isStrings(value) && value.length > 0),
@@ -210,10 +220,18 @@ export function configFaults(
     faults.push(
       `${name("useDora")} cannot be used with ${name("initLoraWeights")} ${config.initLoraWeights}`,
     );
+  if (config.loraBias === true) {
+    if (config.useDora === true) faults.push(`${name("loraBias")} cannot be used with ${name("useDora")}`);
+    if (typeof config.initLoraWeights === "string")
+      faults.push(`${name("loraBias")} needs ${name("initLoraWeights")} true or false`);
+  }
   if (config.peftType !== undefined && config.peftType !== "LORA") {
     for (const field of ["useDora", "useRslora", "loraDropout"] as const)
       if (config[field] && !(field === "loraDropout" && config.peftType === "VERA"))
         faults.push(`${name(field)} does not apply to ${config.peftType}`);
+    if (config.loraBias) faults.push(`${name("loraBias")} does not apply to ${config.peftType}`);
+    if ((config.bias ?? "none") !== "none")
+      faults.push(`${name("bias")} must be "none" for ${config.peftType}`);
     if (config.peftType === "IA3" || config.peftType === "VERA") {
       for (const field of ["rankPattern", "alphaPattern"] as const)
         if (Object.keys(config[field] ?? {}).length > 0)

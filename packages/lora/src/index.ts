@@ -20,13 +20,13 @@ export {
   compressAdapter,
 } from "./combine.js";
 export { type LoraConfig, type LoraInit, loraDefaults, resolveLoraConfig } from "./config.js";
+export { hotSwapAdapter } from "./hot-swap.js";
 export { type AdaptedLayer, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
 export { type MergeFidelity, mergeReport } from "./merge-report.js";
 export { withAdapterRows } from "./mixed.js";
 export {
-  type AdapterSource,
   type LoadAdapterOptions,
   loadAdapter,
   readAdapterConfig,
@@ -35,4 +35,5 @@ export {
   serializeAdapter,
 } from "./peft.js";
 export { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
+export type { AdapterSource } from "./peft-folder.js";
 export { resolveTargets, type Target } from "./targets.js";

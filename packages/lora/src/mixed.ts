@@ -41,8 +41,8 @@ function runsOf(
 function isPlain(branch: AdapterBranch | null, dtype: string): boolean {
   if (branch === null) return true;
   if (branch.constructor !== LoraBranch) return false;
-  const { loraA, dropsOut } = branch as LoraBranch;
-  return loraA.dtype === dtype && !dropsOut;
+  const { loraA, loraBias, dropsOut } = branch as LoraBranch;
+  return loraA.dtype === dtype && !loraBias && !dropsOut;
 }
 
 /**
@@ -94,7 +94,7 @@ export function mixedUpdate(
  * are one axis).
  *
  * @param rows - the adapter's name for each row; null for the base alone
- * @throws {ArgumentError} for a name that the model does not have, or an adapter with modules that are saved as a whole
+ * @throws {ArgumentError} for a name that the model does not have, or an adapter with modules that are saved as a whole or biases
  */
 export function withAdapterRows<T>(model: Module, rows: readonly (string | null)[], fn: () => T): T {
   if (rows.length === 0) throw new ArgumentError("withAdapterRows: no rows given");
@@ -103,17 +103,15 @@ export function withAdapterRows<T>(model: Module, rows: readonly (string | null)
     if (name === null) continue;
     const adapter = known.get(name);
     if (!adapter) throw new ArgumentError(`withAdapterRows: there is no adapter "${name}"`);
-    if (adapter.config.modulesToSave?.length)
+    if (adapter.replacesParts)
       throw new ArgumentError(
-        `withAdapterRows: adapter "${name}" has modules to save, which rows cannot share`,
+        `withAdapterRows: adapter "${name}" has modules to save or trained biases, which rows cannot share`,
       );
   }
-  const active = [...known.values()].find(
-    (adapter) => adapter.active && adapter.config.modulesToSave?.length,
-  );
+  const active = [...known.values()].find((adapter) => adapter.active && adapter.replacesParts);
   if (active) {
     throw new ArgumentError(
-      `withAdapterRows: disable adapter "${active.name}", whose saved modules every row would use`,
+      `withAdapterRows: disable adapter "${active.name}", whose saved modules or biases every row would use`,
     );
   }
   const layers = [...adaptedLayers(model).values()];

@@ -30,6 +30,7 @@ const namesOf: Readonly<Record<PeftType, Names>> = {
     loraAlpha: "lora_alpha",
     loraDropout: "lora_dropout",
     bias: "bias",
+    loraBias: "lora_bias",
     useRslora: "use_rslora",
     useDora: "use_dora",
     initLoraWeights: "init_lora_weights",
@@ -67,7 +68,6 @@ const unsupported: Readonly<Record<string, JsonValue>> = {
   arrow_config: null,
   kasa_config: null,
   layer_replication: null,
-  lora_bias: false,
   monteclora_config: null,
   target_parameters: null,
   trainable_token_indices: null,
@@ -103,7 +103,7 @@ const written: Readonly<Record<string, JsonValue>> = {
 };
 
 /** Ours that older versions of PEFT refuse: written only when set. */
-const recent: ReadonlySet<string> = new Set(["exclude_modules"]);
+const recent: ReadonlySet<string> = new Set(["exclude_modules", "lora_bias"]);
 
 /**
  * The contents of adapter_config.json: PEFT's fields, in alphabetical order. `inference_mode` is true, as PEFT saves it.
@@ -118,7 +118,7 @@ export function toPeftJson(config: LoraConfig): Record<string, JsonValue> {
   ]);
   for (const [field, name] of Object.entries(names)) {
     const value = config[field as keyof LoraConfig] as JsonValue;
-    if (recent.has(name) && value === null) continue;
+    if (recent.has(name) && (value === null || value === false)) continue;
     fields.set(name, typeof value === "object" && value !== null ? structuredClone(value) : value);
   }
   return Object.fromEntries([...fields].sort(([a], [b]) => (a < b ? -1 : 1)));

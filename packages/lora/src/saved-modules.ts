@@ -3,6 +3,7 @@
 
 import { ArgumentError, noGrad, Tensor } from "@nomoat/core";
 import { Linear, Module, parameter } from "@nomoat/core/nn";
+import type { Replacement } from "./replacements.js";
 import { candidateModules, isLinear, matchesName } from "./targets.js";
 
 interface SavedModule {
@@ -52,7 +53,7 @@ export function copyModule(module: Module, dtype: "float32" | "float64"): Module
 const copies = new WeakSet<Module>();
 
 /** The copies of one adapter. */
-export class SavedModules {
+export class SavedModules implements Replacement {
   readonly #model: Module;
   readonly #entries = new Map<string, SavedModule>();
 

@@ -1,6 +1,6 @@
 // The adapters of one layer and what is merged of them: the part that all layers with adapters share, whatever they compute.
 
-import { ArgumentError, type Tensor } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tidy } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch } from "./branch.js";
 
@@ -131,10 +131,36 @@ export class AdapterSlots<B extends Module> {
     try {
       const merged = this.#method.withWeight(original, weight);
       merged.train(original.training).requiresGrad(false);
+      this.#writeBias(
+        merged,
+        branches.map((branch) => [branch, branch.weight]),
+      );
       return { slots, names, merged };
     } finally {
       weight.dispose();
     }
+  }
+
+  /** Brings the merged base's bias up to date after a change of the original's. */
+  refreshBias(): void {
+    if (this.#original) this.#writeBias(this.#owner.base_layer, this.#merged);
+  }
+
+  /** Writes the original's bias with the updates of `branches` into `merged`, where there is one. */
+  #writeBias(merged: B, branches: Iterable<readonly [AdapterBranch, number]>): void {
+    const target = (merged as { bias?: Tensor | null }).bias;
+    const source = (this.original as { bias?: Tensor | null }).bias;
+    if (!target || !source) return;
+    noGrad(() =>
+      tidy(() => {
+        let sum = source;
+        for (const [branch, weight] of branches) {
+          const update = branch.biasUpdate(weight);
+          if (update) sum = sum.add(update.cast(sum.dtype));
+        }
+        target.copyFrom(sum);
+      }),
+    );
   }
 
   /** Puts a plan of {@link planMerge} in place. The original base is kept, unchanged, to be put back. */

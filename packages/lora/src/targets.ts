@@ -164,6 +164,8 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
       const kind = config.useDora ? "DoRA" : config.peftType;
       throw new ArgumentError(`${name} is an embedding, which ${kind} does not support here`);
     }
+    if (config.loraBias && isEmbedding(module))
+      throw new ArgumentError(`${name} is an embedding, which loraBias does not support`);
     const r = rankOf(name);
     const alpha = alphaOf(name);
     targets.push({ name, layer: module, r, alpha, scaling: scalingOf(alpha, r, config.useRslora) });

@@ -113,6 +113,8 @@ describe("targets", () => {
       resolveLoraConfig({ r: 0, loraAlpha: Number.NaN, loraDropout: 1, lora_alpha: 3 } as never),
     ).toThrow(/lora_alpha: write loraAlpha.*r must be.*loraAlpha must be.*loraDropout must be/);
     expect(() => resolveLoraConfig({ rankPattern: { q_proj: 1.5 } })).toThrow(/rankPattern must have/);
-    expect(() => resolveLoraConfig({ bias: "all" } as never)).toThrow(/bias must be "none"/);
+    expect(() => resolveLoraConfig({ bias: "some" } as never)).toThrow(
+      /bias must be "none", "all" or "lora_only"/,
+    );
   });
 });

@@ -11,7 +11,7 @@ class EmbeddingBranch extends AdapterBranch {
   readonly loraA: Tensor;
   /** B [embeddingDim, r]. */
   readonly loraB: Tensor;
-  readonly scaling: number;
+  scaling: number;
 
   constructor(adapter: string, a: Tensor, b: Tensor, scaling: number) {
     super(adapter);
@@ -22,6 +22,10 @@ class EmbeddingBranch extends AdapterBranch {
 
   get r(): number {
     return this.loraA.shape[0];
+  }
+
+  override reconfigure({ scaling }: { scaling: number }): void {
+    this.scaling = scaling;
   }
 
   override tensors(): Map<string, Tensor> {

@@ -1,8 +1,9 @@
 // Plain low-rank adaptation (Hu et al., arXiv:2106.09685): W + s·B·A. Rank-stabilized LoRA differs in s alone.
 
-import { defaultGenerator, matmul, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { defaultGenerator, matmul, noGrad, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
+import type { LoraConfig } from "../config.js";
 import { initialFactors } from "../init/index.js";
 import { orthogonalFactors } from "../init/principal.js";
 import { isAdaptedLayer } from "../layer.js";
@@ -15,15 +16,23 @@ export class LoraBranch extends AdapterBranch {
   readonly loraA: Tensor;
   /** B [outFeatures, r]. */
   readonly loraB: Tensor;
-  readonly scaling: number;
+  /** What B adds besides [outFeatures], scaled as the rest; null without `loraBias`. */
+  readonly loraBias: Tensor | null;
+  scaling: number;
   /** Probability of dropping an element of the input in training. */
-  readonly dropout: number;
+  dropout: number;
 
-  /** Takes over `a` and `b` as parameters. */
-  constructor(adapter: string, a: Tensor, b: Tensor, options: { scaling: number; dropout: number }) {
+  /** Takes over `a`, `b` and `bias` as parameters. */
+  constructor(
+    adapter: string,
+    a: Tensor,
+    b: Tensor,
+    options: { scaling: number; dropout: number; bias?: Tensor | null },
+  ) {
     super(adapter);
     this.loraA = parameter(a);
     this.loraB = parameter(b);
+    this.loraBias = options.bias ? parameter(options.bias) : null;
     this.scaling = options.scaling;
     this.dropout = options.dropout;
   }
@@ -36,7 +45,13 @@ export class LoraBranch extends AdapterBranch {
     return new Map([
       ["lora_A.weight", this.loraA],
       ["lora_B.weight", this.loraB],
+      ...(this.loraBias ? [["lora_B.bias", this.loraBias] as const] : []),
     ]);
+  }
+
+  override reconfigure({ scaling }: { scaling: number }, { loraDropout }: LoraConfig): void {
+    this.scaling = scaling;
+    this.dropout = loraDropout;
   }
 
   /** True when this pass would drop elements of the input. */
@@ -55,6 +70,12 @@ export class LoraBranch extends AdapterBranch {
   }
 
   override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
+    const { loraBias } = this;
+    if (!loraBias) return this.#product(x, y);
+    return tidy(() => this.#product(x, y).add(loraBias.mul(this.scaling * this.weight).cast(y.dtype)));
+  }
+
+  #product(x: Tensor, y: Tensor): Tensor {
     const options = { scaling: this.scaling * this.weight, mask: this.mask(x) };
     if (y.dtype === this.loraA.dtype && x.dtype === y.dtype)
       return lowRankUpdate(x, y, this.loraA, this.loraB, options);
@@ -62,6 +83,16 @@ export class LoraBranch extends AdapterBranch {
     return tidy(() =>
       lowRankUpdate(x.cast(y.dtype), y, this.loraA.cast(y.dtype), this.loraB.cast(y.dtype), options),
     );
+  }
+
+  override biasUpdate(weight: number): Tensor | null {
+    return this.loraBias && noGrad(() => this.loraBias?.mul(this.scaling * weight) ?? null);
+  }
+
+  override mergeObstacle(original: Module): string | null {
+    return this.loraBias && !(original as LinearBase).bias
+      ? "loraBias has no bias of the layer to be merged into"
+      : null;
   }
 
   override updateWeight(weight: Tensor, _original: Tensor): Tensor {
@@ -77,14 +108,23 @@ export class LoraBranch extends AdapterBranch {
   }
 }
 
+/** Plain low-rank adaptation; see {@link LoraBranch}. */
 export const plainLora: LoraVariant = {
   name: "LoRA",
   handles: () => true,
-  shapes: factorShapes,
+  shapes(target, layer, config) {
+    const shapes = factorShapes(target, layer);
+    return config.loraBias ? shapes.set("lora_B.bias", [(layer as LinearBase).outFeatures]) : shapes;
+  },
   create(layer, options, tensors) {
-    const { config, target } = options;
+    const { config, target, dtype, device } = options;
     const { a, b } = givenOrInitial(layer, options, tensors);
-    return new LoraBranch(options.adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout });
+    const { outFeatures } = layer as LinearBase;
+    const bias = config.loraBias
+      ? (tensors?.get("lora_B.bias") ?? zeros([outFeatures], { dtype, device }))
+      : null;
+    const { scaling } = target;
+    return new LoraBranch(options.adapter, a, b, { scaling, dropout: config.loraDropout, bias });
   },
 };
 

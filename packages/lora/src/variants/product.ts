@@ -9,7 +9,7 @@ import type { LoraConfig } from "../config.js";
 
 abstract class ProductBranch extends AdapterBranch {
   readonly r: number;
-  readonly scaling: number;
+  scaling: number;
   /** By PEFT's names. */
   readonly #tensors: ReadonlyMap<string, Tensor>;
 
@@ -20,6 +20,10 @@ abstract class ProductBranch extends AdapterBranch {
     this.#tensors = tensors;
     // As properties they are found as the module's parameters.
     for (const [name, tensor] of tensors) Object.assign(this, { [name]: parameter(tensor) });
+  }
+
+  override reconfigure({ scaling }: { scaling: number }): void {
+    this.scaling = scaling;
   }
 
   override tensors(): Map<string, Tensor> {

@@ -15,6 +15,7 @@ import {
 } from "@nomoat/core";
 import { kaimingUniform, type LinearBase, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
+import type { LoraConfig } from "../config.js";
 import { type Mask, replayableMask } from "../low-rank.js";
 
 const [keyA, keyB] = ["base_model.vera_A", "base_model.vera_B"];
@@ -28,7 +29,7 @@ class VeraBranch extends AdapterBranch {
   // Private: the adapter's, not this layer's.
   readonly #a: Tensor;
   readonly #b: Tensor;
-  readonly #dropout: number;
+  #dropout: number;
 
   constructor(options: BranchOptions, layer: LinearBase, lambdaB: Tensor, lambdaD: Tensor) {
     super(options.adapter);
@@ -41,6 +42,10 @@ class VeraBranch extends AdapterBranch {
 
   get r(): number {
     return this.lambdaD.shape[0];
+  }
+
+  override reconfigure(_: object, { loraDropout }: LoraConfig): void {
+    this.#dropout = loraDropout;
   }
 
   override tensors(): Map<string, Tensor> {
