@@ -374,6 +374,11 @@ export abstract class TensorOperations {
     return ops.triu(this, k);
   }
 
+  /** The part at the given positions of the first axes; negative ones count from the end. A view. */
+  at(this: Tensor, ...positions: readonly number[]): Tensor {
+    return ops.slice(this, ...positions);
+  }
+
   index(this: Tensor, ...indices: readonly ops.Index[]): Tensor {
     return ops.index(this, ...indices);
   }

@@ -26,7 +26,7 @@ function unary(kind: UnaryKind, x: Tensor): Tensor {
   const dtype = isFloat(x.dtype) || integerUnary.has(kind) ? x.dtype : "float32";
   const work = arithmeticDType(x, dtype);
   if (work !== x.dtype)
-    return tidy(() => cast(unary(kind, cast(x, work)), kind === "logicalNot" ? "bool" : dtype));
+    return tidy(() => narrowed(unary(kind, cast(x, work)), kind === "logicalNot" ? "bool" : dtype));
   const out = empty(backend, x.dtype, x.shape);
   backend.unary(kind, operand(x), operand(out));
   return kind === "logicalNot" ? toBool(out) : finish(kind, [x], null, out);
@@ -71,8 +71,9 @@ function binary(
 
 /** An int32 result as a smaller integer, modulo its width as in NumPy and PyTorch, where a cast would saturate. */
 function narrowed(x: Tensor, dtype: DType): Tensor {
-  if (dtype === "uint8") return cast(bitwise("bitwiseAnd", x, 0xff), dtype);
-  if (dtype === "int8") return cast(bitwise("shiftRight", bitwise("shiftLeft", x, 24), 24), dtype);
+  if (x.dtype === "int32" && dtype === "uint8") return cast(bitwise("bitwiseAnd", x, 0xff), dtype);
+  if (x.dtype === "int32" && dtype === "int8")
+    return cast(bitwise("shiftRight", bitwise("shiftLeft", x, 24), 24), dtype);
   return cast(x, dtype);
 }
 

@@ -62,6 +62,9 @@ describe.each(backends)("$name", (subject) => {
     expect(list(() => ops.shiftLeft(integer("uint8", 129), 1))).toEqual([2]);
     expect(list(() => ops.bitwiseNot(integer("uint8", 0, 255, 7)))).toEqual([255, 0, 248]);
     expect(list(() => ops.bitwiseNot(integer("int8", 0, -128)))).toEqual([-1, 127]);
+    expect(list(() => ops.neg(integer("uint8", 5)))).toEqual([251]);
+    expect(list(() => ops.square(integer("int8", 16)))).toEqual([0]);
+    expect(list(() => ops.abs(integer("int8", -128)))).toEqual([-128]);
   });
 
   test("bits of negative numbers and of bool", () => {

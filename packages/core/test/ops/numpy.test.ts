@@ -23,6 +23,9 @@ interface Case {
 const file = new URL("../fixtures/numpy.json", import.meta.url);
 const { cases } = JSON.parse(readFileSync(file, "utf8")) as { cases: Case[] };
 
+/** Every operation by its name. */
+const operations = { ...nm } as unknown as Record<string, (...list: unknown[]) => nm.Tensor>;
+
 function make({ shape, dtype, data }: Fixture, subject: Subject): nm.Tensor {
   return nm.tensor(data.map(Number), {
     device: subject.device,
@@ -41,8 +44,7 @@ function run({ op, arguments: given, inputs }: Case, subject: Subject): nm.Tenso
   }
   if (op.startsWith("unique.")) return nm.unique(x)[op.slice(7) as keyof nm.UniqueResult];
   const numbers = given.map((item) => (typeof item === "string" ? Number(item) : item));
-  const fn = nm[op as "take"] as unknown as (...list: unknown[]) => nm.Tensor;
-  return fn(x, ...others, ...numbers);
+  return operations[op](x, ...others, ...numbers);
 }
 
 describe.each(subjects)("$name", (subject) => {

@@ -39,6 +39,17 @@ describe.each(backends)("$name", (subject) => {
     });
   });
 
+  test("at takes positions of the first axes", () => {
+    tidy(() => {
+      const x = float([
+        [1, 2],
+        [3, 4],
+      ]);
+      expect(x.at(-1).toArray()).toEqual([3, 4]);
+      expect(x.at(0, 1).item()).toBe(2);
+    });
+  });
+
   test("of equal indices the last one written stays", () => {
     tidy(() => {
       const y = ops.scatter(float([0, 0, 0]), integers([1, 1, -2]), float([1, 2, 3]), 0);
