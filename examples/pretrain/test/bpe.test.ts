@@ -154,7 +154,8 @@ describe("cleaning", () => {
   });
 
   it("drops rows of figures and keeps sentences with a year", () => {
-    const kept = "The receipts into the Treasury from all sources during the fiscal year 1862 were $51,935,720.76.";
+    const kept =
+      "The receipts into the Treasury from all sources during the fiscal year 1862 were $51,935,720.76.";
     expect(dropTables(`${kept} 1790 - 3,929,827 - 4,500,000 - 12.5. It is so.`)).toBe(`${kept} It is so.`);
   });
 });
