@@ -1,6 +1,6 @@
 // The gradient of one step: the sum over its batches.
 
-import { mul, NomoatError, tidy } from "@nomoat/core";
+import { mul, NomoatError, type Tensor, tidy } from "@nomoat/core";
 import { batchTensors, countedLabels, type Row } from "./data/batches.js";
 import { type BorrowedGenerator, inMode, nextTurn } from "./event-loop.js";
 import type { LlamaForCausalLM } from "./model/model.js";
@@ -30,23 +30,25 @@ export async function accumulateGradients(
     await nextTurn();
     options.signal?.throwIfAborted();
     const share = 1 / (options.accumulation === "tokens" ? counted : counts[i] * batches.length);
-    loss += options.random.run(() => inMode(model, true, () => addGradient(model, rows, share, options)));
+    const sum = options.random.run(() => inMode(model, true, () => addGradient(model, rows, share, options)));
+    loss += Number((await sum.data())[0]) * share;
+    sum.dispose();
   }
   return loss;
 }
 
-/** Adds the gradient of `share` · Σ losses of one batch; returns that number. */
+/** Adds the gradient of `share` · Σ losses of one batch; returns Σ losses. */
 function addGradient(
   model: LlamaForCausalLM,
   rows: readonly Row[],
   share: number,
   { gradientCheckpointing }: GradientOptions,
-): number {
+): Tensor {
   return tidy(() => {
     const { ids, labels } = batchTensors(rows, model);
     const sum = model.loss(ids, labels, { reduction: "sum", gradientCheckpointing });
     mul(sum, share).backward();
-    return sum.item() * share;
+    return sum.detach();
   });
 }
 

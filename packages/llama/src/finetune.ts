@@ -1,7 +1,7 @@
 // Fine-tuning, as a plain loop: gradients of a few batches, clip, update, measure, save.
 
 import { ArgumentError, Generator, type Tensor } from "@nomoat/core";
-import { AdamW, clipScale, gradNorm } from "@nomoat/core/optim";
+import { AdamW, clipScale, readGradNorm } from "@nomoat/core/optim";
 import { type Row, RowOrder } from "./data/batches.js";
 import { makeRows, type RowsResult } from "./data/encode.js";
 import { loadData } from "./data/examples.js";
@@ -170,7 +170,7 @@ async function train(
       try {
         const loss = await accumulateGradients(model, batches, { ...settings, random });
         requireFinite(step + 1, "loss", loss);
-        const norm = gradNorm(optimizer.parameters());
+        const norm = await readGradNorm(optimizer.parameters());
         requireFinite(step + 1, "gradient", norm);
         const learningRate = settings.learningRate * schedule(step);
         optimizer.learningRate = learningRate;

@@ -105,15 +105,17 @@ export async function meanLoss(
   for (let start = 0; start < rows.length; start += options.batch) {
     await nextTurn();
     options.signal?.throwIfAborted();
-    noGrad(() =>
+    const losses = noGrad(() =>
       inMode(model, false, () =>
         tidy(() => {
           const { ids, labels, counted } = batchTensors(rows.slice(start, start + options.batch), model);
-          sum += model.loss(ids, labels, { reduction: "sum" }).item();
           tokens += counted;
+          return model.loss(ids, labels, { reduction: "sum" });
         }),
       ),
     );
+    sum += Number((await losses.data())[0]);
+    losses.dispose();
   }
   return { loss: sum / tokens, tokens };
 }

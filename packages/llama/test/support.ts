@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type BackendName, Generator, keep, noGrad, type Tensor, withBackend } from "@nomoat/core";
+import { type BackendName, Generator, keep, mul, noGrad, type Tensor, tidy, withBackend } from "@nomoat/core";
 import { loadSafetensors } from "@nomoat/core/safetensors";
 import { type Adapter, applyLora, fromPeftJson } from "@nomoat/lora";
 import {
@@ -40,11 +40,11 @@ export function tinyModel(
   const model = withBackend(device, () =>
     LlamaForCausalLM.create({ ...tinyConfig, ...config }, { generator: new Generator(seed), device }),
   );
-  noGrad(() => {
-    for (const tensor of model.parameters()) {
-      if (tensor.rank > 1) tensor.copyFrom((tensor.dataSync() as Float32Array).map((value) => 15 * value));
-    }
-  });
+  noGrad(() =>
+    tidy(() => {
+      for (const tensor of model.parameters()) if (tensor.rank > 1) tensor.copyFrom(mul(tensor, 15));
+    }),
+  );
   return model;
 }
 

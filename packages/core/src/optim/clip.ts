@@ -28,6 +28,19 @@ export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
   );
 }
 
+/** {@link gradNorm} of order 2 on any backend, also on one that is read asynchronously. */
+export async function readGradNorm(parameters: readonly Tensor[]): Promise<number> {
+  const sums = noGrad(() =>
+    parameters.flatMap(({ grad }) => (grad && grad.size > 0 ? [tidy(() => sum(square(grad)))] : [])),
+  );
+  try {
+    const squares = await Promise.all(sums.map((each) => each.data()));
+    return Math.sqrt(squares.reduce((total, [value]) => total + value, 0));
+  } finally {
+    for (const each of sums) each.dispose();
+  }
+}
+
 /** The factor that brings a gradient of norm `norm` to at most `maxNorm`: min(1, maxNorm / (norm + 1e-6)), as in PyTorch. */
 export function clipScale(norm: number, maxNorm: number): number {
   if (!(maxNorm >= 0)) throw new ArgumentError(`clipGradNorm: maxNorm must not be negative, not ${maxNorm}`);

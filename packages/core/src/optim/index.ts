@@ -4,7 +4,7 @@ export { Adafactor, type AdafactorOptions } from "./adafactor.js";
 export { Adam, type AdamOptions } from "./adam.js";
 export { AdamW, type AdamWOptions } from "./adamw.js";
 export { AdamW8bit, type AdamW8bitOptions } from "./adamw8bit.js";
-export { clipGradNorm, clipGradValue, clipScale, gradNorm } from "./clip.js";
+export { clipGradNorm, clipGradValue, clipScale, gradNorm, readGradNorm } from "./clip.js";
 export { Lion, type LionOptions } from "./lion.js";
 export { Optimizer, type OptimizerState, type ParameterGroup, type SlotForm } from "./optimizer.js";
 export {
