@@ -75,6 +75,6 @@ export class Linear extends LinearBase {
   }
 
   override withDenseWeight(weight: Tensor): Linear {
-    return noGrad(() => new Linear(weight.clone(), this.bias && this.bias.clone()));
+    return noGrad(() => new Linear(weight.clone(), this.bias?.clone() ?? null));
   }
 }
