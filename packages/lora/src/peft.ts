@@ -19,7 +19,7 @@ import {
   weightsFile,
 } from "./peft-folder.js";
 import type { Replacements } from "./replacements.js";
-import { resolveTargets, type Target } from "./targets.js";
+import { namedTargets, resolveTargets, type Target } from "./targets.js";
 
 export interface SaveAdapterOptions {
   /** dtype of the saved tensors (default float32). */
@@ -44,7 +44,11 @@ export async function serializeAdapter(
     if (faults.length > 0) {
       throw new ArgumentError(`saveAdapter: values that are not finite in ${listed(faults)}`);
     }
-    const json = JSON.stringify(toPeftJson(savedConfig(adapter.config)), null, 2);
+    const json = JSON.stringify(
+      toPeftJson(savedConfig(namedTargets(adapter.model, adapter.config))),
+      null,
+      2,
+    );
     return new Map([
       [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],
       [configFile, new TextEncoder().encode(json)],

@@ -139,6 +139,19 @@ function available(modules: ReadonlyMap<string, Module>): string {
 }
 
 /**
+ * `config` with "all-linear" spelled out, as PEFT saves it: what it means depends on the model, and other programs that read adapters
+ * know names only. Last parts of names where these name the same layers, else whole names.
+ */
+export function namedTargets(model: Module, config: LoraConfig): LoraConfig {
+  if (!isAllLinear(config)) return config;
+  const namesOf = (targetModules: LoraConfig["targetModules"]): string[] =>
+    resolveTargets(model, { ...config, targetModules }).map(({ name }) => name);
+  const names = namesOf("all-linear");
+  const ends = [...new Set(names.map((name) => name.slice(name.lastIndexOf(".") + 1)))].sort();
+  return { ...config, targetModules: namesOf(ends).join() === names.join() ? ends : names };
+}
+
+/**
  * The layers of `model` that `config` names, in the model's order.
  *
  * @throws {ArgumentError} when nothing matches (with the names there are), when a match is neither a linear layer nor an embedding, or for a pattern that
@@ -166,9 +179,13 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     }
     if (config.loraBias && isEmbedding(module))
       throw new ArgumentError(`${name} is an embedding, which loraBias does not support`);
-    const r = rankOf(name);
+    const ada = config.peftType === "ADALORA";
+    const left = config.rankMasks?.[`${name}.lora_E`]?.filter(Boolean).length;
+    const r = ada ? (left ?? config.initR) : rankOf(name);
     const alpha = alphaOf(name);
-    targets.push({ name, layer: module, r, alpha, scaling: scalingOf(alpha, r, config.useRslora) });
+    // PEFT's AdaLoRA divides by the rank that it began with.
+    const scaling = ada ? alpha / (config.initR + 1e-5) : scalingOf(alpha, r, config.useRslora);
+    targets.push({ name, layer: module, r, alpha, scaling });
   }
   if (unfit.length > 0) {
     throw new ArgumentError(

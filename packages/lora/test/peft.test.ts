@@ -45,7 +45,8 @@ describe("saveAdapter and loadAdapter", () => {
       task_type: "CAUSAL_LM",
       r: 3,
       lora_alpha: 7,
-      target_modules: "all-linear",
+      // Spelled out, as PEFT does.
+      target_modules: ["down_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"],
       use_rslora: true,
       inference_mode: true,
       bias: "none",
