@@ -4,12 +4,14 @@ import { readFileSync } from "node:fs";
 import * as core from "@nomoat/core";
 import * as nn from "@nomoat/core/nn";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import * as gguf from "../src/gguf/index.js";
 import * as quant from "../src/index.js";
 
 const packages: Record<string, unknown> = {
   "@nomoat/core": core,
   "@nomoat/core/nn": nn,
   "@nomoat/quant": quant,
+  "@nomoat/quant/gguf": gguf,
 };
 const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
 const blocks = Array.from(readme.matchAll(/^```ts\n(.*?)^```/gms), ([, code]) => code);
@@ -37,6 +39,11 @@ describe("README", () => {
   it("quantizes a model", async () => {
     await run(blocks[1]);
     expect(log.mock.calls[1][0]).toMatch(/down +q8_0/);
+  });
+
+  it("writes and reads GGUF", async () => {
+    await run(blocks[2]);
+    expect(log.mock.calls[0][0]).toMatchObject({ shape: [8, 64], type: "Q8_0" });
   });
 
   it("lists the formats there are, with their bits", () => {

@@ -1,0 +1,286 @@
+// GGUF: against a file of an independent writer, round trips, hostile headers.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  ArgumentError,
+  FormatError,
+  init,
+  memoryStats,
+  type Source,
+  type Tensor,
+  tensor,
+  tidy,
+} from "@nomoat/core";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type GgufBytes, type GgufValue, readGguf, serializeGguf, writeGguf } from "../src/gguf/index.js";
+import { QuantizedTensor, quantize } from "../src/index.js";
+import { bellTensor } from "./helpers.js";
+
+const golden = new Uint8Array(readFileSync(new URL("./fixtures/tiny.gguf", import.meta.url)));
+
+beforeAll(() => init({ backend: "reference" }));
+afterAll(() => init({ backend: "wasm" }));
+
+/** A file's bytes, piece by piece: numbers of 4 bytes, bigints of 8, text with its length. */
+function file(...pieces: (number | bigint | string | Uint8Array)[]): Uint8Array {
+  const bytes = pieces.flatMap((piece): number[] => {
+    if (piece instanceof Uint8Array) return [...piece];
+    if (typeof piece === "number") return [...new Uint8Array(Uint32Array.of(piece).buffer)];
+    if (typeof piece === "bigint") return [...new Uint8Array(BigUint64Array.of(piece).buffer)];
+    const text = new TextEncoder().encode(piece);
+    return [...new Uint8Array(BigUint64Array.of(BigInt(text.length)).buffer), ...text];
+  });
+  return Uint8Array.from(bytes);
+}
+const magic = new TextEncoder().encode("GGUF");
+const header = (tensors: bigint, values: bigint, ...rest: Parameters<typeof file>) =>
+  file(magic, 3, tensors, values, ...rest, new Uint8Array(256));
+
+async function values(name: string): Promise<number[]> {
+  const gguf = await readGguf(golden);
+  const loaded = (await gguf.load(name)) as Tensor;
+  const list = tidy(() => Array.from(loaded.cast("float32").dataSync() as Float32Array));
+  loaded.dispose();
+  return list;
+}
+
+describe("a file of the independent writer", () => {
+  it("gives its metadata with types", async () => {
+    const { metadata, version } = await readGguf(golden);
+    expect(version).toBe(3);
+    expect(metadata.get("general.alignment")).toEqual({ type: "uint32", value: 64 });
+    expect(metadata.get("t.u64")).toEqual({ type: "uint64", value: 2n ** 64n - 1n });
+    expect(metadata.get("t.i64")).toEqual({ type: "int64", value: -(2n ** 63n) });
+    expect(metadata.get("t.f64")).toEqual({ type: "float64", value: 0.1 });
+    expect(metadata.get("t.i8")).toEqual({ type: "int8", value: -128 });
+    expect(metadata.get("t.bool")).toEqual({ type: "bool", value: true });
+    expect(metadata.get("t.words")).toEqual({ type: "array", of: "string", value: ["", "a", "▁é"] });
+    expect(metadata.get("t.floats")).toEqual({
+      ...{ type: "array", of: "float32", value: Float32Array.of(1.5, -2) },
+    });
+    expect(metadata.get("t.nested")).toMatchObject({
+      ...{ of: "array", value: [{ value: Int32Array.of(1, 2) }, { value: Int32Array.of() }] },
+    });
+  });
+
+  it("gives its tensors, dims reversed", async () => {
+    const { tensors } = await readGguf(golden);
+    expect(tensors.get("f32")).toMatchObject({ shape: [2, 3], type: "F32", bytes: 24 });
+    expect(tensors.get("i32")?.shape).toEqual([2, 1, 1, 1]);
+    expect(tensors.get("scalar")?.shape).toEqual([]);
+    expect(await values("f32")).toEqual([0, 1, 2, 3, 4, 5]);
+    expect(await values("f16")).toEqual([1, -2.5]);
+    expect(await values("bf16")).toEqual([1, -2.5]);
+    expect(await values("f64")).toEqual([Math.fround(0.1)]);
+    expect(await values("i8")).toEqual([-1, 0, 127]);
+    expect(await values("i16")).toEqual([-32768, 5]);
+    expect(await values("i32")).toEqual([-7, 9]);
+    expect(await values("i64")).toEqual([-3]);
+    expect(await values("scalar")).toEqual([42]);
+  });
+
+  it("gives matrices of quantized types packed, or in float32 on request", async () => {
+    const gguf = await readGguf(golden);
+    const packed = await gguf.load("q8_0");
+    if (!(packed instanceof QuantizedTensor)) throw new Error("not packed");
+    expect(packed.format.name).toBe("q8_0");
+    expect(packed.shape).toEqual([2, 64]);
+    const dense = await gguf.load("q8_0", { dequantize: true });
+    const expected = packed.dequantize();
+    expect(dense.dataSync()).toEqual(expected.dataSync());
+    for (const each of [packed, dense, expected]) each.dispose();
+  });
+
+  it("is written byte for byte", async () => {
+    const gguf = await readGguf(golden);
+    const tensors = new Map<string, GgufBytes>();
+    for (const [name, { type, shape }] of gguf.tensors) {
+      tensors.set(name, { type, shape, bytes: await gguf.readBytes(name) });
+    }
+    expect(await serializeGguf({ metadata: gguf.metadata, tensors })).toEqual(golden);
+  });
+});
+
+describe("files", () => {
+  it("come back as they were written, atomically, and only what is asked for is read", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "gguf-"));
+    const path = join(folder, "model.gguf");
+    const dense = bellTensor([3, 32], 1);
+    const packed = quantize(dense, { format: "q4_1" });
+    const large = tensor(new Float32Array(100_000));
+    const tensors = new Map<string, Tensor | QuantizedTensor>(Object.entries({ large, dense, packed }));
+    try {
+      writeFileSync(path, "before");
+      const nf4 = quantize(dense, { format: "nf4" });
+      await expect(writeGguf(path, { tensors: new Map([["w", nf4]]) })).rejects.toThrow("GGUF has no nf4");
+      nf4.dispose();
+      expect(readFileSync(path, "utf8")).toBe("before");
+      await writeGguf(path, { tensors, version: 2 });
+      const bytes = new Uint8Array(readFileSync(path));
+      expect(Buffer.compare(bytes, await serializeGguf({ tensors, version: 2 }))).toBe(0);
+
+      const before = memoryStats().bytes;
+      const gguf = await readGguf(path);
+      const again = await gguf.load("packed");
+      if (!(again instanceof QuantizedTensor)) throw new Error("not packed");
+      expect(again.parts.get("data")?.dataSync()).toEqual(packed.parts.get("data")?.dataSync());
+      again.dispose();
+      expect(memoryStats().bytes).toBe(before);
+      await gguf.close();
+
+      let read = 0;
+      const source: Source = {
+        name: "counted",
+        size: bytes.length,
+        read: async (offset, length) => {
+          read += length;
+          return bytes.subarray(offset, offset + length);
+        },
+        close: async () => {},
+      };
+      (await (await readGguf(source)).load("dense")).dispose();
+      expect(read).toBeLessThan(2 ** 16 + 1000);
+    } finally {
+      for (const each of tensors.values()) each.dispose();
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("take any metadata", async () => {
+    const integer = fc.integer({ min: -128, max: 127 });
+    const scalar: fc.Arbitrary<GgufValue> = fc.oneof(
+      fc.record({ type: fc.constant("string" as const), value: fc.string({ unit: "grapheme" }) }),
+      fc.record({ type: fc.constant("bool" as const), value: fc.boolean() }),
+      fc.record({ type: fc.constantFrom("int8" as const, "int16", "int32"), value: integer }),
+      fc.record({ type: fc.constant("float64" as const), value: fc.double() }),
+      fc.record({
+        type: fc.constant("int64" as const),
+        value: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+      }),
+      fc.record({
+        ...{ type: fc.constant("array" as const), of: fc.constant("string" as const) },
+        value: fc.array(fc.string({ unit: "grapheme" })),
+      }),
+    );
+    const key = fc.string({ minLength: 1 }).filter((name) => name !== "general.alignment");
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(key, scalar)), async (pairs) => {
+        const metadata = new Map(pairs);
+        expect((await readGguf(await serializeGguf({ metadata }))).metadata).toEqual(metadata);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it.each<[GgufValue, RegExp]>([
+    [{ type: "uint8", value: 256 }, /256 is no uint8/],
+    [{ type: "int32", value: 0.5 }, /0.5 is no int32/],
+    [{ type: "int64", value: 5 as never }, /expected int64|is no int64/],
+    [{ type: "string", value: 5 as never }, /number is no string/],
+    [{ type: "word" as "string", value: "" }, /expected \{ type, value \}/],
+    [{ type: "array", of: "int8", value: [128] }, /128 is no int8/],
+  ])("refuse %j", async (value, message) => {
+    const written = serializeGguf({ metadata: { key: value } });
+    await expect(written).rejects.toThrow(ArgumentError);
+    await expect(serializeGguf({ metadata: { key: value } })).rejects.toThrow(message);
+  });
+
+  it("refuse names, alignments and bytes that the format cannot hold", async () => {
+    const bytes: GgufBytes = { type: "F32", shape: [1], bytes: new Uint8Array(4) };
+    const write = (name: string, given: GgufBytes, alignment = 32) =>
+      serializeGguf({
+        tensors: new Map([[name, given]]),
+        metadata: { "general.alignment": { type: "uint32", value: alignment } },
+      });
+    await expect(write("x".repeat(64), bytes)).rejects.toThrow("1 to 63 bytes");
+    await expect(write("x", bytes, 12)).rejects.toThrow("power of two");
+    await expect(write("x", { ...bytes, shape: [2] })).rejects.toThrow("4 bytes are not F32 [2]");
+    await expect(write("x", { ...bytes, shape: [1, 1, 1, 1, 1] })).rejects.toThrow("rank 5");
+    await expect(write("x", { ...bytes, type: "Q4_0", shape: [16] })).rejects.toThrow("not Q4_0");
+  });
+});
+
+describe("hostile headers", () => {
+  const info = (name: string, dims: bigint[], type: number, offset: bigint) =>
+    file(name, dims.length, ...dims, type, offset);
+  const nested = (depth: number) => Array.from({ length: depth }, () => [9, 1n] as const).flat();
+  const cases: [string, Uint8Array, RegExp][] = [
+    ["nothing", new Uint8Array(), /magic/],
+    ["another format", file("hello"), /does not begin with "GGUF"/],
+    ["version 1", file(magic, 1, 0, 0), /version 1 is not read/],
+    ["version 4", file(magic, 4, 0n, 0n), /version 4 is not read/],
+    ["big-endian", file(magic, 3 << 24, 0n, 0n), /big-endian/],
+    ["countless tensors", header(2n ** 64n - 1n, 0n), /tensor_count/],
+    ["countless values", header(0n, 2n ** 63n), /metadata_kv_count/],
+    ["a giant key", header(0n, 1n, 2n ** 40n), /metadata key 0/],
+    ["a giant string", header(0n, 1n, "k", 8, 2n ** 62n), /metadata "k"/],
+    ["a giant array", header(0n, 1n, "k", 9, 6, 2n ** 62n), /metadata "k"/],
+    ["an array of giants", header(0n, 1n, "k", 9, 8, 3n, 2n ** 62n), /metadata "k"/],
+    ["an unknown value type", header(0n, 1n, "k", 13), /unknown metadata type 13/],
+    ["an unknown element type", header(0n, 1n, "k", 9, 99, 1n), /unknown metadata type 99/],
+    ["deep arrays", header(0n, 1n, "k", 9, ...nested(16), 0, 1n), /nested more than 4 deep/],
+    ["a bool of 2", header(0n, 1n, "k", 7, 2), /a bool is 0 or 1/],
+    ["a duplicate key", header(0n, 2n, "k", 4, 1, "k", 4, 1), /metadata "k": appears twice/],
+    ["text that is no UTF-8", header(0n, 1n, 1n, Uint8Array.of(0xff), 4, 1), /not valid UTF-8/],
+    ["alignment 0", header(0n, 1n, "general.alignment", 4, 0), /power of two/],
+    ["alignment 24", header(0n, 1n, "general.alignment", 4, 24), /power of two/],
+    ["a textual alignment", header(0n, 1n, "general.alignment", 8, "32"), /must be uint32/],
+    ["five dims", header(1n, 0n, info("w", [1n, 1n, 1n, 1n, 1n], 0, 0n)), /5 dimensions/],
+    ["countless dims", header(1n, 0n, "w", 2 ** 32 - 1), /4294967295 dimensions/],
+    [
+      "dims that overflow",
+      header(1n, 0n, info("w", [2n ** 33n, 2n ** 33n], 0, 0n)),
+      /tensor "w".*bytes left/,
+    ],
+    ["dims that wrap to 0", header(1n, 0n, info("w", [2n ** 32n, 2n ** 32n], 0, 0n)), /bytes left/],
+    ["a giant beside a zero", header(1n, 0n, info("w", [2n ** 63n, 0n], 0, 0n)), /bytes left/],
+    ["an unknown type", header(1n, 0n, info("w", [1n], 77, 0n)), /unknown type 77/],
+    ["a removed type", header(1n, 0n, info("w", [1n], 4, 0n)), /unknown type 4/],
+    ["a type not read", header(1n, 0n, info("w", [256n], 20, 0n)), /IQ4_NL is not read/],
+    ["part of a block", header(1n, 0n, info("w", [31n], 8, 0n)), /multiple of 32/],
+    ["a crooked offset", header(1n, 0n, info("w", [1n], 0, 4n)), /no multiple of the alignment/],
+    ["an offset past the end", header(1n, 0n, info("w", [1n], 0, 2n ** 63n)), /do not fit/],
+    ["data past the end", header(1n, 0n, info("w", [64n], 0, 64n)), /do not fit/],
+    ["one name twice", header(2n, 0n, info("w", [1n], 0, 0n), info("w", [1n], 0, 32n)), /"w": appears twice/],
+    ["an overlap", header(2n, 0n, info("a", [9n], 0, 0n), info("b", [1n], 0, 32n)), /"b": overlaps "a"/],
+  ];
+
+  it.each(cases)("%s", async (_, bytes, message) => {
+    const error = await readGguf(bytes).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(FormatError);
+    expect((error as FormatError).message).toMatch(message);
+    expect((error as FormatError).file).toBe("gguf");
+    expect((error as FormatError).offset).toEqual(expect.any(Number));
+    expect((error as FormatError).field).toEqual(expect.any(String));
+  });
+
+  it("names a tensor that is not there, and an integer beyond int32", async () => {
+    const bytes = header(1n, 0n, info("w", [1n], 27, 0n)).fill(0x7f, -256);
+    const gguf = await readGguf(bytes);
+    await expect(gguf.load("v")).rejects.toThrow('tensor "v": there is no such tensor among the 1');
+    await expect(gguf.load("w")).rejects.toThrow("beyond int32");
+  });
+
+  it("any mutation ends in a FormatError or a valid file, fast", async () => {
+    const mutation = fc.record({ at: fc.nat(golden.length - 1), byte: fc.nat(255) });
+    const mutations = fc.array(mutation, { minLength: 1, maxLength: 4 });
+    await fc.assert(
+      fc.asyncProperty(mutations, fc.nat(golden.length), async (changes, end) => {
+        const bytes = golden.slice(0, end % 3 === 0 ? end : undefined);
+        for (const { at, byte } of changes) if (at < bytes.length) bytes[at] = byte;
+        const start = performance.now();
+        try {
+          const gguf = await readGguf(bytes);
+          for (const name of gguf.tensors.keys()) (await gguf.load(name)).dispose();
+        } catch (error) {
+          expect(error).toBeInstanceOf(FormatError);
+        }
+        expect(performance.now() - start).toBeLessThan(1000);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
