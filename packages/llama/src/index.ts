@@ -27,6 +27,8 @@ export {
   generate,
   generateTokens,
 } from "./generate.js";
+export { type SaveGgufOptions, saveGguf } from "./gguf.js";
+export type { TokenizerFiles } from "./gguf-tokenizer.js";
 export { type LlamaSource, type LoadLlamaOptions, loadLlama, loadTokenizer, saveLlama } from "./load.js";
 export { KVCache } from "./model/cache.js";
 export { formatConfig, type LlamaConfig, parseConfig, type RopeScaling } from "./model/config.js";

@@ -16,11 +16,12 @@ import {
   serializeSafetensors,
   writeFilesAtomic,
 } from "@nomoat/core/safetensors";
-import { formatConfig, parseConfig } from "./model/config.js";
+import { loadGguf } from "./gguf.js";
+import { formatConfig, parseConfig, type RopeScaling } from "./model/config.js";
 import { LlamaForCausalLM } from "./model/model.js";
 import { Tokenizer } from "./tokenizer.js";
 
-/** A folder's path (Node), or its files by name (Blobs, bytes, open files). */
+/** A path (Node) of a folder or of a GGUF file, or a folder's files by name (Blobs, bytes, open files). */
 export type LlamaSource = string | ReadonlyMap<string, SourceLike>;
 
 export interface LoadLlamaOptions {
@@ -28,6 +29,12 @@ export interface LoadLlamaOptions {
   device?: BackendName;
   /** Dtype of the weights (default float32; float64 on the reference backend only). */
   dtype?: "float32" | "float64";
+  /** GGUF: linear layers whose weights are quantized compute with them as they are (default true). */
+  keepQuantized?: boolean;
+  /** GGUF: use this tokenizer instead of the file's. */
+  tokenizer?: Tokenizer;
+  /** GGUF: use this scaling of rotary frequencies instead of the file's. */
+  ropeScaling?: RopeScaling | null;
 }
 
 /** JSON files of a model folder are far below this. */
@@ -84,7 +91,7 @@ export async function loadTokenizer(source: LlamaSource): Promise<Tokenizer> {
 
 /**
  * Loads a LLaMA-family model and its tokenizer from a Hugging Face folder: config.json, model.safetensors (or shards with an
- * index), tokenizer.json, tokenizer_config.json.
+ * index), tokenizer.json, tokenizer_config.json; or from a file whose name ends in `.gguf`.
  *
  * @throws {FormatError} naming file, field and reason; nothing stays allocated then
  */
@@ -92,6 +99,7 @@ export async function loadLlama(
   source: LlamaSource,
   options: LoadLlamaOptions = {},
 ): Promise<{ model: LlamaForCausalLM; tokenizer: Tokenizer }> {
+  if (typeof source === "string" && /\.gguf$/i.test(source)) return loadGguf(source, options);
   const config = parseConfig(await requireFile(source, "config.json"));
   const tokenizer = await loadTokenizer(source);
   if (tokenizer.vocabSize > config.vocabSize) {

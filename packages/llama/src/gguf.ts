@@ -1,0 +1,227 @@
+// LLaMA models from and to GGUF files, as llama.cpp writes them.
+
+import { FormatError, keep, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { type FormatName, QuantizedLinear, QuantizedTensor, quantize } from "@nomoat/quant";
+import { type GgufFile, readGguf, writeGguf } from "@nomoat/quant/gguf";
+import {
+  configFromGguf,
+  configToGguf,
+  fromGgufName,
+  llama3Factors,
+  Metadata,
+  ropeFactors,
+  toGgufName,
+} from "./gguf-config.js";
+import { type TokenizerFiles, tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
+import type { LoadLlamaOptions } from "./load.js";
+import type { LlamaConfig } from "./model/config.js";
+import { LlamaForCausalLM, llamaShapes } from "./model/model.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+type Loaded = Tensor | QuantizedTensor;
+
+/**
+ * llama.cpp turns rotary pairs that lie half a head apart (Hugging Face's) into neighbours: row h·d + 2i + j of its query and
+ * key projections is row h·d + j·d/2 + i here. `undo` gives the rows their old places.
+ */
+function permuteRows(x: Tensor, headDim: number, undo: boolean): Tensor {
+  const rows = x.shape[0];
+  const width = x.size / Math.max(1, rows);
+  const [first, second] = undo ? [headDim / 2, 2] : [2, headDim / 2];
+  return tidy(() => {
+    const heads = x.detach().reshape(rows / headDim, first, second, width);
+    return heads.permute(0, 2, 1, 3).clone().reshape(x.shape);
+  });
+}
+
+function permute(weight: Loaded, headDim: number, undo: boolean): Loaded {
+  if (!(weight instanceof QuantizedTensor)) return permuteRows(weight, headDim, undo);
+  const { format, shape } = weight;
+  return tidy(() => {
+    // ggml's rows are whole blocks, so rows of bytes are rows of weights.
+    const bytes = (weight.parts.get("data") as Tensor).reshape(shape[0], -1);
+    const moved = permuteRows(bytes, headDim, undo).reshape(-1);
+    return new QuantizedTensor(format, shape, new Map([["data", moved]]));
+  });
+}
+
+const rotated = /\.(?:q_proj|k_proj)\.(?:weight|bias)$/;
+const linear = /(?:_proj|lm_head)\.weight$/;
+
+/** Our names → those of the file, all shapes checked. @throws {FormatError} listing what does not fit */
+function matchTensors(gguf: GgufFile, config: LlamaConfig, file: string): Map<string, string> {
+  const faults: string[] = [];
+  const names = new Map<string, string>();
+  for (const name of gguf.tensors.keys()) {
+    const ours = fromGgufName(name);
+    if (ours !== undefined) names.set(ours, name);
+    else if (name !== ropeFactors) faults.push(`unexpected ${JSON.stringify(name)}`);
+  }
+  const shapes = llamaShapes(config);
+  for (const [ours, shape] of shapes) {
+    const name = names.get(ours);
+    const given = name === undefined ? undefined : gguf.tensors.get(name)?.shape;
+    if (!given) faults.push(`missing "${toGgufName(ours)}" [${shape.join(", ")}]`);
+    else if (given.join() !== shape.join()) {
+      faults.push(`"${name}" is [${given.join(", ")}], expected [${shape.join(", ")}]`);
+    }
+  }
+  for (const [ours, name] of names) if (!shapes.has(ours)) faults.push(`unexpected "${name}"`);
+  if (faults.length === 0) return names;
+  const more = faults.length > 8 ? `; and ${faults.length - 8} more` : "";
+  throw new FormatError(`tensors do not fit the metadata: ${faults.slice(0, 8).join("; ")}${more}`, { file });
+}
+
+/**
+ * Loads a LLaMA and its tokenizer from a GGUF file. Linear layers of quantized types become QuantizedLinear, unless
+ * `keepQuantized` is false; the rest becomes float32 (or `dtype`).
+ *
+ * @throws {FormatError} naming file, field and reason; nothing stays allocated then
+ */
+export async function loadGguf(
+  path: string,
+  options: LoadLlamaOptions = {},
+): Promise<{ model: LlamaForCausalLM; tokenizer: Tokenizer }> {
+  const { device, dtype = "float32", keepQuantized = true } = options;
+  const gguf = await readGguf(path);
+  const loaded = new Map<string, Loaded>();
+  try {
+    const meta = new Metadata(gguf.metadata, path);
+    const config = configFromGguf(meta, gguf.tensors, await readFactors(gguf), options.ropeScaling);
+    const names = matchTensors(gguf, config, path);
+    const tokenizer = options.tokenizer ?? tokenizerFromGguf(meta);
+    if (tokenizer.vocabSize > config.vocabSize) {
+      meta.fail(
+        "tokenizer.ggml.tokens",
+        `${tokenizer.vocabSize} tokens, the model embeds ${config.vocabSize}`,
+      );
+    }
+    for (const [ours, name] of names) {
+      const dequantize = !keepQuantized || !linear.test(ours);
+      const stored = await gguf.load(name, dequantize ? { device, dequantize } : { device });
+      loaded.set(ours, stored);
+      const placed = rotated.test(ours) ? permute(stored, config.headDim, true) : stored;
+      if (placed !== stored) stored.dispose();
+      loaded.set(ours, placed instanceof QuantizedTensor ? placed : castTo(placed, dtype));
+    }
+    return { model: buildModel(config, loaded, path), tokenizer };
+  } catch (error) {
+    for (const each of loaded.values()) each.dispose();
+    throw error;
+  } finally {
+    await gguf.close();
+  }
+}
+
+function castTo(x: Tensor, dtype: "float32" | "float64"): Tensor {
+  if (x.dtype === dtype) return x;
+  const cast = x.cast(dtype);
+  x.dispose();
+  return cast;
+}
+
+async function readFactors(gguf: GgufFile): Promise<Float32Array | undefined> {
+  if (!gguf.tensors.has(ropeFactors)) return undefined;
+  const factors = await gguf.load(ropeFactors, { dequantize: true });
+  const values = tidy(() => factors.cast("float32").dataSync() as Float32Array);
+  factors.dispose();
+  return values;
+}
+
+function buildModel(
+  config: LlamaConfig,
+  loaded: ReadonlyMap<string, Loaded>,
+  file: string,
+): LlamaForCausalLM {
+  const dense = new Map<string, Tensor>();
+  const packed: [layer: string, weight: QuantizedTensor][] = [];
+  const places: Tensor[] = [];
+  for (const [name, each] of loaded) {
+    if (!(each instanceof QuantizedTensor)) dense.set(name, each);
+    else {
+      // A view of one zero holds the place of a weight until its layer is replaced.
+      const place = keep(tidy(() => zeros([1, 1], { device: each.device }).expand(each.shape)));
+      places.push(place);
+      dense.set(name, place);
+      packed.push([name.replace(/\.weight$/, ""), each]);
+    }
+  }
+  try {
+    const model = LlamaForCausalLM.fromTensors(config, dense, file);
+    for (const [name, weight] of packed) {
+      model.replaceModule(name, new QuantizedLinear(weight, dense.get(`${name}.bias`) ?? null));
+    }
+    return model;
+  } finally {
+    for (const place of places) place.dispose();
+  }
+}
+
+export interface SaveGgufOptions {
+  /**
+   * Type of the linear layers' weights (default "f16"); norms and biases are always float32. Layers that are quantized to one
+   * of ggml's formats already keep their bytes.
+   */
+  readonly type?: "f32" | "f16" | "bf16" | "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q8_0";
+  /** Type of the embedding and the output layer; default: `type`, q8_0 for those of 4 and 5 bits. */
+  readonly outputType?: SaveGgufOptions["type"];
+}
+
+const floats = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
+
+function convert(name: string, weight: Tensor, type: NonNullable<SaveGgufOptions["type"]>): Loaded {
+  if (!Object.hasOwn(floats, type))
+    return quantize(weight, { format: type as FormatName, name, measure: false });
+  return tidy(() => weight.detach().cast(floats[type as keyof typeof floats]));
+}
+
+/**
+ * Writes a model as a GGUF file for llama.cpp and for `loadLlama`, whole or not at all. Adapters must be merged before.
+ *
+ * @param tokenizer - contents of tokenizer.json and tokenizer_config.json; null for none
+ * @throws {ArgumentError} for a weight or a tokenizer that GGUF cannot hold
+ */
+export async function saveGguf(
+  model: LlamaForCausalLM,
+  tokenizer: TokenizerFiles | null,
+  path: string,
+  options: SaveGgufOptions = {},
+): Promise<void> {
+  const { type = "f16" } = options;
+  const { outputType = /^q[45]/.test(type) ? "q8_0" : type } = options;
+  const { config } = model;
+  const metadata = configToGguf(config);
+  if (tokenizer)
+    for (const [key, value] of tokenizerToGguf(tokenizer, config.vocabSize)) metadata.set(key, value);
+  const modules = new Map(model.namedModules());
+  const tensors = new Map<string, Loaded>();
+  const made: Loaded[] = [];
+  try {
+    for (const [name, shape] of llamaShapes(config)) {
+      const [, path, kind] = /^(.*)\.(weight|bias)$/.exec(name) as RegExpExecArray;
+      const module = modules.get(path) as { weight?: Tensor; bias?: Tensor | null } | undefined;
+      let weight: Loaded | null | undefined;
+      if (module instanceof QuantizedLinear && kind === "weight") weight = module.quantized;
+      else if (module) weight = module[kind as "weight" | "bias"];
+      if (!weight) throw new FormatError(`the model has no plain "${name}": merge adapters before`);
+      if (rotated.test(name) && (!(weight instanceof QuantizedTensor) || weight.format.rowWise)) {
+        weight = permute(weight, config.headDim, false);
+        made.push(weight);
+      }
+      if (!(weight instanceof QuantizedTensor)) {
+        const outer = name === "lm_head.weight" || name === "model.embed_tokens.weight";
+        weight = convert(name, weight, shape.length === 1 ? "f32" : outer ? outputType : type);
+        made.push(weight);
+      }
+      tensors.set(toGgufName(name), weight);
+    }
+    if (config.ropeScaling?.type === "llama3") {
+      const factors = tensor(llama3Factors(config, config.ropeScaling));
+      made.push(factors);
+      tensors.set(ropeFactors, factors);
+    }
+    await writeGguf(path, { metadata, tensors });
+  } finally {
+    for (const each of made) each.dispose();
+  }
+}
