@@ -3,6 +3,7 @@
 import { Command, CommanderError } from "commander";
 import { addCompare } from "./commands/compare.js";
 import { addFiles } from "./commands/files.js";
+import { addPeers } from "./commands/peers.js";
 import { addRun } from "./commands/run.js";
 import { versionOf } from "./machine.js";
 import { BenchError } from "./model.js";
@@ -20,6 +21,7 @@ export async function main(args: readonly string[]): Promise<void> {
     .showSuggestionAfterError(false);
   addRun(program);
   addCompare(program);
+  addPeers(program);
   addFiles(program);
   for (const command of program.commands)
     command.exitOverride().configureOutput({ outputError: () => undefined });

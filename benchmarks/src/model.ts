@@ -34,6 +34,8 @@ export interface Accuracy {
 export interface Prepared {
   /** One call. A promise is awaited within the measured time. */
   run(): unknown;
+  /** Seconds of that many calls, taken where they run; for calls in another process. */
+  time?(calls: number): Promise<number>;
   /** Compares a result with the float64 reference; absent where none can be computed in reasonable time. */
   verify?(): Accuracy | Promise<Accuracy>;
   dispose(): void;

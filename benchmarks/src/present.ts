@@ -132,11 +132,17 @@ export function rowCells({ result, summary, rate, bestRate, unit, share, bound, 
   ];
 }
 
-/** A line for each entry that failed, with its reason. */
+/** A line for each reason why entries of an implementation failed. */
 export function failureLines({ results }: Run): string[] {
-  return results.flatMap((result) => {
+  const reasons = new Map<string, string[]>();
+  for (const result of results) {
     const { suite, name, threads, failure } = result;
-    if (failure === null) return [];
-    return [`failed: ${suite} ${name} by ${implementationOf(result)} with ${threads}T: ${failure}`];
+    if (failure === null) continue;
+    const key = `${implementationOf(result)}: ${failure}`;
+    reasons.set(key, [...(reasons.get(key) ?? []), `${suite} ${name}, ${threads}T`]);
+  }
+  return [...reasons].map(([reason, cases]) => {
+    const more = cases.length > 1 ? ` and ${cases.length - 1} more` : "";
+    return `failed: ${reason} (${cases[0]}${more})`;
   });
 }

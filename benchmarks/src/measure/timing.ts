@@ -39,6 +39,7 @@ export interface Timing {
 
 /** Seconds of one of `calls` calls, and whether a call gives a promise. */
 async function time(prepared: Prepared, calls: number): Promise<{ seconds: number; asynchronous: boolean }> {
+  if (prepared.time) return { seconds: (await prepared.time(calls)) / calls, asynchronous: true };
   let asynchronous = false;
   const started = performance.now();
   for (let i = 0; i < calls; i++) {
@@ -83,7 +84,14 @@ export async function timeEntry(prepared: Prepared, effort: Effort, first: boole
     retainSamples: true,
     throws: true,
   });
-  if (asynchronous) {
+  const { time: remote } = prepared;
+  if (remote) {
+    const calls = async (): Promise<{ overriddenDuration: number }> => ({
+      overriddenDuration: 1000 * (await remote(callsPerSample)),
+    });
+    bench.add("calls", calls, { async: true });
+    await bench.run();
+  } else if (asynchronous) {
     const calls = async (): Promise<void> => {
       for (let i = 0; i < callsPerSample; i++) await prepared.run();
     };

@@ -1,7 +1,7 @@
 // float32 matrix products: square ones in all four transposes, the shapes of low-rank updates, a few rows against a large
 // matrix, and batches as attention has them.
 
-import { matmul, noGrad, type Tensor, zeros } from "@nomoat/core";
+import { matmul, type Tensor, zeros } from "@nomoat/core";
 import { compareProduct, type Matrix } from "../accuracy.js";
 import type { Prepared } from "../model.js";
 import { arithmetic, type Case, type Suite, type Sweep, seeded, valuesOf } from "./suite.js";
@@ -97,7 +97,8 @@ export function describeProduct(product: Product): Omit<Case, "prepare"> {
   };
 }
 
-function prepare(product: Product): Prepared {
+/** Inputs and output on the active backend. */
+export function prepareProduct(product: Product): Prepared {
   const { m, n, k, batch, transposes } = product;
   const batched = (shape: number[]): number[] => (batch > 1 ? [batch, ...shape] : shape);
   const [left, right] = [layoutOf(m, k, transposes[0] === "T"), layoutOf(k, n, transposes[1] === "T")];
@@ -135,6 +136,6 @@ export const gemm: Suite = {
   cases: (sweep) =>
     products(sweep).map((product) => ({
       ...describeProduct(product),
-      prepare: () => noGrad(() => prepare(product)),
+      prepare: () => prepareProduct(product),
     })),
 };

@@ -1,7 +1,14 @@
 // Quantized weights: packing, unpacking, and products with a few and with many rows of activations.
 
 import { bytesPerElement, noGrad, type Tensor, tidy } from "@nomoat/core";
-import { type FormatName, formats, type QuantizedTensor, quantize, quantizedMatmul } from "@nomoat/quant";
+import {
+  type BlockFormat,
+  type FormatName,
+  formats,
+  type QuantizedTensor,
+  quantize,
+  quantizedMatmul,
+} from "@nomoat/quant";
 import { compareArrays, compareProduct } from "../accuracy.js";
 import { BenchError, type Prepared } from "../model.js";
 import {
@@ -15,22 +22,28 @@ import {
   valuesOf,
 } from "./suite.js";
 
+const known: Readonly<Record<string, BlockFormat>> = formats;
+/** Those of everyday use; --long measures all. */
+const usual: readonly string[] = ["nf4", "q4_0", "q8_0", "int8"];
+
 /** Against the product with the dequantized weight in float64. */
 const floatTolerance = 1e-5;
 /** Activations rounded to int8 in blocks: about 0.5 % of the result's spread, some four spreads at most. */
 const integerTolerance = 2e-2;
 
 function formatsOf(sweep: Sweep): FormatName[] {
-  const wanted = sweep.formats ?? (sweep.effort === "quick" ? ["nf4", "q4_0"] : Object.keys(formats));
+  const { effort } = sweep;
+  const wanted =
+    sweep.formats ?? (effort === "quick" ? ["nf4", "q4_0"] : effort === "long" ? Object.keys(known) : usual);
   return wanted.map((name) => {
-    if (Object.hasOwn(formats, name)) return name as FormatName;
-    throw new BenchError(`unknown format "${name}" (known: ${Object.keys(formats).join(", ")})`);
+    if (Object.hasOwn(known, name)) return name as FormatName;
+    throw new BenchError(`unknown format "${name}" (known: ${Object.keys(known).join(", ")})`);
   });
 }
 
 /** Bytes of a packed weight, from its format's parts. */
 function packedBytes(format: FormatName, size: number): number {
-  return formats[format].parts([size, size]).reduce((sum, part) => {
+  return known[format].parts([size, size]).reduce((sum, part) => {
     const count = part.shape.reduce((product, extent) => product * extent, 1);
     return sum + count * bytesPerElement(part.dtype);
   }, 0);
@@ -148,7 +161,7 @@ function casesOf(format: FormatName, size: number): Case[] {
     );
   return [
     product(1, "float32"),
-    ...(formats[format].integerDot ? [product(1, "int8"), product(4, "int8")] : []),
+    ...(known[format].integerDot ? [product(1, "int8"), product(4, "int8")] : []),
     product(4, "float32"),
     product(128, "float32"),
     one("forward+backward 128 rows", arithmetic(4 * 128 * size * size, 2 * bytes + 16 * 128 * size), () =>

@@ -1,0 +1,131 @@
+// How the tool talks to a peer: a child process of its own, one JSON object a line, an answer to every request. A peer that
+// crashes or hangs takes nothing else with it, and native libraries bring threads that ours should not share a process with.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { BenchError } from "../model.js";
+
+/** A matrix product as peers are asked for it. Inputs are made from seeds, so that nothing large is sent. */
+export interface ProductTask {
+  readonly kind: "gemm";
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batch: number;
+  readonly transposes: string;
+  /** Seeds of `uniformValues` for a and b, hashed. */
+  readonly seeds: readonly [a: number, b: number];
+}
+
+/**
+ * How x and w are stored: 4-bit codes in blocks of 32 times float32 or int8 activations, or int8 codes times int8 codes.
+ * Codes are the high bits of seeded words, less half their range; 4-bit ones are divided by 16, as is x.
+ */
+export type QuantTaskFormat = "int4" | "int4-int8" | "int8";
+
+/** x [rows, size] · wᵀ with w [size, size] in an integer format. */
+export interface QuantTask {
+  readonly kind: "quant";
+  readonly size: number;
+  readonly rows: number;
+  readonly format: QuantTaskFormat;
+  readonly seeds: readonly [x: number, w: number];
+}
+
+export type Task = ProductTask | QuantTask;
+
+export type Request =
+  | { readonly do: "start"; readonly peer: string; readonly folder: string; readonly threads: number }
+  | { readonly do: "prepare"; readonly task: Task }
+  | { readonly do: "time"; readonly calls: number }
+  | { readonly do: "result" }
+  | { readonly do: "dispose" };
+
+export interface Answer {
+  readonly error?: string;
+  /** To "start". */
+  readonly version?: string;
+  /** To "time". */
+  readonly seconds?: number;
+  /** To "result": float32 values in base64, little-endian. */
+  readonly values?: string;
+}
+
+/** How long a peer may take to answer. */
+const deadlineMilliseconds = 120_000;
+
+/** Longest part of an answer that an error message repeats. */
+const mostErrorText = 200;
+
+export class PeerProcess {
+  readonly #child: ChildProcess;
+  #waiting: { resolve(answer: Answer): void; reject(error: Error): void } | null = null;
+  #ended: Error | null = null;
+  #stderr = "";
+
+  constructor(command: string, args: readonly string[], environment: Readonly<Record<string, string>>) {
+    this.#child = spawn(command, [...args], {
+      env: { ...process.env, ...environment },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    this.#child.on("error", (error) => this.#end(new BenchError(`cannot run ${command}: ${error.message}`)));
+    this.#child.on("close", (code, signal) => {
+      const last = this.#stderr.trim().split("\n").at(-1) ?? "";
+      this.#end(new BenchError(`ended with ${signal ?? `exit code ${code}`}${last && `: ${last}`}`));
+    });
+    this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-4096);
+    });
+    // Writing to a process that has gone is reported by "close".
+    this.#child.stdin!.on("error", () => undefined);
+    createInterface({ input: this.#child.stdout! }).on("line", (line) => this.#receive(line));
+  }
+
+  #receive(line: string): void {
+    // Libraries print to stdout too; an answer begins as ours do.
+    if (!line.startsWith('{"nomoat":')) return;
+    const waiting = this.#waiting;
+    this.#waiting = null;
+    try {
+      const answer = (JSON.parse(line) as { nomoat: Answer }).nomoat;
+      if (answer.error) waiting?.reject(new BenchError(answer.error));
+      else waiting?.resolve(answer);
+    } catch {
+      waiting?.reject(new BenchError(`answered ${line.slice(0, mostErrorText)}`));
+    }
+  }
+
+  #end(error: Error): void {
+    this.#ended ??= error;
+    this.#waiting?.reject(this.#ended);
+    this.#waiting = null;
+  }
+
+  /** @throws {BenchError} when the peer answers with an error, ends, or does not answer in time */
+  ask(request: Request): Promise<Answer> {
+    if (this.#ended) return Promise.reject(this.#ended);
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#end(new BenchError(`gave no answer within ${deadlineMilliseconds / 1000} s`));
+        this.#child.kill("SIGKILL");
+      }, deadlineMilliseconds);
+      const settle = (): void => clearTimeout(timer);
+      this.#waiting = {
+        resolve(answer) {
+          settle();
+          resolve(answer);
+        },
+        reject(error) {
+          settle();
+          reject(error);
+        },
+      };
+      this.#child.stdin!.write(`${JSON.stringify(request)}\n`);
+    });
+  }
+
+  close(): void {
+    this.#end(new BenchError("was closed"));
+    this.#child.kill();
+  }
+}
