@@ -7,7 +7,6 @@ import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
 import type { Replacements } from "./replacements.js";
 import type { MergePlan } from "./slots.js";
-import { resolveTargets } from "./targets.js";
 
 /** What stands before a module's name in PEFT's files. */
 export const peftPrefix = "base_model.model.";
@@ -94,11 +93,8 @@ export class Adapter {
     return new Map([...this.stateDict(), ...this.#shared]);
   }
 
-  /** @internal Takes over a configuration with the same layers and ranks. */
-  reconfigure(config: LoraConfig): void {
-    const branches = this.branches();
-    for (const target of resolveTargets(this.model, config))
-      branches.get(target.name)?.reconfigure(target, config);
+  /** @internal Takes over a configuration with the same layers and ranks; its branches stay as they are. */
+  setConfig(config: LoraConfig): void {
     this.#config = config;
   }
 

@@ -10,6 +10,7 @@ import { type AdaptedLayer, adaptable } from "./layer.js";
 import { Replacements } from "./replacements.js";
 import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
+import { adalora } from "./variants/adalora.js";
 import { dora } from "./variants/dora.js";
 import { embeddingLora } from "./variants/embedding.js";
 import { ia3 } from "./variants/ia3.js";
@@ -27,6 +28,7 @@ export interface ApplyOptions {
 
 /** Every variant; the first that handles a configuration is taken. */
 export const variants: readonly LoraVariant[] = [
+  adalora,
   vera,
   ia3,
   loha,

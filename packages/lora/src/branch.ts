@@ -75,7 +75,7 @@ export abstract class AdapterBranch extends Module {
   abstract updateWeight(sum: Tensor, original: Tensor): Tensor;
 
   /** Takes over the scaling and the dropout of another configuration. */
-  reconfigure(_target: Pick<Target, "scaling">, _config: LoraConfig): void {}
+  reconfigure(_target: Pick<Target, "name" | "scaling">, _config: LoraConfig): void {}
 
   /** What the update adds to the layer's bias [outFeatures] with a factor of {@link weight}'s kind; null for nothing. The caller disposes it. */
   biasUpdate(_weight: number): Tensor | null {

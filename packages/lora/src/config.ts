@@ -6,12 +6,12 @@ import { ArgumentError, type JsonValue } from "@nomoat/core";
 export type LoraInit = boolean | "gaussian" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";
 
 /** Kinds of adapters, by PEFT's names. */
-export type PeftType = "LORA" | "IA3" | "LOHA" | "LOKR" | "VERA";
+export type PeftType = "LORA" | "IA3" | "LOHA" | "LOKR" | "VERA" | "ADALORA";
 
 /** A complete configuration. {@link applyLora} takes any part of it. */
 export interface LoraConfig {
-  /** Low-rank adaptation, (IA)³ (arXiv:2205.05638), LoHa (arXiv:2108.06098), LoKr (arXiv:2212.10650) or VeRA
-   * (arXiv:2310.11454); default "LORA". */
+  /** Low-rank adaptation, (IA)³ (arXiv:2205.05638), LoHa (arXiv:2108.06098), LoKr (arXiv:2212.10650), VeRA
+   * (arXiv:2310.11454) or AdaLoRA (arXiv:2303.10512); default "LORA". */
   peftType: PeftType;
   /** Rank of the update (default 8). */
   r: number;
@@ -66,6 +66,26 @@ export interface LoraConfig {
   projectionKey: number;
   /** VeRA: whether the projections are saved; only true is supported, for other programs draw other numbers. */
   saveProjection: true;
+  /** AdaLoRA: the average rank to prune to (default 8). */
+  targetR: number;
+  /** AdaLoRA: the rank of every layer at first; `r` does not count (default 12). */
+  initR: number;
+  /** AdaLoRA: steps before pruning begins (default 0). */
+  tinit: number;
+  /** AdaLoRA: steps at the end, after all pruning (default 0). */
+  tfinal: number;
+  /** AdaLoRA: steps from one pruning to the next (default 1). */
+  deltaT: number;
+  /** AdaLoRA: decay of the mean of sensitivities (default 0.85). */
+  beta1: number;
+  /** AdaLoRA: decay of the mean of their uncertainties (default 0.85). */
+  beta2: number;
+  /** AdaLoRA: factor of the penalty on sides that are not orthogonal (default 0.5). */
+  orthRegWeight: number;
+  /** AdaLoRA: number of training steps; needed for pruning (default null). */
+  totalStep: number | null;
+  /** AdaLoRA: which singular values are left, by `layer.lora_E` (PEFT's rank_pattern); set by pruning. */
+  rankMasks: Readonly<Record<string, readonly boolean[]>> | null;
   /** Modules, by their names or ends, that are trained as a whole, in copies that belong to the adapter (default none). */
   modulesToSave: readonly string[] | null;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
@@ -103,6 +123,16 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   dInitial: 0.1,
   projectionKey: 0,
   saveProjection: true,
+  targetR: 8,
+  initR: 12,
+  tinit: 0,
+  tfinal: 0,
+  deltaT: 1,
+  beta1: 0.85,
+  beta2: 0.85,
+  orthRegWeight: 0.5,
+  totalStep: null,
+  rankMasks: null,
   modulesToSave: null,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
@@ -111,7 +141,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   unknownFields: Object.freeze({}),
 });
 
-const peftTypes: readonly PeftType[] = ["LORA", "IA3", "LOHA", "LOKR", "VERA"];
+const peftTypes: readonly PeftType[] = ["LORA", "IA3", "LOHA", "LOKR", "VERA", "ADALORA"];
 
 type Check = (value: unknown) => string | null;
 
@@ -150,8 +180,17 @@ function perPattern(wanted: string, holds: (value: unknown) => boolean): Check {
 }
 
 const rank = rule(`an integer from 1 to ${maxRank}`, isRank);
+const steps = rule("an integer, 0 or more", isIndex);
+const decay = rule(
+  "a number between 0 and 1",
+  (value) => typeof value === "number" && value > 0 && value < 1,
+);
+const isMask = (value: unknown) =>
+  Array.isArray(value) && value.length <= maxRank && value.every((item) => typeof item === "boolean");
 const checks: Readonly<Record<keyof LoraConfig, Check>> = {
-  peftType: rule('"LORA", "IA3", "LOHA", "LOKR" or "VERA"', (value) => peftTypes.includes(value as PeftType)),
+  peftType: rule('"LORA", "IA3", "LOHA", "LOKR", "VERA" or "ADALORA"', (value) =>
+    peftTypes.includes(value as PeftType),
+  ),
   r: rank,
   loraAlpha: rule("a positive finite number", isAlpha),
   loraDropout: rule(
@@ -188,6 +227,19 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   dInitial: rule("a finite number", Number.isFinite),
   projectionKey: rule("an integer, 0 or more", isIndex),
   saveProjection: rule("true: projections cannot be drawn anew elsewhere", (value) => value === true),
+  targetR: rank,
+  initR: rank,
+  tinit: steps,
+  tfinal: steps,
+  deltaT: rank,
+  beta1: decay,
+  beta2: decay,
+  orthRegWeight: rule("a positive finite number", isAlpha),
+  totalStep: rule(
+    "a positive integer, or null",
+    (value) => value === null || (isIndex(value) && value !== 0),
+  ),
+  rankMasks: (value) => (value === null ? null : perPattern("a list of true and false", isMask)(value)),
   modulesToSave: rule("a list of non-empty strings, or null", (value) => value === null || isStrings(value)),
   fanInFanOut: boolean,
   taskType: text,
@@ -227,12 +279,15 @@ export function configFaults(
   }
   if (config.peftType !== undefined && config.peftType !== "LORA") {
     for (const field of ["useDora", "useRslora", "loraDropout"] as const)
-      if (config[field] && !(field === "loraDropout" && config.peftType === "VERA"))
+      if (
+        config[field] &&
+        !(field === "loraDropout" && ["VERA", "ADALORA"].includes(String(config.peftType)))
+      )
         faults.push(`${name(field)} does not apply to ${config.peftType}`);
     if (config.loraBias) faults.push(`${name("loraBias")} does not apply to ${config.peftType}`);
-    if ((config.bias ?? "none") !== "none")
+    if ((config.bias ?? "none") !== "none" && config.peftType !== "ADALORA")
       faults.push(`${name("bias")} must be "none" for ${config.peftType}`);
-    if (config.peftType === "IA3" || config.peftType === "VERA") {
+    if (["IA3", "VERA", "ADALORA"].includes(String(config.peftType))) {
       for (const field of ["rankPattern", "alphaPattern"] as const)
         if (Object.keys(config[field] ?? {}).length > 0)
           faults.push(`${name(field)} does not apply to ${config.peftType}`);

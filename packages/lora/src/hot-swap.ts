@@ -68,7 +68,10 @@ export async function hotSwapAdapter(
     noGrad(() => {
       for (const [key, tensor] of own) tensor.copyFrom(loaded.get(key) as Tensor);
     });
-    adapter.reconfigure(config);
+    const branches = adapter.branches();
+    for (const target of resolveTargets(adapter.model, config))
+      branches.get(target.name)?.reconfigure(target, config);
+    adapter.setConfig(config);
   } finally {
     for (const tensor of loaded.values()) tensor.dispose();
     await opened.close();

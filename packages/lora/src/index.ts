@@ -21,11 +21,15 @@ export {
 } from "./combine.js";
 export { type LoraConfig, type LoraInit, loraDefaults, resolveLoraConfig } from "./config.js";
 export { hotSwapAdapter } from "./hot-swap.js";
+export { applyEva, type EvaOptions } from "./init/eva.js";
+export { initLoftq, type LoftqError, type LoftqOptions } from "./init/loftq.js";
+export { type KohyaPrefix, kohyaToPeft, loadKohyaAdapter } from "./kohya.js";
 export { type AdaptedLayer, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
 export { type MergeFidelity, mergeReport } from "./merge-report.js";
 export { withAdapterRows } from "./mixed.js";
+export { loadMlxAdapter, mlxToPeft, saveMlxAdapter, serializeMlxAdapter } from "./mlx.js";
 export {
   type LoadAdapterOptions,
   loadAdapter,
@@ -36,4 +40,5 @@ export {
 } from "./peft.js";
 export { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
 export type { AdapterSource } from "./peft-folder.js";
+export { orthogonalPenalty, RankAllocator } from "./rank-allocator.js";
 export { resolveTargets, type Target } from "./targets.js";

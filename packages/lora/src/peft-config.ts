@@ -20,21 +20,36 @@ const layered: Names = {
   rankPattern: "rank_pattern",
   alphaPattern: "alpha_pattern",
 };
+const lora: Names = {
+  ...shared,
+  ...layered,
+  loraAlpha: "lora_alpha",
+  loraDropout: "lora_dropout",
+  bias: "bias",
+  loraBias: "lora_bias",
+  useRslora: "use_rslora",
+  useDora: "use_dora",
+  initLoraWeights: "init_lora_weights",
+  fanInFanOut: "fan_in_fan_out",
+};
+const { rankPattern: _, ...withoutRanks } = lora;
 const lycoris: Names = { ...shared, ...layered, loraAlpha: "alpha", initLoraWeights: "init_weights" };
 
 /** PEFT's names of our fields, for each kind of adapter. */
 const namesOf: Readonly<Record<PeftType, Names>> = {
-  LORA: {
-    ...shared,
-    ...layered,
-    loraAlpha: "lora_alpha",
-    loraDropout: "lora_dropout",
-    bias: "bias",
-    loraBias: "lora_bias",
-    useRslora: "use_rslora",
-    useDora: "use_dora",
-    initLoraWeights: "init_lora_weights",
-    fanInFanOut: "fan_in_fan_out",
+  LORA: lora,
+  ADALORA: {
+    ...withoutRanks,
+    targetR: "target_r",
+    initR: "init_r",
+    tinit: "tinit",
+    tfinal: "tfinal",
+    deltaT: "deltaT",
+    beta1: "beta1",
+    beta2: "beta2",
+    orthRegWeight: "orth_reg_weight",
+    totalStep: "total_step",
+    rankMasks: "rank_pattern",
   },
   IA3: {
     ...shared,

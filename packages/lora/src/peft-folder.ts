@@ -43,7 +43,8 @@ async function exists(folder: Folder, file: string): Promise<boolean> {
   }
 }
 
-async function required(folder: Folder, file: string): Promise<SourceLike> {
+/** A file of the folder. @throws {FormatError} for pickles @throws {NomoatError} with code `"IO"` when there is none */
+export async function required(folder: Folder, file: string): Promise<SourceLike> {
   if (await exists(folder, file)) return folder.get(file) as SourceLike;
   if (file === weightsFile && (await exists(folder, pickleFile))) {
     throw new FormatError(

@@ -141,6 +141,15 @@ export class AdapterSlots<B extends Module> {
     }
   }
 
+  /** Puts another layer of the same sizes, taken over, in the place of the base, which is disposed. @throws {ArgumentError} while anything is merged */
+  replaceOriginal(base: B): void {
+    if (this.#original) throw new ArgumentError(`${this.merged.join(", ")}: merged; unmerge first`);
+    const owner = this.#owner;
+    base.train(owner.training).requiresGrad(false);
+    owner.base_layer.dispose();
+    owner.base_layer = base;
+  }
+
   /** Brings the merged base's bias up to date after a change of the original's. */
   refreshBias(): void {
     if (this.#original) this.#writeBias(this.#owner.base_layer, this.#merged);
