@@ -4,8 +4,10 @@ import { type BackendName, Generator, init, shutdown } from "@nomoat/core";
 import { gpuBackend } from "@nomoat/core/gpu";
 import { applyLora } from "@nomoat/lora";
 import { afterAll, describe, expect, it } from "vitest";
+import { Chromium, call, installed } from "../../core/test/gpu/chromium.js";
 import { finetune, perplexity } from "../src/index.js";
-import { byteTokenizer, tinyModel } from "./support.js";
+import type { Page } from "./gpu-page/main.js";
+import { byteTokenizer, byteTokenizerFiles, tinyModel } from "./support.js";
 
 const tokenizer = byteTokenizer();
 const data = Array.from({ length: 6 }, (_, i) => `${"Call me Ishmael. ".slice(i)}Some years ago ${i * i}.`);
@@ -39,4 +41,36 @@ describe.each(["webasm", "cpu"] as const)("finetune on the gpu backend, %s", (mo
     });
     expect(gpuBackend().memory().used).toBe(0);
   });
+});
+
+/** `vitest run --mode full` runs all that a browser can. */
+const modes =
+  (import.meta as { env?: { MODE?: string } }).env?.MODE === "full" ? ["webgl2", "webgpu"] : ["webgl2"];
+
+describe.skipIf(!installed)("finetune in Chromium", () => {
+  it.each(modes as ("webgl2" | "webgpu")[])(
+    "10 steps on %s give the wasm backend's losses",
+    async (mode) => {
+      const chromium = await Chromium.start(new URL("./gpu-page/main.ts", import.meta.url));
+      try {
+        const tab = await chromium.open("/isolated/");
+        const { expected, actual, left } = await call<Page, "compare">(
+          tab,
+          "compare",
+          mode,
+          10,
+          byteTokenizerFiles(),
+        );
+        expect(actual).toHaveLength(10);
+        actual.forEach((loss, i) => {
+          expect(Math.abs(loss - expected[i])).toBeLessThan(1e-3);
+        });
+        expect(actual[9]).toBeLessThan(actual[0]);
+        expect(left).toBe(0);
+      } finally {
+        await chromium.stop();
+      }
+    },
+    300_000,
+  );
 });

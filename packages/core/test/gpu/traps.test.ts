@@ -3,7 +3,7 @@
 import { GPU } from "gpu.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { gpuBackend } from "../../src/backend/gpu/index.js";
-import { type GpuLibrary, start } from "../../src/backend/gpu/library.js";
+import { type GpuLibrary, loadLibrary, start } from "../../src/backend/gpu/library.js";
 import * as nm from "../../src/index.js";
 import { values } from "../support/numbers.js";
 
@@ -183,7 +183,7 @@ describe("modes", () => {
         super({ mode: "cpu" });
       }
     }
-    const library = { GPU: Pretender } as unknown as GpuLibrary;
+    const library = { ...(await loadLibrary()), GPU: Pretender } as unknown as GpuLibrary;
     await expect(start(library, "webasm")).rejects.toThrow(/gpu\.js ran cpu in its place/);
   });
 

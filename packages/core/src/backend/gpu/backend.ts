@@ -181,7 +181,7 @@ export class GpuBackend implements Backend {
 
   compare(kind: CompareKind, a: Operand, b: Operand, out: Operand): void {
     if (computeOnHost(this.#device, [a, b], out, ([l, r], y) => plain.compare(kind, l, r, y))) return;
-    elementwise.compute(this.#device, out, [a, b], ([left, right]) => `${kind}(${left}, ${right})`);
+    elementwise.compare(this.#device, kind, a, b, out);
   }
 
   where(condition: Operand, a: Operand, b: Operand, out: Operand): void {

@@ -3,13 +3,14 @@
 
 import { BackendError } from "../../errors.js";
 import { functionsIn } from "./functions.js";
-import type {
-  GpuInstance,
-  GpuLibrary,
-  GpuMode,
-  KernelResult,
-  RunnableKernel,
-  WebGpuContext,
+import {
+  type GpuInstance,
+  type GpuLibrary,
+  type GpuMode,
+  type KernelResult,
+  modeOf,
+  type RunnableKernel,
+  type WebGpuContext,
 } from "./library.js";
 
 /** Float values on the device, counted by their holders. */
@@ -130,6 +131,8 @@ export class Device {
   #uploadBuffer(kernel: CachedKernel, values: Float32Array, context: WebGpuContext): KernelResult {
     const buffer = context.device.createBuffer({ size: values.byteLength, usage: storageAndCopies });
     context.device.queue.writeBuffer(buffer, 0, values);
+    // Reading goes through the kernel, which learns of its device when it is first run; this one never is.
+    kernel.run!.kernel._device ??= context.device;
     return new this.#library.WebGPUBufferResult({
       buffer,
       output: [values.length],
@@ -154,7 +157,9 @@ export class Device {
       if (this.failure) throw this.failure;
       return values;
     } catch (error) {
-      throw this.#toBackendError(error);
+      // The browser tells of a lost device a turn after the reads that it broke.
+      if (this.#context) await new Promise((resolve) => setTimeout(resolve, 0));
+      throw this.failure ?? this.#toBackendError(error);
     } finally {
       this.release(array);
     }
@@ -228,9 +233,10 @@ export class Device {
    */
   #detach(kernel: CachedKernel, result: KernelResult): KernelResult {
     const { kernel: internals } = kernel.run!;
-    if (internals.constructor.mode !== this.mode) {
+    const ran = modeOf(this.#library, internals);
+    if (ran !== this.mode) {
       throw new BackendError(
-        `gpu: a kernel ran as ${internals.constructor.mode} instead of ${this.mode} (${internals.fallbackReason ?? "no reason given"})`,
+        `gpu: a kernel ran as ${ran} instead of ${this.mode} (${internals.fallbackReason ?? "no reason given"})`,
       );
     }
     if (internals.texture) {

@@ -3,7 +3,7 @@
 import type { DType } from "../../dtype.js";
 import { isFloat } from "../../dtype.js";
 import { sizeOf } from "../../shape.js";
-import type { BinaryKind, Operand, UnaryKind } from "../types.js";
+import type { BinaryKind, CompareKind, Operand, UnaryKind } from "../types.js";
 import { bufferOf, constantOf, extentOf, setArray } from "./buffer.js";
 import { commit, commitConstant, KernelBuilder, outputIndices, planOutput, termsOf } from "./builder.js";
 import type { Device } from "./device.js";
@@ -19,8 +19,8 @@ const unaryCalls: Readonly<Record<UnaryKind, string>> = {
   expm1: "expMinusOne",
   log: "Math.log",
   log1p: "logOnePlus",
-  sin: "Math.sin",
-  cos: "Math.cos",
+  sin: "sine",
+  cos: "cosine",
   tanh: "boundedTanh",
   erf: "erf",
   sigmoid: "sigmoid",
@@ -159,7 +159,7 @@ export function cast(device: Device, x: Operand, out: Operand): void {
   if (x.dtype === out.dtype || out.dtype === "float32" || (limits && x.dtype === "bool")) {
     compute(device, out, [x], ([value]) => value);
   } else if (out.dtype === "bool") {
-    compute(device, out, [x], ([value]) => `notEqual(${value}, 0.0)`);
+    compute(device, out, [x], ([value]) => `isNotEqual(${value}, 0.0)`);
   } else if (limits) {
     compute(device, out, [x], ([value], kernel) => {
       return `saturate(${value}, ${kernel.number(limits[0])}, ${kernel.number(limits[1])})`;
@@ -182,4 +182,18 @@ export function unary(device: Device, kind: UnaryKind, x: Operand, out: Operand)
 export function binary(device: Device, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
   const joins = isFloat(out.dtype) ? floatJoins : integerJoins;
   compute(device, out, [a, b], ([left, right]) => joins[kind](left, right));
+}
+
+/** With names that GLSL and WGSL do not have themselves. */
+const comparisons: Readonly<Record<CompareKind, string>> = {
+  equal: "isEqual",
+  notEqual: "isNotEqual",
+  less: "isLess",
+  lessEqual: "isLessEqual",
+  greater: "isGreater",
+  greaterEqual: "isGreaterEqual",
+};
+
+export function compare(device: Device, kind: CompareKind, a: Operand, b: Operand, out: Operand): void {
+  compute(device, out, [a, b], ([left, right]) => `${comparisons[kind]}(${left}, ${right})`);
 }

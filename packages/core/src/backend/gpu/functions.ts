@@ -117,6 +117,16 @@ const list: readonly ScalarFunction[] = [
       [2, 2 / 3, 2 / 5, 2 / 7, 2 / 9, 2 / 11],
     )}; } return Math.log(1.0 + x); }`,
   ),
+  // A GPU's own sine and cosine err by up to 2⁻¹¹. The quarter turns are taken off in three parts, so that 10,000 of them lose nothing.
+  scalar("function quarterTurns(x) { return Math.floor(x * 0.6366197723675814 + 0.5); }"),
+  scalar(
+    "function withinQuarter(x, k) { return x - k * 1.5703125 - k * 0.0004837512969970703 - k * 0.00000007549789948768648; }",
+  ),
+  scalar(
+    `function sineOf(r, k) { const z = r * r; const s = r * ${polynomial("z", [1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880])}; const c = ${polynomial("z", [1, -1 / 2, 1 / 24, -1 / 720, 1 / 40320])}; const q = k - 4.0 * Math.floor(k * 0.25); if (q < 0.5) { return s; } if (q < 1.5) { return c; } if (q < 2.5) { return -s; } return -c; }`,
+  ),
+  scalar("function sine(x) { return sineOf(withinQuarter(x, quarterTurns(x)), quarterTurns(x)); }"),
+  scalar("function cosine(x) { return sineOf(withinQuarter(x, quarterTurns(x)), quarterTurns(x) + 1.0); }"),
   scalar(
     "function sigmoid(x) { const e = Math.exp(-Math.abs(x)); if (x < 0.0) { return e / (1.0 + e); } return 1.0 / (1.0 + e); }",
   ),
@@ -135,11 +145,13 @@ const list: readonly ScalarFunction[] = [
     `function geluTanh(x) { return x * sigmoid(${2 * Math.sqrt(2 / Math.PI)} * (x + 0.044715 * x * x * x)); }`,
   ),
 
+  // On a GPU no comparison with NaN holds, not even that it differs from itself, and what looks equal may be taken as such.
+  scalar("function notNumber(x) { if (x < 1.0) { return 0.0; } if (x >= 1.0) { return 0.0; } return 1.0; }"),
   scalar(
-    "function minimum(a, b) { if (a != a) { return a; } if (b != b) { return b; } return Math.min(a, b); }",
+    "function minimum(a, b) { if (notNumber(a) > 0.0) { return a; } if (notNumber(b) > 0.0) { return b; } return Math.min(a, b); }",
   ),
   scalar(
-    "function maximum(a, b) { if (a != a) { return a; } if (b != b) { return b; } return Math.max(a, b); }",
+    "function maximum(a, b) { if (notNumber(a) > 0.0) { return a; } if (notNumber(b) > 0.0) { return b; } return Math.max(a, b); }",
   ),
   // GPUs know no power of a negative number.
   scalar(`function power(a, b) {
@@ -179,22 +191,22 @@ const list: readonly ScalarFunction[] = [
   scalar("function shiftLeft(a, n) { return a * powerOfTwo(shiftCount(n)); }"),
   scalar("function shiftRight(a, n) { return Math.floor(a / powerOfTwo(shiftCount(n))); }"),
 
-  comparison("equal", "=="),
-  comparison("notEqual", "!="),
-  comparison("less", "<"),
-  comparison("lessEqual", "<="),
-  comparison("greater", ">"),
-  comparison("greaterEqual", ">="),
+  comparison("isEqual", "=="),
+  scalar("function isNotEqual(a, b) { if (a == b) { return 0.0; } return 1.0; }"),
+  comparison("isLess", "<"),
+  comparison("isLessEqual", "<="),
+  comparison("isGreater", ">"),
+  comparison("isGreaterEqual", ">="),
   scalar("function choose(c, a, b) { if (c != 0.0) { return a; } return b; }"),
 
   scalar(
-    "function saturate(x, low, high) { if (x != x) { return 0.0; } const v = Math.min(Math.max(x, low), high); if (v < 0.0) { return Math.ceil(v); } return Math.floor(v); }",
+    "function saturate(x, low, high) { if (notNumber(x) > 0.0) { return 0.0; } const v = Math.min(Math.max(x, low), high); if (v < 0.0) { return Math.ceil(v); } return Math.floor(v); }",
   ),
   // To `bits` bits of mantissa and no finer than `least`, half to even; past `most` infinity. The scale of |x| is found by
   // multiplying, because logarithms are not exact on a GPU.
   scalar(`function roundToHalf(x, bits, least, most, infinity) {
     const magnitude = Math.abs(x);
-    if (x != x) { return x; }
+    if (notNumber(x) > 0.0) { return x; }
     if (magnitude == 0.0) { return x; }
     if (magnitude >= most) { if (x < 0.0) { return -infinity; } return infinity; }
     let quantum = 1.0;

@@ -22,7 +22,7 @@ export interface CountedTexture {
 
 /** The parts of gpu.js's kernel objects that running, reading and freeing touch. */
 export interface KernelInternals {
-  readonly constructor: { readonly mode?: string };
+  readonly constructor: unknown;
   readonly fallbackReason?: string | null;
   /** WebGL: what the last run drew into. */
   texture?: { texture: CountedTexture } | null;
@@ -31,6 +31,7 @@ export interface KernelInternals {
   /** WebGPU: what the last run wrote to. */
   outputBuffer?: { _refs: number; destroy(): void } | null;
   bindGroupDirty?: boolean;
+  _device?: unknown;
   readBufferResult?(result: DeviceResult): Promise<Float32Array>;
 }
 
@@ -76,6 +77,12 @@ export interface WebGpuContext {
 
 export interface GpuLibrary {
   readonly GPU: new (settings: { mode: string }) => GpuInstance;
+  readonly WebGPUKernel: unknown;
+  readonly WebGL2Kernel: unknown;
+  readonly WebGLKernel: unknown;
+  readonly HeadlessGLKernel: unknown;
+  readonly WebAssemblyKernel: unknown;
+  readonly CPUKernel: unknown;
   readonly WebGPUContext: { acquire(): Promise<WebGpuContext>; destroy(): Promise<void> };
   readonly WebGPUBufferResult: new (settings: {
     buffer: unknown;
@@ -130,6 +137,20 @@ async function provideWebGpu(): Promise<void> {
   Object.defineProperty(holder.navigator, "gpu", { value: dawn.create([]), configurable: true });
 }
 
+const kernelClasses = {
+  webgpu: "WebGPUKernel",
+  webgl2: "WebGL2Kernel",
+  webgl: "WebGLKernel",
+  headlessgl: "HeadlessGLKernel",
+  webasm: "WebAssemblyKernel",
+  cpu: "CPUKernel",
+} as const satisfies Record<GpuMode, keyof GpuLibrary>;
+
+/** The mode whose class `kernel` is: names do not tell, since all WebGL kernels call theirs "gpu". */
+export function modeOf(library: GpuLibrary, kernel: KernelInternals): GpuMode | undefined {
+  return gpuModes.find((mode) => kernel.constructor === library[kernelClasses[mode]]);
+}
+
 /** An instance that computed one kernel in `mode`. @throws the reason why there is none */
 async function tryMode(library: GpuLibrary, mode: GpuMode): Promise<GpuInstance> {
   if (mode === "webgpu") await provideWebGpu();
@@ -146,8 +167,8 @@ async function tryMode(library: GpuLibrary, mode: GpuMode): Promise<GpuInstance>
     });
     const result = await probe(new Float32Array([1, 2.5, -3]));
     const values = result instanceof Float32Array ? result : await result.toArray();
-    const ran = probe.kernel.constructor.mode;
-    if (ran !== mode) throw new Error(`gpu.js ran ${ran} in its place`);
+    const ran = modeOf(library, probe.kernel);
+    if (ran !== mode) throw new Error(`gpu.js ran ${ran ?? "an unknown mode"} in its place`);
     if (values[0] !== 2 || values[1] !== 5 || values[2] !== -6) {
       throw new Error(`a kernel gave ${Array.from(values).join(", ")} instead of 2, 5, -6`);
     }

@@ -156,7 +156,9 @@ export function argReduce(device: Device, kind: ArgReduceKind, x: Operand, axis:
   // Once the best is NaN nothing replaces it: no comparison with it holds.
   const better = kind === "argmax" ? ">" : "<";
   kernel.line(`if (value ${better} best) { best = value; place = toFloat(k); }`);
-  kernel.line("if (value != value) { if (best == best) { best = value; place = toFloat(k); } }");
+  kernel.line(
+    "if (notNumber(value) > 0.0) { if (notNumber(best) == 0.0) { best = value; place = toFloat(k); } }",
+  );
   kernel.line("}", "return place;");
   commit(device, out, kernel.run(sizeOf(out.shape)), plan);
 }

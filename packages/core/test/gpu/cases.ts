@@ -1,0 +1,32 @@
+// All cases of the conformance suite, and those that a backend without synchronous reads refuses.
+
+import { arithmeticCases } from "../conformance/cases/arithmetic.js";
+import { elementwiseCases } from "../conformance/cases/elementwise.js";
+import { matmulCases, neuralCases } from "../conformance/cases/neural.js";
+import { rearrangeCases } from "../conformance/cases/rearrange.js";
+import { selectionCases } from "../conformance/cases/selection.js";
+import { indexingCases, reduceCases, viewCases } from "../conformance/cases/structure.js";
+
+/** `npm run test:gpu` runs all cases in all modes and layouts. */
+export const full = (import.meta as { env?: { MODE?: string } }).env?.MODE === "full";
+
+const cases = [
+  ...elementwiseCases,
+  ...arithmeticCases,
+  ...rearrangeCases,
+  ...selectionCases,
+  ...viewCases,
+  ...indexingCases,
+  ...reduceCases,
+  ...matmulCases,
+  ...neuralCases,
+];
+
+/** Their results depend on values in ways that kernels cannot follow, so the host would have to read them at once. */
+const readsValues = /^(argsort|sort|topk|unique|move)\b/;
+
+export const computedCases = cases.filter(({ name }) => !readsValues.test(name));
+
+export const refusedCases = cases.filter(
+  ({ name }) => readsValues.test(name) && !/of (none|nothing)$/.test(name),
+);
