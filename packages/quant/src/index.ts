@@ -1,5 +1,7 @@
 // @nomoat/quant: quantized weights. Public exports, nothing else.
 
+export { fromBitsAndBytes, toBitsAndBytes } from "./bitsandbytes.js";
+
 export {
   type BlockFormat,
   dequantizeValues,

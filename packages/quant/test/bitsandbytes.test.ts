@@ -1,0 +1,120 @@
+// bitsandbytes' layout: a file of the independent writer, round trips, what is refused.
+
+import { readFileSync } from "node:fs";
+import { FormatError, init, memoryStats, type Tensor, tensor } from "@nomoat/core";
+import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { fromBitsAndBytes, quantize, toBitsAndBytes } from "../src/index.js";
+import { bellTensor } from "./helpers.js";
+
+const golden = new Uint8Array(readFileSync(new URL("./fixtures/bitsandbytes.safetensors", import.meta.url)));
+
+beforeAll(() => init({ backend: "reference" }));
+afterAll(() => init({ backend: "wasm" }));
+
+function disposeAll(tensors: ReadonlyMap<string, Tensor>): void {
+  for (const each of tensors.values()) each.dispose();
+}
+
+describe("bitsandbytes", () => {
+  it.each([
+    ["double", "nf4", [6, 48]],
+    ["single", "fp4_single", [5, 30]],
+  ])("reads %s as the independent writer decodes it", async (name, format, shape) => {
+    const { tensors } = await loadSafetensors(golden);
+    const weight = fromBitsAndBytes(tensors, `${name}.weight`);
+    expect(weight.format.name).toBe(format);
+    expect(weight.shape).toEqual(shape);
+    const values = weight.dequantize();
+    const expected = tensors.get(name)?.dataSync() as Float32Array;
+    // The map of scales may differ in its last bit.
+    for (const [i, value] of (values.dataSync() as Float32Array).entries()) {
+      expect(Math.abs(value - expected[i])).toBeLessThanOrEqual(1e-6);
+    }
+    const written = toBitsAndBytes(`${name}.weight`, weight, { dtype: "bfloat16" });
+    const names = [...tensors.keys()].filter((key) => key.startsWith(`${name}.`));
+    expect([...written.keys()].sort()).toEqual(names.sort());
+    for (const [key, given] of written) {
+      const there = tensors.get(key) as Tensor;
+      expect(given.dtype).toBe(there.dtype);
+      if (!key.includes("quant_state")) {
+        expect(given.shape).toEqual(there.shape);
+        for (const [i, value] of (there.dataSync() as Float32Array).entries()) {
+          expect(Math.abs(value - Number(given.dataSync()[i]))).toBeLessThanOrEqual(1e-7);
+        }
+      } else {
+        const parse = (each: Tensor) => JSON.parse(new TextDecoder().decode(each.dataSync() as Uint8Array));
+        expect(parse(given)).toEqual(parse(there));
+      }
+    }
+    disposeAll(written);
+    disposeAll(tensors);
+    values.dispose();
+    weight.dispose();
+  });
+
+  it.each(["nf4", "nf4_single", "fp4", "fp4_single"] as const)(
+    "%s comes back from a file",
+    async (format) => {
+      const x = bellTensor([33, 65], 3);
+      const weight = quantize(x, { format });
+      const tensors = toBitsAndBytes("w", weight);
+      const { tensors: loaded } = await loadSafetensors(await serializeSafetensors(tensors));
+      const again = fromBitsAndBytes(loaded, "w");
+      disposeAll(loaded);
+      disposeAll(tensors);
+      for (const [name, part] of weight.parts)
+        expect(again.parts.get(name)?.dataSync()).toEqual(part.dataSync());
+      for (const each of [x, weight, again]) each.dispose();
+    },
+  );
+
+  it("refuses what is not the format, naming the tensor", async () => {
+    const weight = quantize(bellTensor([8, 64], 4), { format: "nf4" });
+    const bytes = memoryStats().bytes;
+    const state = "w.quant_state.bitsandbytes__nf4";
+    const json = (changes: object) => {
+      const fields = { quant_type: "nf4", blocksize: 64, dtype: "float32", shape: [8, 64] };
+      const nested = { nested_blocksize: 256, nested_dtype: "float32", nested_offset: 0.5 };
+      return tensor(new TextEncoder().encode(JSON.stringify({ ...fields, ...nested, ...changes })));
+    };
+    const cases: [string, () => Tensor | null, RegExp][] = [
+      [state, () => null, /w: has no quant_state/],
+      ["w.absmax", () => null, /w.absmax: is missing/],
+      ["w", () => tensor(new Uint8Array(255)), /expected 256 elements of uint8, not uint8 \[255\]/],
+      ["w.absmax", () => tensor(new Float32Array(8)), /expected 8 elements of uint8, not float32/],
+      ["w.quant_map", () => tensor(new Float32Array(16)), /is not the map of nf4/],
+      ["w.nested_quant_map", () => tensor(new Float32Array(256)), /is not the map of bitsandbytes' scales/],
+      [state, () => json({ blocksize: 128 }), /blocksize must be 64, not 128/],
+      [state, () => json({ quant_type: "fp4" }), /quant_type must be nf4/],
+      [state, () => json({ shape: [8] }), /two extents/],
+      [state, () => json({ shape: [8, -64] }), /whole numbers/],
+      [state, () => json({ shape: [2 ** 40, 2 ** 40] }), /too large/],
+      [state, () => json({ shape: [2 ** 20, 2 ** 20] }), /w.*expected \d+ elements/],
+      [state, () => json({ nested_offset: "x" }), /nested_offset must be a number/],
+      [state, () => tensor(new TextEncoder().encode("[1]")), /expected an object/],
+      [state, () => tensor(new TextEncoder().encode("{")), /quant_state/],
+    ];
+    for (const [name, make, message] of cases) {
+      const tensors = toBitsAndBytes("w", weight);
+      const changed = make();
+      tensors.get(name)?.dispose();
+      if (changed) tensors.set(name, changed);
+      else tensors.delete(name);
+      let error: unknown;
+      try {
+        fromBitsAndBytes(tensors, "w");
+      } catch (thrown) {
+        error = thrown;
+      }
+      expect(error, name).toBeInstanceOf(FormatError);
+      expect((error as FormatError).message).toMatch(message);
+      disposeAll(tensors);
+    }
+    expect(memoryStats().bytes).toBe(bytes);
+    const x = bellTensor([32, 32], 1);
+    const other = quantize(x, { format: "q4_0" });
+    expect(() => toBitsAndBytes("w", other)).toThrow("bitsandbytes has no q4_0");
+    for (const each of [weight, other, x]) each.dispose();
+  });
+});
