@@ -5,6 +5,7 @@ import { Linear, type Module } from "@nomoat/core/nn";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { QuantizedLinear } from "./linear.js";
+import { chooseFormats } from "./mixed.js";
 import { quantize, resolveFormat } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
 import { QuantizationReport } from "./report.js";
@@ -12,7 +13,15 @@ import { QuantizationReport } from "./report.js";
 type Format = FormatName | BlockFormat;
 
 export interface QuantizeModelOptions {
-  readonly format: Format;
+  /** The format of all layers; not needed with `bitsPerWeight`. */
+  readonly format?: Format;
+  /**
+   * Give each layer one of the `candidates`, so that all that are quantized take at most so many bits a weight on average,
+   * scales included: the layers that lose most get most. Every candidate is tried on every layer.
+   */
+  readonly bitsPerWeight?: number;
+  /** What `bitsPerWeight` chooses from (default nf4, q5_0, q5_1, int8); those that a shape does not suit are passed over. */
+  readonly candidates?: readonly Format[];
   /** Modules to leave as they are: a name, or its end from a dot on (`lm_head`, `mlp.down_proj`), or a RegExp on the whole name. */
   readonly skip?: readonly (string | RegExp)[];
   /** Formats of some modules, by the same patterns; the first that fits wins, null leaves the module as it is. */
@@ -29,13 +38,15 @@ interface Target {
   readonly format: BlockFormat;
 }
 
+const defaultCandidates: readonly Format[] = ["nf4", "q5_0", "q5_1", "int8"];
+
 /**
  * Replaces the `nn.Linear` layers of `model` by quantized ones and disposes their float weights, except those that
  * another module holds too (tied embeddings). Biases move over. All layers are checked before one is replaced.
  *
  * @returns the error of each layer, measured on the way; the same as `quantizationReport(model)`
  * @throws {ArgumentError} listing the layers whose shape does not suit their format; naming tensor and index of a value
- * that cannot be quantized (the model is unchanged then); when no layer is left to quantize
+ * that cannot be quantized (the model is unchanged then); when no layer is left to quantize; when `bitsPerWeight` is too few
  */
 export function quantizeModel(model: Module, options: QuantizeModelOptions): QuantizationReport {
   const targets = findTargets(model, options);
@@ -85,22 +96,32 @@ function findTargets(model: Module, options: QuantizeModelOptions): Target[] {
     pattern,
     format: format === null ? null : resolveFormat(format),
   }));
-  const format = resolveFormat(options.format);
-  const targets: Target[] = [];
+  if ((options.format === undefined) === (options.bitsPerWeight === undefined)) {
+    throw new ArgumentError("quantizeModel: give either a format or bitsPerWeight");
+  }
+  const candidates =
+    options.format === undefined ? (options.candidates ?? defaultCandidates) : [options.format];
+  const formats = candidates.map(resolveFormat);
+  const targets: (Omit<Target, "format"> & { formats: BlockFormat[] })[] = [];
   const faults: string[] = [];
   for (const [name, layer] of model.namedModules()) {
     if (!(layer instanceof Linear) || name === "") continue;
     if (skip.some((pattern) => namesModule(pattern, name))) continue;
     if (!outputLayer && namesModule("lm_head", name)) continue;
     const override = perPattern.find(({ pattern }) => namesModule(pattern, name));
-    const chosen = override ? override.format : format;
-    if (!chosen) continue;
-    try {
-      chosen.checkShape([layer.outFeatures, layer.inFeatures], name);
-      targets.push({ name, layer, format: chosen });
-    } catch (error) {
-      faults.push((error as Error).message.replace(/^quantize: /, ""));
+    if (override?.format === null) continue;
+    const suitable: BlockFormat[] = [];
+    let fault = "";
+    for (const format of override?.format ? [override.format] : formats) {
+      try {
+        format.checkShape([layer.outFeatures, layer.inFeatures], name);
+        suitable.push(format);
+      } catch (error) {
+        fault = (error as Error).message.replace(/^quantize: /, "");
+      }
     }
+    if (suitable.length > 0) targets.push({ name, layer, formats: suitable });
+    else faults.push(fault);
   }
   if (faults.length > 0) throw new ArgumentError(`quantizeModel: ${faults.join("; ")}`);
   if (targets.length === 0) {
@@ -108,5 +129,15 @@ function findTargets(model: Module, options: QuantizeModelOptions): Target[] {
       "quantizeModel: the model has no float linear layer to quantize (of those that are not skipped)",
     );
   }
-  return targets;
+  const { bitsPerWeight } = options;
+  const chosen =
+    bitsPerWeight === undefined
+      ? null
+      : chooseFormats(
+          targets.map(({ name, layer, formats }) => ({ name, weight: layer.weight, formats })),
+          bitsPerWeight,
+        );
+  return targets.map(({ name, layer, formats: [only] }) => ({
+    ...{ name, layer, format: chosen?.get(name) ?? only },
+  }));
 }

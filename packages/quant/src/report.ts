@@ -6,6 +6,7 @@ import { sizeOf, type WeightShape } from "./formats/format.js";
 import { QuantizedLinear } from "./linear.js";
 import { type QuantizeOptions, quantize } from "./quantize.js";
 import { errorOf, type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
+import { reportChart } from "./report-chart.js";
 
 export interface LayerReport {
   readonly name: string;
@@ -53,6 +54,11 @@ export class QuantizationReport {
   /** Plain data, for JSON. */
   toJSON(): { layers: readonly object[]; total: object } {
     return { layers: this.layers.map(plain), total: plain(this.total) };
+  }
+
+  /** An SVG bar chart: signal-to-noise ratio by layer, with format and bits per weight. */
+  toSVG(): string {
+    return reportChart(this.layers, bitsPerWeight);
   }
 
   toString(): string {

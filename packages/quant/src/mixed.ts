@@ -1,0 +1,78 @@
+// Which layer gets which format, for a budget of bits: those that lose most by few bits get more.
+
+import { ArgumentError, type Tensor } from "@nomoat/core";
+import { type BlockFormat, sizeOf, type WeightShape } from "./formats/format.js";
+import { quantize } from "./quantize.js";
+import { weightShape } from "./quantized-tensor.js";
+
+/** A layer to be given a format. */
+export interface Choosable {
+  readonly name: string;
+  readonly weight: Tensor;
+  /** The formats to choose from; one alone is given. */
+  readonly formats: readonly BlockFormat[];
+}
+
+interface Choice {
+  readonly format: BlockFormat;
+  readonly bits: number;
+  /** Squared error relative to the weight's mean square, times its size: what layers are weighed against each other by. */
+  readonly loss: number;
+}
+
+const elementBytes = { uint8: 1, int8: 1, float32: 4 } as const;
+
+/** Bits of a weight of `shape` in a format, scales included. */
+export function bitsOf(format: BlockFormat, shape: WeightShape): number {
+  return format
+    .parts(shape)
+    .reduce((bits, part) => bits + 8 * sizeOf(part.shape) * elementBytes[part.dtype], 0);
+}
+
+function measure({ name, weight, formats }: Choosable): Choice[] {
+  const shape = weightShape("quantizeModel", weight);
+  return formats.map((format) => {
+    const bits = bitsOf(format, shape);
+    if (formats.length === 1) return { format, bits, loss: 0 };
+    const quantized = quantize(weight, { format, name: `${name}.weight` });
+    quantized.dispose();
+    const { noise = 0, signal = 0 } = quantized.error ?? {};
+    return { format, bits, loss: signal === 0 ? 0 : (noise / signal) * sizeOf(shape) };
+  });
+}
+
+/**
+ * Formats by layer, with at most `bitsPerWeight` bits on average. Every layer starts with its smallest format; then the step
+ * with the greatest fall of error × size a bit is taken, as long as one fits.
+ *
+ * @throws {ArgumentError} when even the smallest formats exceed the budget
+ */
+export function chooseFormats(layers: readonly Choosable[], bitsPerWeight: number): Map<string, BlockFormat> {
+  const choices = layers.map((layer) => measure(layer).sort((a, b) => a.bits - b.bits));
+  const size = layers.reduce((sum, { weight }) => sum + weight.size, 0);
+  const chosen = choices.map(([smallest]) => smallest);
+  let left = bitsPerWeight * size - chosen.reduce((sum, { bits }) => sum + bits, 0);
+  if (!(left >= 0)) {
+    const least = chosen.reduce((sum, { bits }) => sum + bits, 0) / size;
+    throw new ArgumentError(
+      `quantizeModel: ${bitsPerWeight} bits per weight are less than the ${least.toFixed(3)} of the smallest candidates`,
+    );
+  }
+  for (;;) {
+    let best = { rate: 0, layer: -1, choice: chosen[0] };
+    for (const [layer, now] of chosen.entries()) {
+      for (const choice of choices[layer]) {
+        const more = choice.bits - now.bits;
+        const gain = now.loss - choice.loss;
+        if (gain <= 0 || more > left) continue;
+        // Better for no more bits: always worth it.
+        const rate = more > 0 ? gain / more : Infinity;
+        if (rate > best.rate) best = { rate, layer, choice };
+      }
+    }
+    if (best.layer < 0) break;
+    left -= best.choice.bits - chosen[best.layer].bits;
+    chosen[best.layer] = best.choice;
+  }
+  return new Map(layers.map(({ name }, i) => [name, chosen[i].format]));
+}
