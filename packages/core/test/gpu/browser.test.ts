@@ -4,6 +4,7 @@
 import type { Page as Tab } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { layoutNames } from "../support/check-op.js";
+import { full } from "./cases.js";
 import { Chromium, call as callIn, installed } from "./chromium.js";
 import type { Page } from "./page/main.js";
 
