@@ -1,0 +1,108 @@
+// The estimate against what a training step truly takes.
+
+import { Generator, init, memoryStats, resetPeakMemory, tensor, tidy } from "@nomoat/core";
+import { AdamW } from "@nomoat/core/optim";
+import { applyLora, type LoraConfig } from "@nomoat/lora";
+import { quantizeModel } from "@nomoat/quant";
+import { beforeAll, describe, expect, it } from "vitest";
+import { estimateMemory, type LlamaConfig, LlamaForCausalLM } from "../src/index.js";
+import { tinyConfig } from "./support.js";
+
+beforeAll(async () => void (await init({ backend: "wasm" })));
+
+interface Case {
+  config: Partial<LlamaConfig>;
+  batch: number;
+  length: number;
+  lora: Partial<LoraConfig>;
+  quantized?: boolean;
+}
+
+const small = { hiddenSize: 64, intermediateSize: 160, headDim: 16 };
+const wide = { hiddenSize: 128, intermediateSize: 320, headDim: 32, vocabSize: 1000 };
+const cases: [string, Case][] = [
+  ["all projections", { config: small, batch: 2, length: 32, lora: { r: 4, targetModules: "all-linear" } }],
+  ["two projections", { config: { ...small, numLayers: 3 }, batch: 4, length: 64, lora: { r: 4 } }],
+  [
+    "ranks by layer",
+    {
+      config: { ...small, numLayers: 4 },
+      batch: 1,
+      length: 50,
+      lora: { targetModules: ["o_proj", "up_proj"], rankPattern: { "layers.2.mlp.up_proj": 32 } },
+    },
+  ],
+  ["a large vocabulary", { config: { ...wide, vocabSize: 6000 }, batch: 2, length: 100, lora: { r: 8 } }],
+  [
+    "an NF4 base",
+    { config: wide, batch: 2, length: 64, lora: { r: 8, targetModules: "all-linear" }, quantized: true },
+  ],
+  [
+    "a large adapter",
+    { config: wide, batch: 1, length: 8, lora: { r: 64, targetModules: "all-linear" }, quantized: true },
+  ],
+  ["tied embeddings", { config: { ...wide, tieWordEmbeddings: true }, batch: 1, length: 64, lora: { r: 8 } }],
+];
+
+function makeModel({ config, quantized }: Case): LlamaForCausalLM {
+  const model = LlamaForCausalLM.create({ ...tinyConfig, ...config }, { generator: new Generator(1) });
+  if (quantized) quantizeModel(model, { format: "nf4" });
+  return model;
+}
+
+/** Peak of a second step above what was in use before. */
+function measured(given: Case, gradientCheckpointing: boolean): { peak: number; estimate: number } {
+  const before = memoryStats().backend.used;
+  const model = makeModel(given);
+  const { batch, length, lora } = given;
+  const estimate = estimateMemory(model, lora, batch, length, { gradientCheckpointing });
+  expect(estimate.peak).toBe(
+    estimate.weights + estimate.adapter + estimate.optimizer + estimate.activations + estimate.gradients,
+  );
+  const adapter = applyLora(model, lora);
+  expect(estimate.adapter).toBe(4 * adapter.parameterCount);
+  const optimizer = new AdamW(adapter.parameters(), { learningRate: 0.01 });
+  const step = () => {
+    tidy(() => {
+      const values = Int32Array.from({ length: batch * length }, (_, i) => i % 250);
+      const ids = tensor(values, { shape: [batch, length], dtype: "int32" });
+      model.loss(ids, ids, { gradientCheckpointing }).backward();
+    });
+    optimizer.step();
+    optimizer.zeroGrad();
+  };
+  step();
+  resetPeakMemory();
+  step();
+  const peak = memoryStats().backend.peak - before;
+  optimizer.dispose();
+  model.dispose();
+  return { peak, estimate: estimate.peak };
+}
+
+describe("estimateMemory", () => {
+  it.each(cases)("is within 10 % of the measured peak: %s", (_, given) => {
+    for (const checkpointing of [false, true]) {
+      const { peak, estimate } = measured(given, checkpointing);
+      expect(
+        Math.abs(estimate - peak) / peak,
+        `checkpointing ${checkpointing}: ${estimate} of ${peak}`,
+      ).toBeLessThan(0.1);
+    }
+  });
+
+  it("refuses what it does not cover", () => {
+    const model = makeModel({ config: small, batch: 1, length: 2, lora: {} });
+    const refuse = (config: Partial<LoraConfig>, message: RegExp, batch = 1, length = 8) =>
+      expect(() => estimateMemory(model, config, batch, length)).toThrow(message);
+    refuse({ useDora: true }, /only LoRA/);
+    refuse({ peftType: "LOHA" }, /only LoRA/);
+    refuse({ targetModules: ["embed_tokens"] }, /embed_tokens are not covered/);
+    refuse({}, /batch must be/, 0);
+    refuse({}, /length must be/, 1, 1);
+    expect(estimateMemory(model, {}, 1, 8, { optimizerSlots: 0 }).optimizer).toBe(0);
+    quantizeModel(model, { format: "nf4", outputLayer: true });
+    refuse({}, /output layer/);
+    model.dispose();
+  });
+});
