@@ -40,6 +40,8 @@ interface CachedKernel {
 const maxKernels = 512;
 const maxKernelBytes = 256 * 2 ** 20;
 
+const deviceLost = "gpu: the WebGPU device was lost; call init() again";
+
 const storageAndCopies = 0x80 | 0x04 | 0x08;
 
 export class Device {
@@ -66,7 +68,12 @@ export class Device {
 
   static async create(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode): Promise<Device> {
     const device = new Device(library, gpu, mode);
-    if (mode === "webgpu") device.#context = await library.WebGPUContext.acquire();
+    if (mode === "webgpu") {
+      device.#context = await library.WebGPUContext.acquire();
+      void device.#context.device.lost.then(() => {
+        device.#failure ??= new BackendError(deviceLost);
+      });
+    }
     return device;
   }
 
@@ -77,8 +84,7 @@ export class Device {
 
   /** Why nothing can run any more; null while all is well. */
   get failure(): BackendError | null {
-    if (this.#context?.isLost)
-      this.#failure ??= new BackendError("gpu: the WebGPU device was lost; call init() again");
+    if (this.#context?.isLost) this.#failure ??= new BackendError(deviceLost);
     return this.#failure;
   }
 
@@ -157,8 +163,11 @@ export class Device {
       if (this.failure) throw this.failure;
       return values;
     } catch (error) {
-      // The browser tells of a lost device a turn after the reads that it broke.
-      if (this.#context) await new Promise((resolve) => setTimeout(resolve, 0));
+      // The browser tells of a lost device shortly after the reads that it broke.
+      if (this.#context) {
+        const soon = new Promise((resolve) => setTimeout(resolve, 200));
+        await Promise.race([this.#context.device.lost, soon]);
+      }
       throw this.failure ?? this.#toBackendError(error);
     } finally {
       this.release(array);

@@ -67,6 +67,8 @@ export interface GpuInstance {
 
 interface WebGpuDevice {
   createBuffer(options: { size: number; usage: number }): { _refs?: number; destroy(): void };
+  /** Resolves when the device is lost. */
+  readonly lost: Promise<unknown>;
   readonly queue: { writeBuffer(buffer: unknown, offset: number, values: Float32Array): void };
 }
 
