@@ -1,6 +1,10 @@
 // @nomoat/quant: quantized weights. Public exports, nothing else.
 
 export { fromBitsAndBytes, toBitsAndBytes } from "./bitsandbytes.js";
+export { type AwqOptions, outputError, quantizeAwq } from "./calibrated/awq.js";
+export { type GptqOptions, quantizeGptq } from "./calibrated/gptq.js";
+export { type HqqOptions, quantizeHqq } from "./calibrated/hqq.js";
+export { ActivationStatistics, collectStatistics } from "./calibrated/statistics.js";
 
 export {
   type BlockFormat,

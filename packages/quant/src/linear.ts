@@ -11,10 +11,13 @@ import type { QuantizedTensor } from "./quantized-tensor.js";
 export interface QuantizedLinearOptions {
   /** How activations enter products of a few rows that want no gradient; see `quantizedMatmul`. Default "float32". */
   readonly activations?: "float32" | "int8";
+  /** float32 [inFeatures] that inputs are multiplied by: the weight was divided by it before it was quantized (AWQ). */
+  readonly inputScales?: Tensor;
 }
 
 /**
- * y = x · dequantize(weight)ᵀ + bias. The weight gets no gradient, x and the bias do.
+ * y = x · dequantize(weight)ᵀ + bias. The weight gets no gradient, x and the bias do. With `inputScales` x is multiplied by them
+ * first.
  *
  * Its packed arrays are buffers of the module, named after the weight: `weight` (the codes), `weight.absmax`, ...
  */
@@ -22,16 +25,21 @@ export class QuantizedLinear extends LinearBase {
   /** The packed weight; disposed with the module. */
   readonly quantized: QuantizedTensor;
   readonly bias: Tensor | null;
+  /** A buffer, or null. */
+  readonly inputScales: Tensor | null;
   activations: "float32" | "int8";
   protected override readonly buffers: ReadonlySet<string>;
 
-  /** Takes over `quantized` and `bias` [outFeatures]. */
+  /** Takes over `quantized`, `bias` [outFeatures] and `inputScales`. */
   constructor(quantized: QuantizedTensor, bias: Tensor | null = null, options: QuantizedLinearOptions = {}) {
     super();
     this.quantized = quantized;
     this.bias = bias && (bias.kept ? bias : parameter(bias));
     this.activations = options.activations ?? "float32";
-    const names = new Set<string>();
+    this.inputScales = options.inputScales ? keep(options.inputScales) : null;
+    if (this.inputScales)
+      checkFeatures("QuantizedLinear: inputScales", this.inputScales, quantized.inFeatures);
+    const names = new Set<string>(["inputScales"]);
     // Own properties, for Module finds state among those.
     for (const [name, part] of quantized.parts) {
       const key = name === "data" ? "weight" : `weight.${name}`;
@@ -64,18 +72,30 @@ export class QuantizedLinear extends LinearBase {
 
   override forward(x: Tensor): Tensor {
     checkFeatures("QuantizedLinear", x, this.inFeatures);
-    const { bias, quantized, activations } = this;
+    const { bias, quantized, activations, inputScales } = this;
+    if (inputScales) {
+      return tidy(() => {
+        const y = quantizedMatmul(x.mul(inputScales), quantized, { activations });
+        return bias ? y.add(bias) : y;
+      });
+    }
     if (!bias) return quantizedMatmul(x, quantized, { activations });
     return tidy(() => quantizedMatmul(x, quantized, { activations }).add(bias));
   }
 
   override denseWeight(): Tensor {
-    return this.quantized.dequantize();
+    const { quantized, inputScales } = this;
+    return inputScales ? tidy(() => quantized.dequantize().mul(inputScales)) : quantized.dequantize();
   }
 
   override withDenseWeight(weight: Tensor): QuantizedLinear {
+    const { activations, inputScales } = this;
+    const { format } = this.quantized;
     const bias = this.bias && keep(this.bias.clone().detach());
-    return QuantizedLinear.from(weight, bias, this.quantized.format, { activations: this.activations });
+    if (!inputScales) return QuantizedLinear.from(weight, bias, format, { activations });
+    const scales = keep(inputScales.clone());
+    const options = { activations, inputScales: scales };
+    return tidy(() => QuantizedLinear.from(weight.div(scales), bias, format, options));
   }
 
   override dispose(): void {

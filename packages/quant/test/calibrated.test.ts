@@ -1,0 +1,214 @@
+// GPTQ, AWQ and HQQ against round-to-nearest, and their parts.
+
+import {
+  ArgumentError,
+  Generator,
+  init,
+  matmul,
+  memoryStats,
+  randn,
+  type Tensor,
+  tensor,
+  tidy,
+} from "@nomoat/core";
+import { Linear, Module } from "@nomoat/core/nn";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { inverseFactor } from "../src/calibrated/cholesky.js";
+import {
+  ActivationStatistics,
+  collectStatistics,
+  outputError,
+  QuantizedLinear,
+  type QuantizedTensor,
+  quantize,
+  quantizeAwq,
+  quantizeGptq,
+  quantizeHqq,
+} from "../src/index.js";
+import { bell, bellTensor, uniform } from "./helpers.js";
+
+beforeAll(() => init({ backend: "reference" }));
+afterAll(() => init({ backend: "wasm" }));
+
+const rows = 24;
+const columns = 64;
+
+/** Correlated inputs, some channels far larger than others, as those of a transformer's layers. */
+function inputs(count: number, seed: number): Tensor {
+  return tidy(() => {
+    const generator = new Generator(seed);
+    const random = uniform(9);
+    const spread = tensor(
+      Float32Array.from({ length: columns }, () => (random() < 0.1 ? 8 : 0.3 + random())),
+    );
+    const mixing = tensor(bell(12 * columns, 5), { shape: [12, columns] });
+    const common = matmul(randn([count, 12], { generator }), mixing);
+    return common.add(randn([count, columns], { generator }).mul(0.3)).mul(spread);
+  });
+}
+
+/** Mean squared error of outputs on inputs that no method has seen. */
+function unseenError(weight: Tensor, approximation: Tensor): number {
+  return tidy(() =>
+    matmul(inputs(300, 2), weight.sub(approximation), { transB: true }).square().mean().item(),
+  );
+}
+
+function statistics(): ActivationStatistics {
+  const found = new ActivationStatistics(columns);
+  const x = inputs(500, 1);
+  found.add(x);
+  x.dispose();
+  return found;
+}
+
+const formats = ["int4_g32", "int4_g64", "int4_asym_g32", "int4_asym_g64", "int8"] as const;
+
+describe.each(formats)("%s", (format) => {
+  const measure = (
+    make: (weight: Tensor) => QuantizedTensor,
+  ): [error: number, nearest: number, q: QuantizedTensor] => {
+    const weight = bellTensor([rows, columns], 3, 0.1);
+    const nearest = quantize(weight, { format });
+    const made = make(weight);
+    const errors = tidy(() => [made, nearest].map((each) => unseenError(weight, each.dequantize())));
+    nearest.dispose();
+    weight.dispose();
+    return [errors[0], errors[1], made];
+  };
+
+  it.each([true, false])("GPTQ beats round-to-nearest, act-order %s", (actOrder) => {
+    const [error, nearest, made] = measure((weight) =>
+      quantizeGptq(weight, statistics(), { format, actOrder }),
+    );
+    expect(error).toBeLessThan(0.7 * nearest);
+    expect(made.format.name).toBe(format);
+    made.dispose();
+  });
+
+  it("AWQ beats round-to-nearest", () => {
+    const weight = bellTensor([rows, columns], 3, 0.1);
+    const nearest = quantize(weight, { format });
+    const { weight: made, inputScales } = quantizeAwq(weight, statistics(), { format });
+    const layer = new QuantizedLinear(made, null, { inputScales });
+    const [error, base] = tidy(() => [
+      unseenError(weight, layer.denseWeight()),
+      unseenError(weight, nearest.dequantize()),
+    ]);
+    expect(error).toBeLessThan(0.9 * base);
+    const x = inputs(3, 8);
+    tidy(() => {
+      const expected = matmul(x, layer.denseWeight(), { transB: true }).dataSync();
+      for (const [i, y] of (layer.forward(x).dataSync() as Float32Array).entries()) {
+        expect(Math.abs(y - Number(expected[i]))).toBeLessThan(1e-4);
+      }
+    });
+    expect([...layer.stateDict().keys()]).toContain("inputScales");
+    layer.dispose();
+    for (const each of [weight, nearest, x]) each.dispose();
+  });
+});
+
+describe("HQQ", () => {
+  it.each(["int4_g64", "int4_asym_g32", "int4_asym_g64", "int8_asym_g64"] as const)(
+    "has less error than round-to-nearest in weights and outputs: %s",
+    (format) => {
+      const weight = bellTensor([4 * rows, columns], 3, 0.1);
+      const nearest = quantize(weight, { format });
+      const made = quantizeHqq(weight, { format });
+      expect(made.error?.noise).toBeLessThan(nearest.error?.noise as number);
+      const [error, base] = tidy(() =>
+        [made, nearest].map((each) => {
+          // Without calibration there is no knowing channels: inputs of one spread.
+          const x = randn([2000, columns], { generator: new Generator(4) });
+          return matmul(x, weight.sub(each.dequantize()), { transB: true }).square().mean().item();
+        }),
+      );
+      expect(error).toBeLessThan(base);
+      for (const each of [weight, nearest, made]) each.dispose();
+    },
+  );
+});
+
+describe("calibration", () => {
+  it("gathers the inputs of the layers, and leaves the model as it was", async () => {
+    class Model extends Module {
+      first = Linear.create(6, 5);
+      second = Linear.create(5, 4);
+      override forward(x: Tensor): Tensor {
+        return tidy(() => this.second.forward(this.first.forward(x).relu()));
+      }
+    }
+    const model = new Model();
+    const { first, second } = model;
+    const x = tensor(bell(2 * 3 * 6, 1), { shape: [2, 3, 6] });
+    const found = await collectStatistics(model, async () => model.forward(x).dispose());
+    expect([model.first, model.second]).toEqual([first, second]);
+    expect([...found.keys()]).toEqual(["first", "second"]);
+    const seen = found.get("first") as ActivationStatistics;
+    expect(seen.count).toBe(6);
+    const data = x.dataSync() as Float32Array;
+    let sum = 0;
+    for (let row = 0; row < 6; row++) sum += data[row * 6 + 1] * data[row * 6 + 4];
+    expect(seen.products[1 * 6 + 4]).toBeCloseTo(sum, 5);
+    await expect(
+      collectStatistics(model, () => {
+        throw new Error("stop");
+      }),
+    ).rejects.toThrow("stop");
+    expect(model.first).toBe(first);
+    await expect(
+      collectStatistics(
+        model,
+        () => {},
+        () => false,
+      ),
+    ).rejects.toThrow(ArgumentError);
+    x.dispose();
+    model.dispose();
+  });
+
+  it("factors the inverse", () => {
+    const n = 7;
+    const b = bell(n * n, 2);
+    const a = new Float64Array(n * n);
+    for (let i = 0; i < n; i++) {
+      for (let j = 0; j < n; j++) {
+        for (let k = 0; k < n; k++) a[i * n + j] += b[i * n + k] * b[j * n + k];
+        if (i === j) a[i * n + j] += 0.5;
+      }
+    }
+    const u = inverseFactor(a.slice(), n);
+    // (Uᵀ·U)·A = 1.
+    for (let i = 0; i < n; i++) {
+      for (let j = 0; j < n; j++) {
+        let sum = 0;
+        for (let k = 0; k < n; k++) {
+          for (let l = 0; l < n; l++) sum += u[k * n + i] * u[k * n + l] * a[l * n + j];
+        }
+        expect(sum).toBeCloseTo(i === j ? 1 : 0, 9);
+        if (j < i) expect(u[i * n + j]).toBe(0);
+      }
+    }
+    expect(() => inverseFactor(new Float64Array(4), 2)).toThrow("positive definite");
+  });
+
+  it("refuses what it cannot do, and leaves nothing behind", () => {
+    const weight = bellTensor([rows, columns], 3);
+    const bad = tensor(Float32Array.of(1, Number.NaN), { shape: [1, 2] });
+    const seen = statistics();
+    const bytes = memoryStats().bytes;
+    expect(() => quantizeGptq(weight, seen, { format: "nf4" })).toThrow("nf4 is not a format of integers");
+    expect(() => quantizeHqq(weight, { format: "q4_0" })).toThrow("not a format of integers");
+    expect(() => quantizeHqq(bad, { format: "int4_g32", name: "w" })).toThrow("w: NaN at index [0, 1]");
+    expect(() => quantizeGptq(weight, new ActivationStatistics(columns), { format: "int8" })).toThrow(
+      "no inputs",
+    );
+    expect(() => quantizeAwq(bad, seen, { format: "int8" })).toThrow("statistics of 64 features");
+    expect(memoryStats().bytes).toBe(bytes);
+    const same = quantizeHqq(weight, { format: "int4_g32" });
+    const error = tidy(() => outputError(weight, same.dequantize(), seen));
+    expect(error).toBeGreaterThan(0);
+    for (const each of [weight, bad, same]) each.dispose();
+  });
+});
