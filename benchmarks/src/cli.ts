@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { addCompare } from "./commands/compare.js";
 import { addFiles } from "./commands/files.js";
 import { addPeers } from "./commands/peers.js";
+import { addReport } from "./commands/report.js";
 import { addRun } from "./commands/run.js";
 import { versionOf } from "./machine.js";
 import { BenchError } from "./model.js";
@@ -23,6 +24,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addCompare(program);
   addPeers(program);
   addFiles(program);
+  addReport(program);
   for (const command of program.commands)
     command.exitOverride().configureOutput({ outputError: () => undefined });
   try {
