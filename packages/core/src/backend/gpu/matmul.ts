@@ -2,7 +2,15 @@
 
 import { sizeOf } from "../../shape.js";
 import type { MatmulOptions, Operand } from "../types.js";
-import { commit, commitConstant, KernelBuilder, outputIndices, planOutput, termsOf } from "./builder.js";
+import {
+  commit,
+  commitConstant,
+  KernelBuilder,
+  outputIndices,
+  planOutput,
+  sumOf,
+  termsOf,
+} from "./builder.js";
 import type { Device } from "./device.js";
 
 /** Terms of the sum that one turn of the loop adds. */
@@ -28,10 +36,17 @@ export function matmul(
   const right = kernel.operand(b);
   const before = beta === 0 ? null : kernel.operand(out);
   const indices = outputIndices(kernel, out, plan);
-  const baseA = termsOf(indices, a.strides).filter((_, axis) => axis !== rank - 1);
-  const baseB = termsOf(indices, b.strides).filter((_, axis) => axis !== rank - 2);
+  // Outside the loop, which no compiler of a mode does by itself.
+  const baseA = kernel.define("b", sumOf(termsOf(indices, a.strides).filter((_, axis) => axis !== rank - 1)));
+  const baseB = kernel.define("b", sumOf(termsOf(indices, b.strides).filter((_, axis) => axis !== rank - 2)));
   const product = (p: string) =>
-    `${left([...baseA, [p, a.strides[rank - 1]]])} * ${right([...baseB, [p, b.strides[rank - 2]]])}`;
+    `${left([
+      [baseA, 1],
+      [p, a.strides[rank - 1]],
+    ])} * ${right([
+      [baseB, 1],
+      [p, b.strides[rank - 2]],
+    ])}`;
   kernel.line(`let total = ${kernel.number(0)};`);
   const turns = Math.floor(k / unroll);
   if (turns > 0) {
