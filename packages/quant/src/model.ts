@@ -2,6 +2,10 @@
 
 import { ArgumentError, type Tensor } from "@nomoat/core";
 import { Linear, type Module } from "@nomoat/core/nn";
+import { quantizeAwq } from "./calibrated/awq.js";
+import { quantizeGptq } from "./calibrated/gptq.js";
+import { quantizeHqq } from "./calibrated/hqq.js";
+import type { ActivationStatistics } from "./calibrated/statistics.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { QuantizedLinear } from "./linear.js";
@@ -22,6 +26,13 @@ export interface QuantizeModelOptions {
   readonly bitsPerWeight?: number;
   /** What `bitsPerWeight` chooses from (default nf4, q5_0, q5_1, int8); those that a shape does not suit are passed over. */
   readonly candidates?: readonly Format[];
+  /**
+   * How codes and scales are found: "nearest" (default) as the format has it, "hqq" without data, "gptq" and "awq" from
+   * `statistics`. "gptq" and "hqq" take formats of integers in groups or rows; of layers that share a weight the first decides.
+   */
+  readonly method?: "nearest" | "hqq" | "gptq" | "awq";
+  /** What `collectStatistics` gathered, for "gptq" and "awq". */
+  readonly statistics?: ReadonlyMap<string, ActivationStatistics>;
   /** Modules to leave as they are: a name, or its end from a dot on (`lm_head`, `mlp.down_proj`), or a RegExp on the whole name. */
   readonly skip?: readonly (string | RegExp)[];
   /** Formats of some modules, by the same patterns; the first that fits wins, null leaves the module as it is. */
@@ -50,21 +61,24 @@ const defaultCandidates: readonly Format[] = ["nf4", "q5_0", "q5_1", "int8"];
  */
 export function quantizeModel(model: Module, options: QuantizeModelOptions): QuantizationReport {
   const targets = findTargets(model, options);
-  const made = new Map<Tensor, QuantizedTensor>();
+  const made = new Map<Tensor, Made>();
   const replacements: [name: string, replacement: QuantizedLinear][] = [];
   try {
     for (const { name, layer, format } of targets) {
       // Layers that share a weight go on sharing it.
-      let quantized = made.get(layer.weight);
+      let { quantized, inputScales } = made.get(layer.weight) ?? {};
       if (!quantized || quantized.format !== format) {
-        quantized = quantize(layer.weight, { format, name: `${name}.weight` });
-        made.set(layer.weight, quantized);
+        ({ quantized, inputScales } = quantizeBy(name, layer.weight, format, options));
+        made.set(layer.weight, { quantized, inputScales });
       }
       const { activations } = options;
-      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { activations })]);
+      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { activations, inputScales })]);
     }
   } catch (error) {
-    for (const quantized of made.values()) quantized.dispose();
+    for (const { quantized, inputScales } of made.values()) {
+      quantized.dispose();
+      inputScales?.dispose();
+    }
     throw error;
   }
   for (const [i, [name, replacement]] of replacements.entries()) {
@@ -82,6 +96,34 @@ export function quantizeModel(model: Module, options: QuantizeModelOptions): Qua
       error: quantized.error,
     })),
   );
+}
+
+interface Made {
+  readonly quantized: QuantizedTensor;
+  readonly inputScales?: Tensor;
+}
+
+function quantizeBy(
+  layer: string,
+  weight: Tensor,
+  format: BlockFormat,
+  { method = "nearest", statistics }: QuantizeModelOptions,
+): Made {
+  const options = { format, name: `${layer}.weight` };
+  if (method === "nearest") return { quantized: quantize(weight, options) };
+  if (method === "hqq") return { quantized: quantizeHqq(weight, options) };
+  if (method !== "gptq" && method !== "awq") {
+    throw new ArgumentError(
+      `quantizeModel: unknown method ${String(method)} (known: nearest, hqq, gptq, awq)`,
+    );
+  }
+  const seen = statistics?.get(layer);
+  if (!seen) {
+    throw new ArgumentError(`quantizeModel: ${method} needs statistics of ${layer}: see collectStatistics`);
+  }
+  if (method === "gptq") return { quantized: quantizeGptq(weight, seen, options) };
+  const { weight: quantized, inputScales } = quantizeAwq(weight, seen, options);
+  return { quantized, inputScales };
 }
 
 /** True when `pattern` names the module: the whole name, its end from a dot on, or a match of a RegExp. */

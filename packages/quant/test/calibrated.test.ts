@@ -24,6 +24,7 @@ import {
   quantizeAwq,
   quantizeGptq,
   quantizeHqq,
+  quantizeModel,
 } from "../src/index.js";
 import { bell, bellTensor, uniform } from "./helpers.js";
 
@@ -128,6 +129,44 @@ describe("HQQ", () => {
       for (const each of [weight, nearest, made]) each.dispose();
     },
   );
+});
+
+describe("quantizeModel", () => {
+  class Model extends Module {
+    layer = new Linear(bellTensor([rows, columns], 3, 0.1));
+    override forward(x: Tensor): Tensor {
+      return this.layer.forward(x);
+    }
+  }
+
+  it.each(["hqq", "gptq", "awq"] as const)("takes the method %s, and reports its error", async (method) => {
+    const [model, nearest] = [new Model(), new Model()];
+    const x = inputs(200, 1);
+    const found = await collectStatistics(model, () => tidy(() => void model.forward(x)));
+    const weight = bellTensor([rows, columns], 3, 0.1);
+    const report = quantizeModel(model, { format: "int4_asym_g64", method, statistics: found });
+    quantizeModel(nearest, { format: "int4_asym_g64" });
+    const dense = [model, nearest].map(({ layer }) => layer.denseWeight());
+    const [error, base] = dense.map((each) =>
+      outputError(weight, each, found.get("layer") as ActivationStatistics),
+    );
+    if (method !== "hqq") expect(error).toBeLessThan(0.9 * base);
+    const exact = tidy(() => weight.sub(dense[0]).square().sum().item());
+    expect(report.total.error?.noise).toBeCloseTo(exact, 6);
+    for (const each of [model, nearest, x, weight, ...dense]) each.dispose();
+  });
+
+  it("refuses a method without its statistics, and an unknown one; the model stays", () => {
+    const model = new Model();
+    expect(() => quantizeModel(model, { format: "int8", method: "gptq" })).toThrow(
+      "gptq needs statistics of layer",
+    );
+    expect(() => quantizeModel(model, { format: "int8", method: "best" as "awq" })).toThrow(
+      "unknown method best",
+    );
+    expect(model.layer).toBeInstanceOf(Linear);
+    model.dispose();
+  });
 });
 
 describe("calibration", () => {

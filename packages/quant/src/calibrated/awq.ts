@@ -5,7 +5,7 @@ import { ArgumentError, matmul, noGrad, type Tensor, tensor, tidy } from "@nomoa
 import type { BlockFormat } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { quantize } from "../quantize.js";
-import { type QuantizedTensor, weightShape } from "../quantized-tensor.js";
+import { QuantizedTensor, quantizationError, weightShape } from "../quantized-tensor.js";
 import { requireStatistics } from "./gptq.js";
 import type { ActivationStatistics } from "./statistics.js";
 
@@ -89,5 +89,11 @@ export function quantizeAwq(
     worse.quantized.dispose();
     worse.inputScales.dispose();
   }
-  return { weight: best.quantized, inputScales: best.inputScales };
+  const { quantized, inputScales } = best;
+  // The error of what the layer computes with, the scales taken off again.
+  const error = noGrad(() =>
+    tidy(() => quantizationError(weight.detach(), quantized.dequantize().mul(inputScales))),
+  );
+  const { format: found, shape, parts } = quantized;
+  return { weight: new QuantizedTensor(found, shape, parts, error), inputScales };
 }
