@@ -11,6 +11,7 @@ import { Replacements } from "./replacements.js";
 import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 import { adalora } from "./variants/adalora.js";
+import { convLora } from "./variants/conv.js";
 import { dora } from "./variants/dora.js";
 import { embeddingLora } from "./variants/embedding.js";
 import { ia3 } from "./variants/ia3.js";
@@ -34,6 +35,7 @@ export const variants: readonly LoraVariant[] = [
   loha,
   lokr,
   embeddingLora,
+  convLora,
   dora,
   residualLora,
   plainLora,

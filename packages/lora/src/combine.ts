@@ -63,7 +63,7 @@ function factorsOf(branch: AdapterBranch): Factors {
   const own = branch.tensors();
   try {
     const names = suffixes.find(([a, b]) => saved.has(a) && saved.has(b));
-    if (!names || saved.size !== 2) {
+    if (!names || saved.size !== 2 || [...saved.values()].some((tensor) => tensor.rank !== 2)) {
       throw new ArgumentError(
         `adapter "${branch.adapter}": only plain low-rank updates can be combined, not ${[...saved.keys()].join(", ")}`,
       );

@@ -24,7 +24,7 @@ export { hotSwapAdapter } from "./hot-swap.js";
 export { applyEva, type EvaOptions } from "./init/eva.js";
 export { initLoftq, type LoftqError, type LoftqOptions } from "./init/loftq.js";
 export { type KohyaPrefix, kohyaToPeft, loadKohyaAdapter } from "./kohya.js";
-export { type AdaptedLayer, LoraEmbedding, LoraLinear } from "./layer.js";
+export { type AdaptedLayer, LoraConv2d, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
 export { type MergeFidelity, mergeReport } from "./merge-report.js";

@@ -1,8 +1,9 @@
-// Layers with adapters around other layers: LoraLinear around any linear layer, dense or quantized, LoraEmbedding around an embedding.
+// Layers with adapters around other layers: LoraLinear around any linear layer, dense or quantized, LoraEmbedding around an embedding,
+// LoraConv2d around a convolution.
 // Each is of the kind that it wraps, so the model and other packages need not know.
 
-import type { Tensor } from "@nomoat/core";
-import { checkFeatures, Embedding, LinearBase, Module } from "@nomoat/core/nn";
+import { noGrad, type Tensor } from "@nomoat/core";
+import { Conv2d, checkFeatures, Embedding, LinearBase, Module } from "@nomoat/core/nn";
 import { adaptedBrand } from "./adapted.js";
 import type { AdapterBranch } from "./branch.js";
 import { AdapterSlots } from "./slots.js";
@@ -18,13 +19,18 @@ export interface AdaptedLayer extends Module {
 
 /** True for layers that carry adapters. */
 export function isAdaptedLayer(module: Module): module is AdaptedLayer {
-  return module instanceof LoraLinear || module instanceof LoraEmbedding;
+  return [LoraLinear, LoraEmbedding, LoraConv2d].some((kind) => module instanceof kind);
 }
 
 /** A layer that can carry adapters, in place of `base`. */
 export function adaptable(base: Module): AdaptedLayer {
   if (isAdaptedLayer(base)) return base;
-  const layer = base instanceof Embedding ? new LoraEmbedding(base) : new LoraLinear(base as LinearBase);
+  const layer =
+    base instanceof Embedding
+      ? new LoraEmbedding(base)
+      : base instanceof Conv2d
+        ? new LoraConv2d(base)
+        : new LoraLinear(base as LinearBase);
   return layer as unknown as AdaptedLayer;
 }
 
@@ -200,6 +206,52 @@ export class LoraEmbedding extends Module {
     if (mixed) return mixed;
     const { base, branches } = this.slots.parts();
     return throughBranches(indices, base.forward(indices), branches, original, base === original);
+  }
+
+  /** Disposes base, original and adapters. */
+  override dispose(): void {
+    this.slots.dispose();
+    super.dispose();
+  }
+}
+
+/** A convolution over two axes with low-rank updates. */
+export class LoraConv2d extends Module {
+  base_layer: Conv2d;
+  readonly adapters: AdapterBranch[] = [];
+  readonly #slots: AdapterSlots<Conv2d>;
+
+  /** Wraps `base`, which this layer owns from now on. */
+  constructor(base: Conv2d) {
+    super();
+    this.base_layer = base;
+    this.training = base.training;
+    this.#slots = new AdapterSlots<Conv2d>(this, {
+      weight: (layer) => layer.weight.detach(),
+      withWeight: (layer, weight) =>
+        noGrad(() => new Conv2d(weight.clone(), layer.bias?.clone() ?? null, layer.options)),
+    });
+  }
+
+  get bias(): Tensor | null {
+    return this.base_layer.bias;
+  }
+
+  get [adaptedBrand](): true {
+    return true;
+  }
+
+  get slots(): AdapterSlots<Conv2d> {
+    return this.#slots;
+  }
+
+  /** x [batch, inChannels, height, width] → [batch, outChannels, height, width], as the base has it. */
+  override forward(x: Tensor): Tensor {
+    const { original } = this.slots;
+    const mixed = assignedRows(this as unknown as AdaptedLayer, x, original);
+    if (mixed) return mixed;
+    const { base, branches } = this.slots.parts();
+    return throughBranches(x, base.forward(x), branches, original, base === original);
   }
 
   /** Disposes base, original and adapters. */

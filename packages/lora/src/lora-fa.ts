@@ -3,13 +3,20 @@
 
 import { matmul, noGrad, tensor, tidy } from "@nomoat/core";
 import type { Adapter } from "./adapter.js";
+import type { AdapterBranch } from "./branch.js";
 import { fromTensor, inverseSpd, multiply, transposed } from "./linalg.js";
+import { AdaLoraBranch } from "./variants/adalora.js";
 import { LoraBranch } from "./variants/lora.js";
+
+/** True where the update is s·B·A of a linear layer, DoRA's included. */
+function hasPlainFactors(branch: AdapterBranch): branch is LoraBranch {
+  return branch instanceof LoraBranch && branch.loraA.rank === 2 && !(branch instanceof AdaLoraBranch);
+}
 
 /** Freezes every A of linear layers. `adapter.parameters()` still lists them; an optimizer takes `adapter.trainableParameters()`. */
 export function freezeA(adapter: Adapter): Adapter {
   for (const branch of adapter.branches().values()) {
-    if (branch instanceof LoraBranch) branch.loraA.requiresGrad = false;
+    if (hasPlainFactors(branch)) branch.loraA.requiresGrad = false;
   }
   return adapter;
 }
@@ -22,7 +29,7 @@ export function freezeA(adapter: Adapter): Adapter {
  */
 export function correctLoraFaGradients(adapter: Adapter, damping = 1e-8): void {
   for (const branch of adapter.branches().values()) {
-    if (!(branch instanceof LoraBranch)) continue;
+    if (!hasPlainFactors(branch)) continue;
     const gradient = branch.loraB.grad;
     if (!gradient) continue;
     const a = fromTensor(branch.loraA);

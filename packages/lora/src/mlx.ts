@@ -160,7 +160,7 @@ export async function serializeMlxAdapter(adapter: Adapter): Promise<Map<string,
       const state = branch.tensors();
       for (const [suffix, tensor] of saved) {
         const part = Object.keys(suffixes).find((key) => suffixes[key] === suffix);
-        if (part === undefined || state.get(suffix) !== tensor)
+        if (part === undefined || state.get(suffix) !== tensor || tensor.rank > 2)
           refuse(`${at} has a ${suffix} that mlx-lm does not know`);
         else
           tensors.set(`${at}.${part}`, part === "m" ? tensor.detach() : tensor.detach().transpose().clone());

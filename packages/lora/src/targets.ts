@@ -2,10 +2,10 @@
 // get_pattern_key). Nothing is changed here.
 
 import { ArgumentError } from "@nomoat/core";
-import { Embedding, LinearBase, type Module } from "@nomoat/core/nn";
+import { Conv2d, Embedding, LinearBase, type Module } from "@nomoat/core/nn";
 import { isAdapted } from "./adapted.js";
 import { type LoraConfig, scalingOf } from "./config.js";
-import { LoraEmbedding } from "./layer.js";
+import { LoraConv2d, LoraEmbedding } from "./layer.js";
 import { Pattern } from "./pattern.js";
 
 /** One layer to adapt. */
@@ -37,6 +37,17 @@ export function isLinear(module: Module): module is LinearBase {
 /** True for embeddings, adapted or not. */
 export function isEmbedding(module: Module): module is Embedding | LoraEmbedding {
   return module instanceof Embedding || module instanceof LoraEmbedding;
+}
+
+/** Throws unless `config` can adapt this convolution. */
+function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: LoraConfig): void {
+  const { groups = 1 } = (module instanceof Conv2d ? module : module.slots.original).options;
+  const plain = config.peftType === "LORA" && !config.useDora && !config.loraBias;
+  const init = config.initLoraWeights;
+  if (plain && groups === 1 && (typeof init === "boolean" || init === "gaussian")) return;
+  throw new ArgumentError(
+    `${name} is a convolution, which takes plain LoRA without groups, begun by true, false or "gaussian", alone`,
+  );
 }
 
 /** The model's modules by name, parents first, without what is inside adapted layers. */
@@ -154,7 +165,7 @@ export function namedTargets(model: Module, config: LoraConfig): LoraConfig {
 /**
  * The layers of `model` that `config` names, in the model's order.
  *
- * @throws {ArgumentError} when nothing matches (with the names there are), when a match is neither a linear layer nor an embedding, or for a pattern that
+ * @throws {ArgumentError} when nothing matches (with the names there are), when a match is no linear layer, embedding or convolution that can be adapted, or for a pattern that
  *   is none or takes too long
  */
 export function resolveTargets(model: Module, config: LoraConfig): Target[] {
@@ -169,7 +180,9 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     const wanted = test(name, module);
     if (wanted === null) excluded++;
     if (!wanted) continue;
-    if (!isLinear(module) && !isEmbedding(module)) {
+    const convolution = module instanceof Conv2d || module instanceof LoraConv2d;
+    if (convolution) checkConvolution(name, module, config);
+    if (!isLinear(module) && !isEmbedding(module) && !convolution) {
       unfit.push(`${name} (${module.constructor.name})`);
       continue;
     }
@@ -189,7 +202,7 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
   }
   if (unfit.length > 0) {
     throw new ArgumentError(
-      `targetModules ${JSON.stringify(config.targetModules)} match modules that are neither linear layers nor embeddings: ${listed(unfit)}`,
+      `targetModules ${JSON.stringify(config.targetModules)} match modules that are neither linear layers, embeddings nor convolutions: ${listed(unfit)}`,
     );
   }
   if (targets.length === 0) {

@@ -49,7 +49,7 @@ describe("targets", () => {
     ]);
     expect(() => names({ targetModules: "q_proj" })).toThrow(/match no layer/);
     expect(() => names({ targetModules: ".*mlp.*" })).toThrow(
-      /nor embeddings: model\.layers\.0\.mlp \(Mlp\)/,
+      /nor convolutions: model\.layers\.0\.mlp \(Mlp\)/,
     );
   });
 
