@@ -41,8 +41,13 @@ describe("README", () => {
     expect(log.mock.calls[1][0]).toMatch(/down +q8_0/);
   });
 
-  it("writes and reads GGUF", async () => {
+  it("quantizes by a calibrated method", async () => {
     await run(blocks[2]);
+    expect(log.mock.calls[0][0]).toMatch(/down +int4_asym_g64/);
+  });
+
+  it("writes and reads GGUF", async () => {
+    await run(blocks[3]);
     expect(log.mock.calls[0][0]).toMatchObject({ shape: [8, 64], type: "Q8_0" });
   });
 
