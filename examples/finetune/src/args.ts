@@ -34,7 +34,7 @@ export const EMBEDDED_MODEL = fileURLToPath(new URL("../../../models/tiny", impo
 
 /** Chosen by measuring; the README of this example has the figures. */
 export const DEFAULTS = {
-  steps: 300,
+  steps: 150,
   rank: 16,
   learningRate: 4e-3,
   batch: 8,
