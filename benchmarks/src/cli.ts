@@ -6,7 +6,7 @@ import { addFiles } from "./commands/files.js";
 import { addPeers } from "./commands/peers.js";
 import { addReport } from "./commands/report.js";
 import { addRun } from "./commands/run.js";
-import { versionOf } from "./machine.js";
+import { ownVersion } from "./machine.js";
 import { BenchError } from "./model.js";
 import { reasonOf } from "./run.js";
 
@@ -16,7 +16,7 @@ export async function main(args: readonly string[]): Promise<void> {
     .description(
       "Measures what this machine's JavaScript can do, and compares it honestly. Nothing is ever sent anywhere.",
     )
-    .version(versionOf("@nomoat/bench"))
+    .version(ownVersion())
     .exitOverride()
     .configureOutput({ outputError: () => undefined })
     .showSuggestionAfterError(false);

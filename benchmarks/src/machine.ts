@@ -1,9 +1,11 @@
 // The machine print: what a reader must know of where figures were measured. Nothing that names a person or a network.
 
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import * as os from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { peakKernels } from "./measure/emitter.js";
 
 export interface Machine {
@@ -77,6 +79,18 @@ function commit(): string | null {
   } catch {
     return null;
   }
+}
+
+/** The nearest file of that name above this module: sources and what is built of them lie at different depths. */
+export function packageFile(...path: string[]): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, ...path)) && dirname(folder) !== folder) folder = dirname(folder);
+  return join(folder, ...path);
+}
+
+/** This package's version. */
+export function ownVersion(): string {
+  return (JSON.parse(readFileSync(packageFile("package.json"), "utf8")) as { version: string }).version;
 }
 
 /** The version of an installed package; "unknown" where its package.json is not to be read. */

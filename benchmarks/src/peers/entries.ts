@@ -1,13 +1,13 @@
 // Entries of the cases that peers can do, by this library and by every peer, next to each other so that they are measured
 // within moments of each other.
 
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { quantize, quantizedMatmul } from "@nomoat/quant";
 import { compareProduct } from "../accuracy.js";
 import { hash, randomWords, uniformValues } from "../inputs.js";
+import { packageFile } from "../machine.js";
 import { type Accuracy, BenchError, type Entry, type Prepared } from "../model.js";
 import { describeProduct, layoutOf, type Product, prepareProduct, productTolerance } from "../suites/gemm.js";
 import { arithmetic, type Case, nomoatEntry, valuesOf } from "../suites/suite.js";
@@ -19,13 +19,6 @@ import type { Peer } from "./registry.js";
 interface PeerCase extends Case {
   readonly task: Task;
   check(values: ArrayLike<number>): Accuracy;
-}
-
-/** The nearest folder above this file that has the named one. */
-function packageFile(...path: string[]): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, ...path)) && dirname(folder) !== folder) folder = dirname(folder);
-  return join(folder, ...path);
 }
 
 /** Peers' processes, started when first needed. */

@@ -3,7 +3,7 @@
 
 import { formatNumber, implementationOf, type Row } from "../present.js";
 import type { Run } from "../results/schema.js";
-import { colours, drawing, element, frame, label, path, tooltip } from "./svg.js";
+import { colours, drawing, element, frame, label, path, spread, tooltip } from "./svg.js";
 
 function isOurs({ result }: Row): boolean {
   return result.implementation.name === "nomoat";
@@ -45,7 +45,11 @@ export function rooflineChart(run: Run, rows: readonly Row[]): string | null {
     },
   );
   const bottom = power(Math.min(...rates), Math.floor);
-  const roofs = run.peaks.flatMap(({ threads, float32, bandwidth }) => {
+  const labels = spread(
+    run.peaks.map((one) => chart.y(one.float32 / 1e9)),
+    chart.bottom,
+  );
+  const roofs = run.peaks.flatMap(({ threads, float32, bandwidth }, i) => {
     const memory = bandwidth[bandwidth.length - 1].rate;
     const [top, slope] = [float32 / 1e9, memory / 1e9];
     const start = Math.max(low, bottom / slope);
@@ -59,7 +63,7 @@ export function rooflineChart(run: Run, rows: readonly Row[]): string | null {
         ],
         { class: "roof" },
       ),
-      label(chart.x(high) + 6, chart.y(top) + 4, `${threads}T: ${formatNumber(top)}`),
+      label(chart.right + 8, labels[i] + 4, `${threads}T: ${formatNumber(top)}`),
     ];
   });
   const suites = [...new Set(points.map(({ row }) => row.result.suite))];
@@ -88,7 +92,7 @@ export function rooflineChart(run: Run, rows: readonly Row[]): string | null {
         r: 4,
         fill: colours[i % colours.length],
       }),
-      label(636, 304 + 16 * (i - suites.length / 2), suite),
+      label(chart.right + 24, 304 + 16 * (i - suites.length / 2), suite),
     ),
   );
   return drawing(chart.width, chart.height, "Roofline", chart.markup, ...roofs, ...dots, ...legend);
@@ -134,12 +138,11 @@ interface Line {
 }
 
 function lines(chart: ReturnType<typeof frame>, list: readonly Line[]): string[] {
-  // Labels at the lines' ends, moved apart where they would touch.
-  const ends = list
-    .map((line, i) => ({ i, line, y: chart.y(line.points[line.points.length - 1][1]) }))
-    .sort((a, b) => a.y - b.y);
-  for (let i = 1; i < ends.length; i++) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 13);
-  return ends.flatMap(({ i, line, y }) => {
+  const ends = spread(
+    list.map((line) => chart.y(line.points[line.points.length - 1][1])),
+    chart.bottom,
+  );
+  return list.flatMap((line, i) => {
     const colour = colours[i % colours.length];
     const places = line.points.map(([x, value]): [number, number] => [chart.x(x), chart.y(value)]);
     return [
@@ -151,7 +154,7 @@ function lines(chart: ReturnType<typeof frame>, list: readonly Line[]): string[]
           tooltip(`${line.name}: ${formatNumber(line.points[point][1])}`),
         ),
       ),
-      label(places[places.length - 1][0] + 8, y + 4, line.name, { style: `fill: ${colour}` }),
+      label(chart.right + 8, ends[i] + 4, line.name, { style: `fill: ${colour}` }),
     ];
   });
 }

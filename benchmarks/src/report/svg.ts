@@ -84,11 +84,15 @@ export interface Frame {
   /** Places on the drawing. */
   x(value: number): number;
   y(value: number): number;
+  /** The ends of the plot, where labels of lines stand. */
+  readonly right: number;
+  readonly top: number;
+  readonly bottom: number;
   /** Title, axes, marks and names. */
   readonly markup: string;
 }
 
-const margin = { left: 62, right: 150, top: 34, bottom: 44 };
+const margin = { left: 62, right: 200, top: 34, bottom: 44 };
 
 function plain(value: number): string {
   return value >= 1000 || value < 0.01
@@ -135,11 +139,26 @@ export function frame(title: string, xAxis: Axis, yAxis: Axis, width = 760, heig
       transform: `rotate(-90 14 ${Math.round(middle)})`,
     }),
   );
-  return { width, height, x: (value) => x(value), y: (value) => y(value), markup: parts.join("") };
+  const places = { right, top: margin.top, bottom };
+  return { width, height, ...places, x: (value) => x(value), y: (value) => y(value), markup: parts.join("") };
 }
 
 /** A line through points. */
 export function path(points: readonly (readonly [number, number])[], attributes: Attributes): string {
   const d = points.map(([x, y], i) => `${i === 0 ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   return element("path", { d, ...attributes });
+}
+
+/** Heights for labels that want to stand at `wanted`: in the same order, 13 apart at least, above `bottom` where there is room. */
+export function spread(wanted: readonly number[], bottom: number): number[] {
+  const order = wanted.map((y, i) => ({ y, i })).sort((a, b) => a.y - b.y);
+  for (let k = 1; k < order.length; k++) order[k].y = Math.max(order[k].y, order[k - 1].y + 13);
+  let limit = bottom;
+  for (let k = order.length - 1; k >= 0; k--) {
+    order[k].y = Math.min(order[k].y, limit);
+    limit = order[k].y - 13;
+  }
+  const places = new Array<number>(wanted.length);
+  for (const { y, i } of order) places[i] = y;
+  return places;
 }

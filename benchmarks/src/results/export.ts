@@ -75,14 +75,14 @@ function csvCell(value: string | number | null): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** RFC 4180, with a line of names. */
+/** RFC 4180 but for its line ends, with a line of names. */
 function toCsv(runs: readonly Run[]): string {
   const lines = [columns.map(([name]) => name).join(",")];
   for (const run of runs) {
     for (const row of rowsOf(run))
       lines.push(columns.map(([, , value]) => csvCell(value(run, row))).join(","));
   }
-  return `${lines.join("\r\n")}\r\n`;
+  return `${lines.join("\n")}\n`;
 }
 
 function sqlValue(value: string | number | null): string {
