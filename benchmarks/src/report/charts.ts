@@ -87,7 +87,7 @@ export function rooflineChart(run: Run, rows: readonly Row[]): string | null {
       "g",
       {},
       element("circle", {
-        cx: 626,
+        cx: chart.right + 14,
         cy: 300 + 16 * (i - suites.length / 2),
         r: 4,
         fill: colours[i % colours.length],
