@@ -101,6 +101,16 @@ export class KernelBuilder {
     this.#body.push(...lines);
   }
 
+  /**
+   * The integer that `element` reads. Read on a line of its own: what an index reads itself, gpu.js makes a float of for WebGL, and
+   * the whole index with it.
+   */
+  position(element: string): string {
+    const name = this.name("v");
+    this.line(`const ${name} = ${element};`);
+    return `toInteger(${name})`;
+  }
+
   /** Cuts `index` (row-major over `extents`) into a variable for each axis; axes of length 1 give "0". */
   decode(index: string, extents: readonly number[]): string[] {
     const variables = new Array<string>(extents.length).fill("0");

@@ -33,7 +33,7 @@ const unaryCalls: Readonly<Record<UnaryKind, string>> = {
   reciprocal: "reciprocal",
   floor: "Math.floor",
   ceil: "Math.ceil",
-  round: "roundEven",
+  round: "roundHalfEven",
   logicalNot: "logicalNot",
 };
 

@@ -101,7 +101,7 @@ const list: readonly ScalarFunction[] = [
   scalar("function relu(x) { if (x < 0.0) { return 0.0; } return x; }"),
   scalar("function logicalNot(x) { if (x == 0.0) { return 1.0; } return 0.0; }"),
   scalar(
-    "function roundEven(x) { const f = Math.floor(x); const d = x - f; if (d < 0.5) { return f; } if (d > 0.5) { return f + 1.0; } if (f - 2.0 * Math.floor(f * 0.5) == 0.0) { return f; } return f + 1.0; }",
+    "function roundHalfEven(x) { const f = Math.floor(x); const d = x - f; if (d < 0.5) { return f; } if (d > 0.5) { return f + 1.0; } if (f - 2.0 * Math.floor(f * 0.5) == 0.0) { return f; } return f + 1.0; }",
   ),
   // e^x overflows inside the tanh of WebGL and WebGPU, which is NaN from 45 or 89 on; tanh(20) is 1 in float32.
   scalar(
@@ -178,7 +178,7 @@ const list: readonly ScalarFunction[] = [
   ),
   scalar(`function integerPower(a, b) {
     if (b < 0.0) { if (a == 1.0) { return 1.0; } if (a == -1.0) { return power(a, b); } return 0.0; }
-    return roundEven(power(a, b));
+    return roundHalfEven(power(a, b));
   }`),
   bitwise("bitwiseAnd", "p + q == 2.0"),
   bitwise("bitwiseOr", "p + q > 0.0"),
@@ -213,7 +213,7 @@ const list: readonly ScalarFunction[] = [
     for (let n = 0; n < 128; n++) { if (quantum * 2.0 <= magnitude) { quantum = quantum * 2.0; } }
     for (let n = 0; n < 126; n++) { if (quantum > magnitude) { quantum = quantum * 0.5; } }
     quantum = Math.max(quantum * bits, least);
-    return roundEven(x / quantum) * quantum;
+    return roundHalfEven(x / quantum) * quantum;
   }`),
 ];
 

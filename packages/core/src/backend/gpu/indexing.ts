@@ -43,7 +43,7 @@ export function gather(device: Device, x: Operand, indices: Operand, out: Operan
   const variables = outputIndices(kernel, out, plan);
   const lead = indices.shape.length;
   const rest = termsOf(variables.slice(lead), x.strides.slice(1));
-  const index = `toInteger(${chosen(termsOf(variables.slice(0, lead), indices.strides))})`;
+  const index = kernel.position(chosen(termsOf(variables.slice(0, lead), indices.strides)));
   if (!known) {
     const nan = kernel.number(Number.NaN);
     kernel.line(`if (${index} < 0) { return ${nan}; }`, `if (${index} >= ${rows}) { return ${nan}; }`);
@@ -75,11 +75,12 @@ export function scatterAdd(device: Device, source: Operand, indices: Operand, ou
     const { first, order, most } = groupByIndex(known, out.shape[0]);
     const [firstArray, orderArray] = [device.upload(first), device.upload(order)];
     const [firstOf, orderOf] = [kernel.array(firstArray), kernel.array(orderArray)];
-    const begin = kernel.define("b", `toInteger(${firstOf([[row, 1]])})`);
-    const end = kernel.define("e", `toInteger(${firstOf([[`(${row} + 1)`, 1]])})`);
+    const begin = kernel.position(firstOf([[row, 1]]));
+    const end = kernel.position(firstOf([[`(${row} + 1)`, 1]]));
     const at = `(${begin} + k)`;
     kernel.line(`for (let k = 0; k < ${most}; k++) {`, `if (${at} < ${end}) {`);
-    kernel.line(added(`toInteger(${orderOf([[`within(${at}, ${count - 1})`, 1]])})`), "}", "}");
+    const place = kernel.position(orderOf([[`within(${at}, ${count - 1})`, 1]]));
+    kernel.line(added(place), "}", "}");
     kernel.line("return total;");
     const result = kernel.run(sizeOf(out.shape));
     device.release(firstArray);
