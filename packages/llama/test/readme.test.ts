@@ -35,13 +35,17 @@ it("the README's code runs", async () => {
     const lines = Array.from({ length: 20 }, (_, i) => JSON.stringify({ text: `Call me Ishmael ${i}.` }));
     writeFileSync(join(folder, "notes.jsonl"), lines.join("\n"));
 
-    // Imports become constants, files go to a folder of their own.
-    const names = /"(models\/tiny|notes\.jsonl|checkpoints|my-adapter)"/g;
-    const source = blocks.join("\n").replace(names, (_, name: string) => JSON.stringify(join(folder, name)));
-    const { outputText } = ts.transpileModule(source, {
-      compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 },
-    });
-    const body = outputText.replace(/import (\{[^}]*\}) from ("[^"]*");/g, "const $1 = packages[$2];");
+    // Imports become constants, files go to a folder of their own, each block has a scope of its own.
+    const names = /"(models\/tiny|notes\.jsonl|checkpoints|my-adapter|tiny-q8_0\.gguf)"/g;
+    const body = blocks
+      .map((block) => {
+        const source = block.replace(names, (_, name: string) => JSON.stringify(join(folder, name)));
+        const { outputText } = ts.transpileModule(source, {
+          compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 },
+        });
+        return `{\n${outputText.replace(/import (\{[^}]*\}) from ("[^"]*");/g, "const $1 = packages[$2];")}\n}`;
+      })
+      .join("\n");
     const AsyncFunction = (async () => {}).constructor as new (
       ...args: string[]
     ) => (arg: unknown) => Promise<void>;
