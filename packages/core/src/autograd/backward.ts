@@ -29,29 +29,8 @@ interface BackwardOptions {
   nested?: boolean;
 }
 
-/** A gradient being gathered; `owned` when nobody else can see its memory. */
-class Gradients<K> {
-  readonly #gathered = new Map<K, Tensor>();
-
-  get(key: K): Tensor | undefined {
-    return this.#gathered.get(key);
-  }
-
-  take(key: K): Tensor | undefined {
-    const gradient = this.#gathered.get(key);
-    this.#gathered.delete(key);
-    return gradient;
-  }
-
-  set(key: K, gradient: Tensor): void {
-    this.#gathered.set(key, gradient);
-  }
-
-  clear(): void {
-    for (const gradient of this.#gathered.values()) gradient.dispose();
-    this.#gathered.clear();
-  }
-}
+/** Gradients being gathered, by the node whose output they belong to. */
+type Gradients = Map<GraphNode, Tensor>;
 
 /** `gradient` may be added to in place: contiguous, seen by nobody else, and not part of a graph being recorded. */
 function writable(gradient: Tensor | null | undefined): Tensor | undefined {
@@ -147,7 +126,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
     };
   }
   for (const node of nodes) node.retain();
-  const gradients = new Gradients<GraphNode>();
+  const gradients: Gradients = new Map();
   let complete = false;
   try {
     withGradMode(createGraph, () => {
@@ -157,8 +136,9 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
         else deliver({ node: null, leaf: root.tensor }, gradient, gradients);
       }
       for (const node of nodes) {
-        const dy = gradients.take(node);
+        const dy = gradients.get(node);
         if (dy) {
+          gradients.delete(node);
           const target = targetNodes.get(node);
           try {
             if (target) found.set(target, keep(dy.alias()));
@@ -173,7 +153,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
     complete = true;
   } finally {
     runtime.sink = outerSink;
-    gradients.clear();
+    for (const gradient of gradients.values()) gradient.dispose();
     if (!complete) for (const gradient of found.values()) gradient.dispose();
     for (const node of nodes) node.release();
   }
@@ -181,7 +161,7 @@ export function runBackward(roots: readonly BackwardRoot[], options: BackwardOpt
 }
 
 /** Hands dy through one node to its inputs. */
-function step(node: GraphNode, dy: Tensor, gradients: Gradients<GraphNode>): void {
+function step(node: GraphNode, dy: Tensor, gradients: Gradients): void {
   const sink = currentSink();
   const wants = node.edges.map((edge) => edge !== null && (edge.node !== null || sink.wants(edge.leaf)));
   if (!wants.includes(true) && !node.hiddenLeaves) return;
@@ -208,13 +188,13 @@ function step(node: GraphNode, dy: Tensor, gradients: Gradients<GraphNode>): voi
   });
 }
 
-function existingAt(edge: Edge, gradients: Gradients<GraphNode>): Tensor | null | undefined {
+function existingAt(edge: Edge, gradients: Gradients): Tensor | null | undefined {
   if (!edge) return undefined;
   return edge.node ? gradients.get(edge.node) : currentSink().get(edge.leaf);
 }
 
 /** Adds `part`, which it takes over, to what was gathered for `edge`. */
-function deliver(edge: NonNullable<Edge>, part: Tensor, gradients: Gradients<GraphNode>): void {
+function deliver(edge: NonNullable<Edge>, part: Tensor, gradients: Gradients): void {
   const existing = existingAt(edge, gradients);
   const total = keep(existing ? merge(existing, part) : part);
   if (edge.node) gradients.set(edge.node, total);

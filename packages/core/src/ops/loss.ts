@@ -158,7 +158,6 @@ const fusedLinearCrossEntropy = defineFunction<{ ignoreIndex: number; scale: num
       if (dx) matmul(part, weight, { out: take(dx) });
       if (dWeight) matmul(part, take(x), { transA: true, out: dWeight, beta: start === 0 ? 0 : 1 });
     }
-    if (rows === 0 && dWeight) backend.fill(operand(dWeight), 0);
     context.save(...[dx, dWeight].filter((t) => t !== null));
     return mul(sum(losses), scale);
   },
