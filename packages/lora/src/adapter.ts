@@ -6,6 +6,7 @@ import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
 import type { Replacements } from "./replacements.js";
+import { runThenRestore } from "./scope.js";
 import type { MergePlan } from "./slots.js";
 
 /** What stands before a module's name in PEFT's files. */
@@ -313,16 +314,7 @@ function withDisabled<T>(adapters: readonly Adapter[], fn: () => T): T {
   const restore = () => {
     for (const adapter of enabled) adapter.enable();
   };
-  let result: T;
-  try {
-    result = fn();
-  } catch (error) {
-    restore();
-    throw error;
-  }
-  if (result instanceof Promise) return result.finally(restore) as T;
-  restore();
-  return result;
+  return runThenRestore(fn, restore);
 }
 
 /** Changes what is merged, in all layers or, after a fault, in none; `anew`: also where the names stay the same. */

@@ -5,6 +5,7 @@ import type { Module } from "@nomoat/core/nn";
 import { adaptedLayers, adaptersOf } from "./adapter.js";
 import type { AdapterBranch } from "./branch.js";
 import { rowsOfLayer } from "./layer.js";
+import { runThenRestore } from "./scope.js";
 import { type RowSegment, segmentedUpdate } from "./segments.js";
 import { LoraBranch } from "./variants/lora.js";
 
@@ -124,14 +125,5 @@ export function withAdapterRows<T>(model: Module, rows: readonly (string | null)
       else rowsOfLayer.delete(layer);
     });
   };
-  let result: T;
-  try {
-    result = fn();
-  } catch (error) {
-    restore();
-    throw error;
-  }
-  if (result instanceof Promise) return result.finally(restore) as T;
-  restore();
-  return result;
+  return runThenRestore(fn, restore);
 }
