@@ -166,7 +166,7 @@ for (let step = start.step; step < steps; step++) {
     return value.item();
   });
   const norm = gradNorm(parameters);
-  optimizer.learningRate = peakRate * rateFactor(step);
+  optimizer.learningRateFactor = rateFactor(step);
   optimizer.step({ gradientScale: clipScale(norm, 1) });
   optimizer.zeroGrad();
   recent += loss;
@@ -180,7 +180,7 @@ for (let step = start.step; step < steps; step++) {
       step: done,
       loss: recent / recentSteps,
       heldOutLoss: heldOutLoss(),
-      rate: optimizer.learningRate,
+      rate: optimizer.learningRates()[0],
       norm,
       tokens: done * batch * length,
       tokensPerSecond: (recentSteps * batch * length) / elapsed,

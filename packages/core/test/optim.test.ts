@@ -77,7 +77,7 @@ describe.each(subjects)("$name equals PyTorch", (subject) => {
       const optimizer = new kinds[run.optimizer as keyof typeof kinds](parameters, given);
       after.forEach((expected, step) => {
         setGradients(parameters, golden.gradients[step]);
-        if (learningRates) optimizer.learningRate = learningRates[step];
+        if (learningRates) optimizer.learningRateFactor = learningRates[step] / lr;
         optimizer.step();
         expected.forEach((values, i) => {
           expectClose(
@@ -156,7 +156,63 @@ describe("optimizers", () => {
     optimizer.step();
     expect(a.toArray()).toEqual([1, 1]);
     expect(b.toArray()).toEqual([1, 1]);
-    expect(optimizer.learningRate).toBe(0.1);
+    expect(optimizer.learningRates()).toEqual([0.1, 0]);
+  });
+
+  test("schedules scale each group's own rate", () => {
+    const [a, b] = [leaf(1), leaf(1)];
+    const optimizer = new optim.SGD([{ parameters: [a] }, { parameters: [b], learningRate: 1.6 }], {
+      learningRate: 0.1,
+    });
+    for (const factor of [0.5, 0.25]) {
+      optimizer.learningRateFactor = factor;
+      expect(optimizer.learningRates()).toEqual([0.1 * factor, 1.6 * factor]);
+      for (const p of [a, b]) {
+        p.zeroGrad();
+        p.grad = nm.keep(nm.ones([1]));
+      }
+      optimizer.step();
+    }
+    expectClose([a.item(), b.item()], [1 - 0.75 * 0.1, 1 - 0.75 * 1.6], 1e-6);
+    expect(optimizer.groups.map((group) => group.learningRate)).toEqual([0.1, 1.6]);
+    expect(() => {
+      optimizer.learningRateFactor = -1;
+    }).toThrow("learningRateFactor must be finite and not negative, not -1");
+  });
+
+  test("bias correction counts the updates of each parameter, through saving too", () => {
+    const step = (optimizer: optim.AdamW, parameters: nm.Tensor[], gradients: (number | null)[]) => {
+      parameters.forEach((p, i) => {
+        p.zeroGrad();
+        if (gradients[i] !== null) p.grad = nm.keep(nm.full([2], gradients[i]));
+      });
+      optimizer.step();
+    };
+    const [early, late, alone] = [leaf(2), leaf(2), leaf(2)];
+    let optimizer = new optim.AdamW([early, late]);
+    for (const g of [0.3, -0.2, 0.7]) step(optimizer, [early, late], [g, null]);
+    const state = optimizer.stateDict();
+    expect(state).toMatchObject({ step: 3, updates: [3, 0] });
+    const saved = optimizer;
+    optimizer = new optim.AdamW([early, late]);
+    optimizer.loadStateDict(state);
+    saved.dispose();
+    const single = new optim.AdamW([alone]);
+    for (const g of [0.4, 0.1]) {
+      step(optimizer, [early, late], [null, g]);
+      step(single, [alone], [g]);
+    }
+    expect(late.toArray()).toEqual(alone.toArray());
+    expect(optimizer.stateDict()).toMatchObject({ step: 5, updates: [3, 2] });
+    const { updates: _, ...old } = optimizer.stateDict();
+    single.loadStateDict({ step: 5, tensors: new Map() });
+    expect(single.stateDict().updates).toEqual([5]);
+    expect(() => optimizer.loadStateDict({ ...old, updates: [1] })).toThrow(
+      "1 update counts for 2 parameters",
+    );
+    expect(() => optimizer.loadStateDict({ ...old, updates: [1, 6] })).toThrow(
+      "6 updates of parameter 1 in 5 steps",
+    );
   });
 
   test("parameters without a gradient stay as they are", () => {

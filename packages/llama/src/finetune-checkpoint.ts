@@ -70,7 +70,12 @@ export async function saveCheckpoint(
   progress: Progress,
   identity: RunIdentity,
 ): Promise<void> {
-  const state = JSON.stringify({ ...progress, identity });
+  const places = optimizer.parameters();
+  const counts = optimizer.stateDict().updates!;
+  const updates = Object.fromEntries(
+    Array.from(parameters, ([name, tensor]) => [name, counts[places.indexOf(tensor)]]),
+  );
+  const state = JSON.stringify({ ...progress, updates, identity });
   const bytes = await serializeSafetensors(named(parameters, optimizer), { format, state });
   await writeFilesAtomic(folder, { [checkpointFile]: bytes });
 }
@@ -120,7 +125,11 @@ export async function loadCheckpoint(
     const state = parseJson(new TextEncoder().encode(metadata.state ?? ""), { file, maxValues: 1e8 });
     if (!resembles(state, progressLike))
       throw new FormatError("is not the state of a training", { file, field: "__metadata__.state" });
-    const { identity: saved, ...progress } = state as unknown as Progress & { identity: RunIdentity };
+    const {
+      identity: saved,
+      updates,
+      ...progress
+    } = state as unknown as Progress & { identity: RunIdentity; updates?: unknown };
     const differing = Object.keys(identity).filter((key) => saved[key] !== identity[key]);
     if (differing.length > 0) {
       const list = differing.map((key) => `${key} was ${saved[key]}, is ${identity[key]}`);
@@ -129,7 +138,8 @@ export async function loadCheckpoint(
     const generators = ownGenerators(model);
     if (generators.length !== progress.generators.length)
       throw new ArgumentError(`finetune: resumeFrom: ${file} is of a model with other random generators`);
-    checkTensors(tensors, parameters, file);
+    const counts = updateCounts(updates, progress.step, parameters, file);
+    checkTensors(tensors, parameters, counts, file);
     const restored = progress.generators.map((place) => Generator.restore(place).state());
     Generator.restore(progress.random);
 
@@ -140,7 +150,9 @@ export async function loadCheckpoint(
       const parameter = match && parameters.get(match[2]);
       if (parameter) moments.set(`${places.indexOf(parameter)}.${match[1]}`, tensor);
     }
-    optimizer.loadStateDict({ step: progress.step, tensors: moments });
+    const order = new Map(Array.from(parameters, ([name, tensor]) => [tensor, counts.get(name)!]));
+    const ordered = places.map((tensor) => order.get(tensor)!);
+    optimizer.loadStateDict({ step: progress.step, updates: ordered, tensors: moments });
     noGrad(() => {
       for (const [name, parameter] of parameters) parameter.copyFrom(tensors.get(`parameter.${name}`)!);
     });
@@ -153,15 +165,40 @@ export async function loadCheckpoint(
   }
 }
 
+/** How often each parameter was updated: what the file says of it, or (files of earlier versions say nothing) in every step. */
+function updateCounts(
+  saved: unknown,
+  step: number,
+  parameters: ReadonlyMap<string, Tensor>,
+  file: string,
+): Map<string, number> {
+  const counts =
+    typeof saved === "object" && saved !== null ? new Map<string, unknown>(Object.entries(saved)) : null;
+  return new Map(
+    Array.from(parameters.keys(), (name) => {
+      const count = counts ? counts.get(name) : step;
+      if (!Number.isSafeInteger(count) || (count as number) < 0 || (count as number) > step)
+        throw new FormatError(`${String(count)} updates of "${name}" in ${step} steps`, {
+          file,
+          field: "__metadata__.state.updates",
+        });
+      return [name, count as number];
+    }),
+  );
+}
+
 function checkTensors(
   tensors: ReadonlyMap<string, Tensor>,
   parameters: ReadonlyMap<string, Tensor>,
+  counts: ReadonlyMap<string, number>,
   file: string,
 ): void {
   const faults: string[] = [];
   const expected = new Set<string>();
   for (const [name, parameter] of parameters) {
-    for (const key of [`parameter.${name}`, `optimizer.m.${name}`, `optimizer.v.${name}`]) {
+    // A parameter that never had a gradient has no moments.
+    const moments = counts.get(name) === 0 ? [] : [`optimizer.m.${name}`, `optimizer.v.${name}`];
+    for (const key of [`parameter.${name}`, ...moments]) {
       expected.add(key);
       const tensor = tensors.get(key);
       if (!tensor) faults.push(`missing "${key}"`);

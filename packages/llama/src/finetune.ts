@@ -172,8 +172,8 @@ async function train(
         requireFinite(step + 1, "loss", loss);
         const norm = await readGradNorm(optimizer.parameters());
         requireFinite(step + 1, "gradient", norm);
-        const learningRate = settings.learningRate * schedule(step);
-        optimizer.learningRate = learningRate;
+        optimizer.learningRateFactor = schedule(step);
+        const [learningRate] = optimizer.learningRates();
         optimizer.step({ gradientScale: clipScale(norm, settings.maxGradNorm) });
         optimizer.zeroGrad();
 

@@ -24,7 +24,7 @@ export interface LoraPlusGroup {
 
 /**
  * The adapter's trainable parameters in groups with learning rates of their own: A, embeddings, B, vectors; empty ones left out.
- * Schedules should multiply each group's rate: setting `optimizer.learningRate` would make them equal.
+ * Schedules (`optimizer.learningRateFactor`) keep the ratio.
  * @throws {ArgumentError} for rates or a ratio out of range
  */
 export function loraPlusGroups(adapter: Adapter, options: LoraPlusOptions): LoraPlusGroup[] {

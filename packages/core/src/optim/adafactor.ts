@@ -6,7 +6,13 @@ import { tidy } from "../memory.js";
 import { add, div, maximum, mul, rsqrt, square, sub } from "../ops/elementwise.js";
 import { mean } from "../ops/reduce.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, requireNonNegative, type SlotForm } from "./optimizer.js";
+import {
+  Optimizer,
+  type ParameterGroup,
+  requireNonNegative,
+  type SlotForm,
+  type UpdateContext,
+} from "./optimizer.js";
 
 export interface AdafactorOptions {
   /** The largest step, relative to the parameter's size (default 1e-2). */
@@ -56,10 +62,10 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
     parameter: Tensor,
     gradient: Tensor,
     options: AdafactorOptions,
-    gradientScale: number,
+    { count, gradientScale }: UpdateContext,
   ): void {
     const { learningRate, beta2Decay, epsilons, clipThreshold, weightDecay } = options;
-    const fresh = this.stepCount ** beta2Decay;
+    const fresh = count ** beta2Decay;
     const move = (slot: Tensor, to: Tensor) => slot.copyFrom(add(mul(slot, 1 - fresh), mul(to, fresh)));
     const rootMeanSquare = (t: Tensor) => Math.sqrt(mean(square(t)).item());
     if (parameter.size === 0) return;
@@ -76,7 +82,7 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
         }
         const update = mul(rsqrt(maximum(variance, epsilons[0] ** 2)), g);
         const size = Math.max(epsilons[1], rootMeanSquare(parameter));
-        const rate = size * Math.min(learningRate, 1 / Math.sqrt(this.stepCount));
+        const rate = size * Math.min(learningRate, 1 / Math.sqrt(count));
         const cut = Math.max(1, rootMeanSquare(update) / clipThreshold);
         const decayed = mul(parameter, 1 - learningRate * weightDecay);
         parameter.copyFrom(sub(decayed, mul(update, rate / cut)));

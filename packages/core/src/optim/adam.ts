@@ -7,7 +7,7 @@ import { operand } from "../ops/dispatch.js";
 import { add, div, maximum, mul, sqrt, square, sub } from "../ops/elementwise.js";
 import { fusedKernels } from "../ops/fused.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, requireNonNegative } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
 
 export interface AdamOptions {
   /** Default 1e-3. */
@@ -46,12 +46,13 @@ export abstract class AdamFamily<O extends AdamOptions = AdamOptions> extends Op
     }
   }
 
-  protected override update(parameter: Tensor, gradient: Tensor, options: O, gradientScale: number): void {
+  protected override update(parameter: Tensor, gradient: Tensor, options: O, context: UpdateContext): void {
+    const { count, gradientScale } = context;
     const m = this.slot(parameter, "m");
     const v = this.slot(parameter, "v");
     const [beta1, beta2] = options.betas;
-    const biasCorrection1 = 1 - beta1 ** this.stepCount;
-    const biasCorrection2 = 1 - beta2 ** this.stepCount;
+    const biasCorrection1 = 1 - beta1 ** count;
+    const biasCorrection2 = 1 - beta2 ** count;
     const { learningRate, epsilon, weightDecay, amsgrad } = options;
     const decoupled = this.decoupled || weightDecay === 0;
     const kernels = decoupled && !amsgrad ? fusedKernels([parameter, gradient, m, v], "adamw") : null;

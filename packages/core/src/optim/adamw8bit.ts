@@ -7,7 +7,7 @@ import { tidy } from "../memory.js";
 import { contiguous, operand } from "../ops/dispatch.js";
 import type { Tensor } from "../tensor.js";
 import { AdamFamily, type AdamOptions } from "./adam.js";
-import { type ParameterGroup, requireNonNegative, type SlotForm } from "./optimizer.js";
+import { type ParameterGroup, requireNonNegative, type SlotForm, type UpdateContext } from "./optimizer.js";
 
 export interface AdamW8bitOptions extends Omit<AdamOptions, "amsgrad"> {
   /** Parameters with fewer entries keep their state in full precision (default 4096). */
@@ -89,10 +89,10 @@ export class AdamW8bit extends AdamFamily<AdamOptions & AdamW8bitOptions> {
     parameter: Tensor,
     gradient: Tensor,
     options: AdamOptions & AdamW8bitOptions,
-    gradientScale: number,
+    context: UpdateContext,
   ): void {
     if (parameter.size < options.minimumSize) {
-      super.update(parameter, gradient, options, gradientScale);
+      super.update(parameter, gradient, options, context);
       return;
     }
     const { backend } = parameter.storage;
@@ -103,7 +103,7 @@ export class AdamW8bit extends AdamFamily<AdamOptions & AdamW8bitOptions> {
     noGrad(() =>
       tidy(() => {
         const target = contiguous(parameter);
-        this.#step(target, contiguous(gradient), parameter, options, gradientScale);
+        this.#step(target, contiguous(gradient), parameter, options, context);
         if (target !== parameter) parameter.copyFrom(target);
         else parameter.storage.version++;
       }),
@@ -116,16 +116,17 @@ export class AdamW8bit extends AdamFamily<AdamOptions & AdamW8bitOptions> {
     gradient: Tensor,
     parameter: Tensor,
     options: AdamW8bitOptions,
-    gradientScale: number,
+    context: UpdateContext,
   ): void {
+    const { count: updates, gradientScale } = context;
     const slots = ["mCodes", "mScales", "vCodes", "vScales"].map((name) => this.slot(parameter, name));
     // After everything is allocated: growing the memory can detach windows.
     const [p, g, mCodes, mScales, vCodes, vScales] = [target, gradient, ...slots].map((tensor) =>
       tensor.storage.backend.window!(operand(tensor)),
     );
     const [beta1, beta2] = options.betas;
-    const rate = options.learningRate / (1 - beta1 ** this.stepCount);
-    const correction2 = 1 / (1 - beta2 ** this.stepCount);
+    const rate = options.learningRate / (1 - beta1 ** updates);
+    const correction2 = 1 / (1 - beta2 ** updates);
     const keep = 1 - options.learningRate * options.weightDecay;
     const m = new Float64Array(blockSize);
     const v = new Float64Array(blockSize);

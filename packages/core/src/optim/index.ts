@@ -6,7 +6,13 @@ export { AdamW, type AdamWOptions } from "./adamw.js";
 export { AdamW8bit, type AdamW8bitOptions } from "./adamw8bit.js";
 export { clipGradNorm, clipGradValue, clipScale, gradNorm, readGradNorm } from "./clip.js";
 export { Lion, type LionOptions } from "./lion.js";
-export { Optimizer, type OptimizerState, type ParameterGroup, type SlotForm } from "./optimizer.js";
+export {
+  Optimizer,
+  type OptimizerState,
+  type ParameterGroup,
+  type SlotForm,
+  type UpdateContext,
+} from "./optimizer.js";
 export {
   constantSchedule,
   cosineSchedule,

@@ -5,7 +5,7 @@ import { tidy } from "../memory.js";
 import { add, mul, sign, sub } from "../ops/elementwise.js";
 import type { Tensor } from "../tensor.js";
 import { requireBetas } from "./adam.js";
-import { Optimizer, type ParameterGroup, requireNonNegative } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
 
 export interface LionOptions {
   /** Default 1e-4: a third to a tenth of AdamW's. */
@@ -36,7 +36,7 @@ export class Lion extends Optimizer<LionOptions> {
     parameter: Tensor,
     gradient: Tensor,
     options: LionOptions,
-    gradientScale: number,
+    { gradientScale }: UpdateContext,
   ): void {
     const m = this.slot(parameter, "m");
     const { learningRate, weightDecay, betas } = options;

@@ -7,12 +7,17 @@ import { keep } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 
-/** Parameters that share options; what a group leaves out comes from the optimizer. */
+/** Parameters that share options, the learning rate among them; what a group leaves out comes from the optimizer. */
 export type ParameterGroup<O> = { parameters: readonly Tensor[] } & Partial<O>;
 
 export interface OptimizerState {
   /** Steps taken. */
   step: number;
+  /**
+   * How often each parameter was updated, in order: less often than `step` when it had no gradient in some. A state without it (of
+   * an earlier version) counts as updated in every step.
+   */
+  updates?: readonly number[];
   /** Tensors by `index.name`, index counting parameters over all groups. */
   tensors: Map<string, Tensor>;
 }
@@ -23,10 +28,21 @@ export interface SlotForm {
   readonly dtype: DType;
 }
 
+/** What an update is told besides gradient and options. */
+export interface UpdateContext {
+  /** Updates of this parameter so far, this one included: what running means are corrected by. */
+  readonly count: number;
+  /** Factor of the gradient. */
+  readonly gradientScale: number;
+}
+
 export abstract class Optimizer<O extends { learningRate: number }> {
+  /** Parameters and options of each group; `learningRate` is the group's base rate, which schedules do not change. */
   readonly groups: ({ parameters: readonly Tensor[] } & O)[];
   /** Steps taken. */
   stepCount = 0;
+  readonly #updates = new Map<Tensor, number>();
+  #learningRateFactor = 1;
   /** Names of the state tensors of a parameter, for telling a foreign state; null for any. */
   protected readonly slotNames: readonly string[] | null = null;
   protected readonly slots = new Map<Tensor, Map<string, Tensor>>();
@@ -59,26 +75,42 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     return this.groups.flatMap((group) => group.parameters);
   }
 
-  /** Sets the learning rate of every group. */
-  set learningRate(value: number) {
-    for (const group of this.groups) group.learningRate = value;
+  /**
+   * Factor of every group's learning rate, 1 at first: where a schedule goes, as PyTorch's LambdaLR. Rates of groups keep their
+   * ratios. It belongs to the schedule, which gives it again by the step, and is not part of the saved state.
+   */
+  get learningRateFactor(): number {
+    return this.#learningRateFactor;
   }
 
-  get learningRate(): number {
-    return this.groups[0].learningRate;
+  set learningRateFactor(value: number) {
+    requireNonNegative("optimizer", "learningRateFactor", value);
+    this.#learningRateFactor = value;
+  }
+
+  /** The rate of the next step for each group: its own times {@link learningRateFactor}. */
+  learningRates(): number[] {
+    return this.groups.map((group) => group.learningRate * this.#learningRateFactor);
   }
 
   /** Updates every parameter that has a gradient. `gradientScale` multiplies gradients first (clipping without another pass). */
   step(options: { gradientScale?: number } = {}): void {
+    const { gradientScale = 1 } = options;
+    const rates = this.learningRates();
     this.stepCount++;
-    for (const group of this.groups) {
+    this.groups.forEach((group, i) => {
+      const scheduled = { ...group, learningRate: rates[i] };
       for (const parameter of group.parameters) {
-        if (parameter.grad) this.update(parameter, parameter.grad, group, options.gradientScale ?? 1);
+        if (!parameter.grad) continue;
+        const count = (this.#updates.get(parameter) ?? 0) + 1;
+        this.#updates.set(parameter, count);
+        this.update(parameter, parameter.grad, scheduled, { count, gradientScale });
       }
-    }
+    });
   }
 
-  protected abstract update(parameter: Tensor, gradient: Tensor, options: O, gradientScale: number): void;
+  /** One update of `parameter`; `options` are its group's, with the scheduled learning rate. */
+  protected abstract update(parameter: Tensor, gradient: Tensor, options: O, context: UpdateContext): void;
 
   /** What the state tensor `name` of `parameter` looks like (by default as the parameter); null when it has none of that name. */
   protected slotForm(parameter: Tensor, name: string): SlotForm | null {
@@ -110,15 +142,17 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   /** The state, for saving: the tensors themselves, not copies. */
   stateDict(): OptimizerState {
     const tensors = new Map<string, Tensor>();
-    this.parameters().forEach((parameter, i) => {
+    const updates = this.parameters().map((parameter, i) => {
       for (const [name, tensor] of this.slots.get(parameter) ?? []) tensors.set(`${i}.${name}`, tensor);
+      return this.#updates.get(parameter) ?? 0;
     });
-    return { step: this.stepCount, tensors };
+    return { step: this.stepCount, updates, tensors };
   }
 
   /**
    * Takes over the values of a saved state; state that it does not hold is disposed.
-   * @throws {ArgumentError} naming the tensor that belongs to no parameter or has another shape or backend; nothing is changed then
+   * @throws {ArgumentError} naming the tensor that belongs to no parameter or has another shape or backend, or the count that
+   * is out of range; nothing is changed then
    */
   loadStateDict(state: OptimizerState): void {
     const parameters = this.parameters();
@@ -140,6 +174,17 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     }
     if (!Number.isSafeInteger(state.step) || state.step < 0)
       throw new ArgumentError(`optimizer.loadStateDict: step ${state.step}`);
+    const updates = state.updates ?? parameters.map(() => state.step);
+    if (updates.length !== parameters.length)
+      throw new ArgumentError(
+        `optimizer.loadStateDict: ${updates.length} update counts for ${parameters.length} parameters`,
+      );
+    updates.forEach((count, i) => {
+      if (!Number.isSafeInteger(count) || count < 0 || count > state.step)
+        throw new ArgumentError(
+          `optimizer.loadStateDict: ${count} updates of parameter ${i} in ${state.step} steps`,
+        );
+    });
     for (const [parameter, slots] of this.slots) {
       for (const [name, tensor] of slots) {
         if (places.some(([owner, slot]) => owner === parameter && slot === name)) continue;
@@ -149,6 +194,9 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     }
     for (const [parameter, name, tensor] of places) this.slot(parameter, name).copyFrom(tensor);
     this.stepCount = state.step;
+    parameters.forEach((parameter, i) => {
+      this.#updates.set(parameter, updates[i]);
+    });
   }
 
   /** Disposes the state. */

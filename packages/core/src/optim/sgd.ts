@@ -5,7 +5,7 @@ import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { add, mul, sub } from "../ops/elementwise.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, requireNonNegative } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
 
 export interface SGDOptions {
   /** Default 1e-3. */
@@ -49,7 +49,7 @@ export class SGD extends Optimizer<SGDOptions> {
     parameter: Tensor,
     gradient: Tensor,
     options: SGDOptions,
-    gradientScale: number,
+    { gradientScale }: UpdateContext,
   ): void {
     const { learningRate, momentum, dampening, weightDecay, nesterov } = options;
     noGrad(() =>
