@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Compiles a package's AssemblyScript kernels (packages/NAME/assembly/index.ts) to two wasm
-// modules, with and without relaxed SIMD, and writes them as base64 into a TypeScript file that
+// modules, with and without relaxed SIMD, and writes them packed into a TypeScript file that
 // git ignores. Does nothing when the inputs have not changed since: the file's header carries
 // their hash.
 //
@@ -14,6 +14,7 @@ import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { packKernels } from "./pack-kernels.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -41,8 +42,8 @@ function flags(memoryBase) {
 }
 
 const variants = [
-  { name: "baseline", extra: [], about: "SIMD and threads" },
-  { name: "relaxed", extra: ["--enable=relaxed-simd"], about: "SIMD, relaxed SIMD and threads" },
+  { name: "baseline", extra: [] },
+  { name: "relaxed", extra: ["--enable=relaxed-simd"] },
 ];
 
 /** Every TypeScript file below `folder`, sorted, as paths relative to the root. */
@@ -60,7 +61,9 @@ function sources(folder) {
 function inputsHash(packageName, memoryBase) {
   const hash = createHash("sha256");
   hash.update(compilerVersion());
-  hash.update(readFileSync(fileURLToPath(import.meta.url)));
+  for (const script of ["build-kernels.mjs", "pack-kernels.mjs"]) {
+    hash.update(readFileSync(join(root, "scripts", script)));
+  }
   hash.update(JSON.stringify(flags(memoryBase)));
   // Other packages' kernels may import core's by source.
   const folders = new Set(["packages/core/assembly", `packages/${packageName}/assembly`]);
@@ -163,18 +166,17 @@ export async function buildKernels(packageName, { memoryBase, quiet = false, for
       binary: await compileInThread(entry, [...flags(base), ...variant.extra]),
     })),
   );
+  const sizes = built.map(({ name, binary }) => `${name} ${binary.length} bytes`).join(", ");
+  const packed = packKernels(Object.fromEntries(built.map(({ name, binary }) => [name, binary])));
   const text = [
     `// Made from ${entry} by scripts/build-kernels.mjs: do not edit.`,
     `// inputs: ${hash}`,
     "",
-    ...built.flatMap(({ name, about, binary }) => [
-      `/** Kernels with ${about}: a wasm module of ${binary.length} bytes, base64. */`,
-      `export const ${name}: string =\n  "${binary.toString("base64")}";`,
-      "",
-    ]),
+    `/** Wasm modules, packed: ${sizes}. */`,
+    `export const builds = ${JSON.stringify(packed, null, 2)};`,
+    "",
   ].join("\n");
   await writeAtomically(output, text);
-  const sizes = built.map(({ name, binary }) => `${name} ${binary.length} bytes`).join(", ");
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   say(`${sizes} in ${seconds} s → ${relative(root, output)}`);
   return true;

@@ -103,8 +103,7 @@ export function versionOf(name: string, from: string = import.meta.url): string 
 }
 
 function relaxedSimd(): boolean {
-  const bytes = Uint8Array.from(atob(peakKernels().relaxed), (letter) => letter.charCodeAt(0));
-  return WebAssembly.validate(bytes) && process.env.NOMOAT_SIMD !== "baseline";
+  return WebAssembly.validate(peakKernels().relaxed) && process.env.NOMOAT_SIMD !== "baseline";
 }
 
 function runtimeName(): string {

@@ -4,7 +4,7 @@
 import { operand, type Tensor, wasmRuntime } from "@nomoat/core";
 import { dynamicMap } from "./formats/dynamic-map.js";
 import type { BlockFormat } from "./formats/format.js";
-import * as builds from "./generated/kernels.js";
+import { builds } from "./generated/kernels.js";
 
 type Runtime = NonNullable<ReturnType<typeof wasmRuntime>>;
 

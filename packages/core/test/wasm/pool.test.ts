@@ -3,13 +3,13 @@ import { Worker } from "node:worker_threads";
 import { build } from "esbuild";
 import { afterEach, describe, expect, it } from "vitest";
 import { Allocator } from "../../src/backend/wasm/allocator.js";
-import { decodeBase64, KernelModule } from "../../src/backend/wasm/launch.js";
+import { KernelModule } from "../../src/backend/wasm/launch.js";
 import { heapBase, SharedMemory } from "../../src/backend/wasm/memory.js";
 import { type PoolOptions, ThreadPool } from "../../src/backend/wasm/pool.js";
 import { type RuntimeOptions, WasmRuntime } from "../../src/backend/wasm/runtime.js";
 import { startWorker, type WorkerHandle } from "../../src/backend/wasm/worker.js";
 import { BackendError, OutOfMemoryError } from "../../src/errors.js";
-import { testKernels } from "./test-kernels.js";
+import { testKernelBytes, testKernels } from "./test-kernels.js";
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
@@ -133,7 +133,7 @@ describe("a worker that is lost", () => {
       ...options,
     });
     cleanups.push(() => pool.stop());
-    const bytes = decodeBase64(testKernels.baseline);
+    const bytes = new Uint8Array(testKernelBytes);
     const kernels = new KernelModule(
       pool,
       pool.addModule(bytes),

@@ -17,7 +17,11 @@
 //     while (true) { if (atomic.load<i32>(flag) == 2) unreachable(); }
 //   }
 
+import { packKernels } from "../../../../scripts/pack-kernels.mjs";
+
 const wasm =
   "AGFzbQEAAAABCAFgBH9/f38AAhIBA2VudgZtZW1vcnkCAxCAgAQDBQQAAAAABysFCXNjcmF0Y2hPZgABBHRyYXAAAARtYXJrAAIEaGFuZwADBm1lbW9yeQIACn8EDgAgASAAKAIARgRAAAsLDAAgACgCACADNgIACygAA0AgASACSARAIAAoAgAgAUECdGpBAf4eAgAaIAFBAWohAQwBCwsLOAAgACgCACEBIAMgACgCBEYEQANAIAH+EAIARQ0ACw8LIAFBAf4XAgADQCAB/hACAEECRw0ACwAL";
 
-export const testKernels = { baseline: wasm, relaxed: wasm };
+export const testKernelBytes = Buffer.from(wasm, "base64");
+
+export const testKernels = packKernels({ baseline: testKernelBytes, relaxed: testKernelBytes });

@@ -11,12 +11,6 @@ export interface LaunchOptions {
   readonly scratchBytes?: number;
 }
 
-/** Base64 of one set of kernels, compiled without and with relaxed SIMD. */
-export interface KernelBuilds {
-  readonly baseline: string;
-  readonly relaxed: string;
-}
-
 const noFloats: readonly number[] = [];
 
 export class KernelModule {
@@ -66,24 +60,4 @@ export class KernelModule {
   has(kernel: string): boolean {
     return this.#kernels.has(kernel);
   }
-}
-
-/** The bytes of a base64 string. */
-export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
-}
-
-/** Chooses a build that this host can compile. */
-export function chooseBuild(
-  builds: KernelBuilds,
-  mayRelax: boolean,
-): { bytes: Uint8Array<ArrayBuffer>; relaxed: boolean } {
-  if (mayRelax) {
-    const bytes = decodeBase64(builds.relaxed);
-    if (WebAssembly.validate(bytes)) return { bytes, relaxed: true };
-  }
-  return { bytes: decodeBase64(builds.baseline), relaxed: false };
 }

@@ -63,7 +63,8 @@ export class ThreadPool {
   readonly #memory: SharedMemory;
   readonly #allocator: Allocator;
   readonly #options: PoolOptions;
-  readonly #mayBlock: boolean;
+  /** Whether the calling thread may wait: not the main thread of a page. */
+  readonly mayBlock: boolean;
   /** Address and length of the modules' bytes. */
   readonly #modules: [address: number, bytes: number][] = [];
   #threads: number;
@@ -78,7 +79,7 @@ export class ThreadPool {
     this.#options = options;
     this.#threads = clampThreads(options.threads);
     this.#crew = this.#newCrew();
-    this.#mayBlock = mayBlock(this.#crew.words);
+    this.mayBlock = mayBlock(this.#crew.words);
   }
 
   get threads(): number {
@@ -174,7 +175,7 @@ export class ThreadPool {
     for (let i = 1; i <= workers.length; i++) {
       const word = threadWord(i) + thread.ready;
       const left = deadline - performance.now();
-      if (this.#mayBlock && left > 0) Atomics.wait(words, word, 0, left);
+      if (this.mayBlock && left > 0) Atomics.wait(words, word, 0, left);
       ready += Atomics.load(words, word);
     }
     return ready;
@@ -261,7 +262,7 @@ export class ThreadPool {
               "The pool is rebuilt with the next call",
           );
         }
-        if (this.#mayBlock) Atomics.wait(words, busy, 1, Math.min(50, this.#options.deadlineMilliseconds));
+        if (this.mayBlock) Atomics.wait(words, busy, 1, Math.min(50, this.#options.deadlineMilliseconds));
       }
     } finally {
       Atomics.store(words, control.callerWaits, 0);

@@ -5,8 +5,9 @@ import { bytesPerElement } from "../../dtype.js";
 import { ArgumentError, BackendError } from "../../errors.js";
 import type { BufferHandle, Operand } from "../types.js";
 import { Allocator } from "./allocator.js";
-import * as coreKernels from "./generated/kernels.js";
-import { chooseBuild, type KernelBuilds, KernelModule } from "./launch.js";
+import { hasRelaxedSimd, type KernelBuilds, unpackBuild } from "./builds.js";
+import { builds as coreBuilds } from "./generated/kernels.js";
+import { KernelModule } from "./launch.js";
 import { heapBase, SharedMemory } from "./memory.js";
 import { ThreadPool } from "./pool.js";
 import { availableProcessors } from "./worker.js";
@@ -44,8 +45,7 @@ export class WasmRuntime {
 
   private constructor(
     options: RuntimeOptions,
-    chosen: ReturnType<typeof chooseBuild>,
-    module: WebAssembly.Module,
+    { bytes, module, relaxed }: { bytes: Uint8Array; module: WebAssembly.Module; relaxed: boolean },
   ) {
     const spinMicroseconds = options.spinMicroseconds ?? 50;
     this.views = new SharedMemory(options.maximumBytes);
@@ -56,8 +56,8 @@ export class WasmRuntime {
       deadlineMilliseconds: options.deadlineMilliseconds ?? 30_000,
       spinMicroseconds,
     });
-    this.relaxed = chosen.relaxed;
-    this.core = new KernelModule(this.#pool, this.#pool.addModule(chosen.bytes), module, this.memory);
+    this.relaxed = relaxed;
+    this.core = new KernelModule(this.#pool, this.#pool.addModule(bytes), module, this.memory);
     this.#modules.set("core", this.core);
   }
 
@@ -68,14 +68,21 @@ export class WasmRuntime {
    * @throws {BackendError} when the host has no WebAssembly SIMD or no shared memory
    */
   static create(options: RuntimeOptions = {}): WasmRuntime {
-    const chosen = chooseBuild(coreKernels, mayRelax(options));
-    return new WasmRuntime(options, chosen, compile(chosen.bytes));
+    const relaxed = mayRelax(options) && hasRelaxedSimd();
+    const bytes = unpackBuild(coreBuilds, relaxed);
+    return new WasmRuntime(options, { bytes, module: compile(bytes), relaxed });
   }
 
-  /** As `create`, for browsers: compiles off the main thread, and starts the workers and waits until they run. */
+  /**
+   * As `create`, and compiles off the calling thread. Where that thread may not block, in a page, workers start only while
+   * it yields: there it also waits until they run.
+   */
   static async createAsync(options: RuntimeOptions = {}): Promise<WasmRuntime> {
-    const chosen = chooseBuild(coreKernels, mayRelax(options));
-    const runtime = new WasmRuntime(options, chosen, await WebAssembly.compile(chosen.bytes));
+    const relaxed = mayRelax(options) && hasRelaxedSimd();
+    const bytes = unpackBuild(coreBuilds, relaxed);
+    const module = await WebAssembly.compile(bytes);
+    const runtime = new WasmRuntime(options, { bytes, module, relaxed });
+    if (runtime.#pool.mayBlock) return runtime;
     const deadline = performance.now() + 2000;
     // Late workers join later, so an overloaded page is not an error.
     while (runtime.waitForWorkers(0) < runtime.threads - 1 && performance.now() < deadline) {
@@ -87,12 +94,12 @@ export class WasmRuntime {
   /**
    * Adds a package's kernels over the same memory and threads; a second call with the same name gives the same module.
    *
-   * @param builds - base64 of modules compiled with `--memoryBase 65536`, and static data below address 262144
+   * @param builds - modules, packed or not, compiled with `--memoryBase 65536`, and static data below address 262144
    */
   registerKernels(name: string, builds: KernelBuilds): KernelModule {
     const known = this.#modules.get(name);
     if (known) return known;
-    const { bytes } = chooseBuild(builds, this.relaxed);
+    const bytes = unpackBuild(builds, this.relaxed);
     const module = new KernelModule(this.#pool, this.#pool.addModule(bytes), compile(bytes), this.memory);
     this.#modules.set(name, module);
     return module;
