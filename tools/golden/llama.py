@@ -5,6 +5,7 @@ the weights are; here a float64 model is float64 throughout, and a float32 model
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -186,9 +187,13 @@ def next_token_loss_sum(logits, labels):
 
 
 class LoraLinear(nn.Module):
-    """y = base(x) + scaling · B(A(mask ∘ x)); `mask` holds a given dropout's multipliers, or is None."""
+    """y = base(x) + scaling · B(A(mask ∘ x)); `mask` holds a given dropout's multipliers, or is None.
 
-    def __init__(self, base, rank, scaling, b_std, generator):
+    With `dora` (arXiv:2402.09353) as PEFT has it: m · (W + s·B·A) / ‖W + s·B·A‖ row by row, the norm a constant in
+    backward; with a mask, the base's part outside of it: base(x) + ((m / norm) · (W + s·B·A) - W) · (mask ∘ x).
+    """
+
+    def __init__(self, base, rank, scaling, b_std, generator, dora=False):
         super().__init__()
         self.base_layer, self.scaling, self.mask = base, scaling, None
         self.lora_A = nn.Linear(base.in_features, rank, bias=False)
@@ -198,32 +203,82 @@ class LoraLinear(nn.Module):
         with torch.no_grad():
             self.lora_A.weight.uniform_(-bound, bound, generator=generator)
             self.lora_B.weight.normal_(0, b_std, generator=generator) if b_std else self.lora_B.weight.zero_()
+        self.lora_magnitude_vector = None
+        if dora:
+            # In float32, so that both dtypes start from the same numbers.
+            magnitude = self.float_weight().norm(dim=1)
+            self.lora_magnitude_vector = nn.Parameter(magnitude.float().detach())
+
+    def float_weight(self):
+        """W + s·B·A in float32, whatever the base's dtype."""
+        return self.base_layer.weight.float() + self.scaling * (self.lora_B.weight @ self.lora_A.weight).float()
 
     def forward(self, x):
         dropped = x if self.mask is None else x * self.mask
-        return self.base_layer(x) + self.lora_B(self.lora_A(dropped)) * self.scaling
+        if self.lora_magnitude_vector is None:
+            return self.base_layer(x) + self.lora_B(self.lora_A(dropped)) * self.scaling
+        weight = self.base_layer.weight
+        adapted = weight + self.scaling * (self.lora_B.weight @ self.lora_A.weight)
+        factor = self.lora_magnitude_vector / adapted.detach().norm(dim=1)
+        return self.base_layer(x) + F.linear(dropped, factor[:, None] * adapted - weight)
+
+    def parameters_by_suffix(self):
+        named = {"lora_A.weight": self.lora_A.weight, "lora_B.weight": self.lora_B.weight}
+        if self.lora_magnitude_vector is not None:
+            named["lora_magnitude_vector"] = self.lora_magnitude_vector
+        return named
+
+
+class LoraEmbedding(nn.Module):
+    """Rows of W + scaling · (B·A)ᵀ, by PEFT's names; A [rank, rows], B [width, rank]."""
+
+    def __init__(self, base, rank, scaling, generator):
+        super().__init__()
+        self.base_layer, self.scaling = base, scaling
+        self.lora_embedding_A = nn.Parameter(0.05 * torch.randn(rank, base.num_embeddings, generator=generator))
+        self.lora_embedding_B = nn.Parameter(torch.randn(base.embedding_dim, rank, generator=generator))
+
+    def forward(self, ids):
+        return self.base_layer(ids) + F.embedding(ids, self.lora_embedding_A.T) @ self.lora_embedding_B.T * self.scaling
+
+    def parameters_by_suffix(self):
+        return {"lora_embedding_A": self.lora_embedding_A, "lora_embedding_B": self.lora_embedding_B}
+
+
+def by_pattern(patterns, name, default):
+    """The value of the first pattern that matches the end of a name, as PEFT's get_pattern_key."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return default
 
 
 def apply_lora(model, lora, b_std, seed):
     """Replaces the target layers; returns them by module name. Draws in float32, so that every value is exact there."""
     generator = torch.Generator().manual_seed(seed)
-    rank, alpha = lora["r"], lora["lora_alpha"]
-    scaling = alpha / math.sqrt(rank) if lora["use_rslora"] else alpha / rank
     model.requires_grad_(False)
     layers = {}
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.split(".")[-1] in lora["target_modules"]:
-            parent, _, child = name.rpartition(".")
-            dtype = module.weight.dtype
-            layers[name] = LoraLinear(module, rank, scaling, b_std, generator).to(dtype)
-            setattr(model.get_submodule(parent), child, layers[name])
+        if name.split(".")[-1] not in lora["target_modules"]:
+            continue
+        rank = by_pattern(lora.get("rank_pattern", {}), name, lora["r"])
+        alpha = by_pattern(lora.get("alpha_pattern", {}), name, lora["lora_alpha"])
+        scaling = alpha / math.sqrt(rank) if lora["use_rslora"] else alpha / rank
+        parent, _, child = name.rpartition(".")
+        dtype = module.weight.dtype
+        if isinstance(module, nn.Embedding):
+            layer = LoraEmbedding(module, rank, scaling, generator)
+        else:
+            layer = LoraLinear(module, rank, scaling, b_std, generator, lora.get("use_dora", False))
+        layers[name] = layer.to(dtype)
+        setattr(model.get_submodule(parent), child, layers[name])
     return layers
 
 
 def adapter_parameters(layers):
     """The trainable tensors by the names of PEFT's adapter_model.safetensors."""
     return {
-        f"base_model.model.{name}.lora_{letter}.weight": getattr(layer, f"lora_{letter}").weight
+        f"base_model.model.{name}.{suffix}": parameter
         for name, layer in layers.items()
-        for letter in "AB"
+        for suffix, parameter in layer.parameters_by_suffix().items()
     }

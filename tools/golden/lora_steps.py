@@ -25,6 +25,24 @@ CASES = [
     dict(name="dropout", base="tied", r=2, lora_alpha=4, lora_dropout=0.25, seed=14),
     dict(name="accumulate-tokens", base="tied", r=2, lora_alpha=4, accumulation="tokens", b_std=0.05, seed=15),
     dict(name="accumulate-means", base="tied", r=2, lora_alpha=4, accumulation="means", b_std=0.05, seed=15),
+    dict(name="dora", base="untied", r=2, lora_alpha=4, use_dora=True, targets=ALL_LINEAR, b_std=0.05, seed=16, brief=True),
+    dict(
+        name="dora-dropout", base="tied", r=2, lora_alpha=4, use_dora=True, lora_dropout=0.25, targets=["q_proj"],
+        seed=17, brief=True,
+    ),
+    dict(
+        name="patterns", base="untied", r=4, lora_alpha=6, use_rslora=True, targets=ALL_LINEAR, b_std=0.05, seed=18,
+        rank_pattern={"down_proj": 2, r"layers\.1\.self_attn\.[qk]_proj": 3, "gate_proj": 1},
+        alpha_pattern={"^model.layers.0.mlp.up_proj": 3, "v_proj": 1}, brief=True,
+    ),
+    dict(
+        name="clip-decay", base="tied", r=2, lora_alpha=4, b_std=0.05, max_grad_norm=0.05, weight_decay=0.5, seed=19,
+        brief=True,
+    ),
+    dict(
+        name="lora-plus", base="untied", r=2, lora_alpha=4, targets=["q_proj", "v_proj", "embed_tokens"], b_std=0.05,
+        loraplus={"lr_ratio": 8, "lr_embedding": 3e-3}, lr=2e-3, seed=20, brief=True,
+    ),
 ]
 
 
@@ -41,7 +59,35 @@ def lora_config(case):
         "init_lora_weights": "b_std" not in case,
         "bias": "none",
         "fan_in_fan_out": False,
+        **{name: case[name] for name in ("use_dora", "rank_pattern", "alpha_pattern") if name in case},
     }
+
+
+def make_optimizer(case, parameters):
+    """AdamW; with LoRA+ (arXiv:2402.12354) in PEFT's groups, B and embeddings at learning rates of their own.
+
+    Vectors are not decayed, as in Hugging Face's trainer.
+    """
+    options = optimizer_options(case)
+    plus = case.get("loraplus", {"lr_ratio": 1, "lr_embedding": options["lr"]})
+    groups = []
+    for name, parameter in parameters.items():
+        lr = options["lr"]
+        if "lora_embedding" in name:
+            lr = plus["lr_embedding"]
+        elif "lora_B" in name or parameter.ndim == 1:
+            lr *= plus["lr_ratio"]
+        decay = options["weight_decay"] if parameter.ndim > 1 else 0.0
+        groups.append({"params": [parameter], "lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(groups, foreach=False, **options)
+
+
+def optimizer_options(case):
+    return {**OPTIMIZER, **{name: case[name] for name in ("lr", "weight_decay") if name in case}}
+
+
+def max_grad_norm(case):
+    return case.get("max_grad_norm", MAX_GRAD_NORM)
 
 
 def make_batches(seed):
@@ -92,7 +138,8 @@ def run(case, dtype):
     masks = make_masks(case, layers)
     input_ids, labels = make_batches(case["seed"] + 100)
     micro = 2 if "accumulation" in case else 1
-    optimizer = torch.optim.AdamW(parameters.values(), foreach=False, **OPTIMIZER)
+    optimizer = make_optimizer(case, parameters)
+    detailed = 0 if case.get("brief") else DETAILED_STEPS
 
     tensors, losses, norms = {}, [], []
 
@@ -107,11 +154,11 @@ def run(case, dtype):
         chosen = [(step * micro + i) % BATCHES for i in range(micro)]
         optimizer.zero_grad()
         losses.append(step_loss(model, input_ids[chosen], labels[chosen], case.get("accumulation")))
-        if step < DETAILED_STEPS:
+        if step < detailed:
             record(f"step{step}.grad", {name: parameter.grad for name, parameter in parameters.items()})
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), max_grad_norm(case))))
         optimizer.step()
-        if step < DETAILED_STEPS:
+        if step < detailed:
             record(f"step{step}.after", parameters)
     record("final", parameters)
     for index, mask_set in enumerate(masks):
@@ -134,10 +181,11 @@ def write_case(case):
             "base": f"base-{case['base']}.safetensors",
             "config": BASES[case["base"]][0].to_json(),
             "lora": lora_config(case),
-            "optimizer": {"name": "AdamW", **OPTIMIZER},
-            "max_grad_norm": MAX_GRAD_NORM,
+            "optimizer": {"name": "AdamW", **optimizer_options(case)},
+            **({"loraplus": case["loraplus"]} if "loraplus" in case else {}),
+            "max_grad_norm": max_grad_norm(case),
             "steps": STEPS,
-            "detailed_steps": DETAILED_STEPS,
+            "detailed_steps": 0 if case.get("brief") else DETAILED_STEPS,
             "gradient_accumulation_steps": 2 if "accumulation" in case else 1,
             "accumulation": case.get("accumulation", "tokens"),
             "mask_sets": MASK_SETS if "lora_dropout" in case else 0,

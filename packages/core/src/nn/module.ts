@@ -166,9 +166,9 @@ export abstract class Module {
     return old;
   }
 
-  /** Disposes all parameters and buffers, here and below. */
+  /** Disposes all parameters and buffers, here and below, and what submodules hold besides (by their own `dispose`). */
   dispose(): void {
-    for (const [, tensor] of [...this.#namedTensors()]) tensor.dispose();
+    for (const [, child] of [...this.#children()]) child.dispose();
   }
 
   [Symbol.dispose](): void {
