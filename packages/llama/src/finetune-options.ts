@@ -10,6 +10,10 @@ import type { Tokenizer } from "./tokenizer.js";
 /** What is trained in the place of the model's own parameters; adapters of @nomoat/lora are. */
 export interface Trainable {
   parameters(): Tensor[];
+  /** Those that are to be learnt (default, and when it is empty: all). */
+  trainableParameters?(): Tensor[];
+  /** Tensors by PEFT's keys, which tell A from B; LoRA+ needs them. */
+  namedParameters?(): [name: string, parameter: Tensor][];
   /** False: without effect, so that nothing can be learnt. */
   readonly active?: boolean;
   /** True: part of the base's weights, so that nothing can be learnt. */
@@ -26,6 +30,7 @@ export interface StepInfo {
   loss: number;
   /** Norm of the gradient before clipping. */
   gradNorm: number;
+  /** Of the step; with LoRA+ that of the first group, A. */
   learningRate: number;
   /** Tokens read a second, over the latest steps; padding does not count. */
   tokensPerSecond: number;
@@ -77,6 +82,13 @@ export interface FinetuneOptions {
   epsilon?: number;
   /** AdamW's, of parameters with two axes or more (default 0). */
   weightDecay?: number;
+  /**
+   * LoRA+ (arXiv:2402.12354), PEFT's loraplus_lr_ratio: the learning rate of an adapter's B and vectors over that of its A, at least 1
+   * (default: none, one rate for all).
+   */
+  loraPlusLrRatio?: number;
+  /** With `loraPlusLrRatio`: learning rate of adapters of embeddings (default 1e-6, PEFT's loraplus_lr_embedding). */
+  loraPlusLrEmbedding?: number;
   /** Gradients are scaled down to this norm (default 1; Infinity for as they are). */
   maxGradNorm?: number;
   /**
@@ -159,7 +171,7 @@ const defaults: Required<Pick<FinetuneOptions, Defaulted>> = {
 };
 
 const otherOptions = ["model", "tokenizer", "adapter", "data", "validation", "steps", "length", "packing"];
-const moreOptions = ["evaluateEvery", "onStep", "onEvaluate", "signal", "checkpoint", "resumeFrom"];
+const moreOptions = ["loraPlusLrRatio", "loraPlusLrEmbedding", "evaluateEvery", "onStep", "onEvaluate", "signal", "checkpoint", "resumeFrom"];
 const optionNames = [...otherOptions, ...Object.keys(defaults), ...moreOptions];
 
 const finiteFrom0 = (value: number): boolean => value >= 0 && value < Number.POSITIVE_INFINITY;
@@ -185,6 +197,17 @@ export function checkOptions(options: FinetuneOptions): FinetuneSettings {
     "a number above 0 (Infinity for none)",
     (value) => value > 0,
   );
+  const { loraPlusLrRatio: ratio, loraPlusLrEmbedding: embeddingRate, adapter } = settings;
+  if (ratio !== undefined) {
+    check.number("loraPlusLrRatio", ratio, "a finite number of at least 1", (value) => value >= 1 && finiteFrom0(value));
+    if (!adapter?.namedParameters)
+      throw new ArgumentError("finetune: loraPlusLrRatio needs an adapter of @nomoat/lora");
+  }
+  if (embeddingRate !== undefined) {
+    check.number("loraPlusLrEmbedding", embeddingRate, "a finite number of at least 0", finiteFrom0);
+    if (ratio === undefined)
+      throw new ArgumentError("finetune: loraPlusLrEmbedding needs loraPlusLrRatio");
+  }
   if (!Array.isArray(settings.betas) || settings.betas.length !== 2)
     check.fail("betas", "two numbers from 0 to below 1", settings.betas);
   for (const beta of settings.betas)

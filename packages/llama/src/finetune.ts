@@ -2,6 +2,7 @@
 
 import { ArgumentError, Generator, type Tensor } from "@nomoat/core";
 import { AdamW, clipScale, readGradNorm } from "@nomoat/core/optim";
+import { loraPlusGroups } from "@nomoat/lora";
 import { type Row, RowOrder } from "./data/batches.js";
 import { makeRows, type RowsResult } from "./data/encode.js";
 import { loadData } from "./data/examples.js";
@@ -19,6 +20,7 @@ import {
   type FinetuneResult,
   type FinetuneSettings,
   scheduleOf,
+  type Trainable,
 } from "./finetune-options.js";
 import { accumulateGradients, requireFinite } from "./finetune-step.js";
 import { ownGenerators } from "./model/generators.js";
@@ -27,13 +29,19 @@ import { meanLoss } from "./perplexity.js";
 /** Steps over which the reported speed is averaged. */
 const speedWindow = 20;
 
+/** Those of an adapter's parameters that gather gradients (LoRA-FA freezes A); all, where none does. */
+function wantedOf(adapter: Trainable): Tensor[] {
+  const trainable = adapter.trainableParameters?.() ?? [];
+  return trainable.length > 0 ? trainable : adapter.parameters();
+}
+
 /** What is to be trained, by the names that it has in the model. */
 function trainedParameters(settings: FinetuneSettings): Map<string, Tensor> {
   const { model, adapter } = settings;
   if (adapter?.merged) throw new ArgumentError("finetune: adapter is merged; call adapter.unmerge() first");
   if (adapter?.active === false)
     throw new ArgumentError("finetune: adapter is disabled; call adapter.enable() first");
-  const wanted = adapter ? adapter.parameters() : model.trainableParameters();
+  const wanted = adapter ? wantedOf(adapter) : model.trainableParameters();
   if (wanted.length === 0) {
     throw new ArgumentError(
       adapter
@@ -67,7 +75,13 @@ function requireGradients(settings: FinetuneSettings, trained: ReadonlySet<Tenso
 }
 
 function makeOptimizer(settings: FinetuneSettings, parameters: readonly Tensor[]): AdamW {
-  const { learningRate, betas, epsilon, weightDecay } = settings;
+  const { learningRate, betas, epsilon, weightDecay, loraPlusLrRatio: ratio, adapter } = settings;
+  if (ratio !== undefined && adapter?.namedParameters) {
+    const { loraPlusLrEmbedding: embeddingLearningRate } = settings;
+    const named = { namedParameters: () => adapter.namedParameters?.() ?? [] };
+    const options = { learningRate, ratio, embeddingLearningRate, weightDecay };
+    return new AdamW(loraPlusGroups(named, options), { learningRate, betas, epsilon });
+  }
   const groups = [
     { parameters: parameters.filter((tensor) => tensor.rank >= 2), weightDecay },
     { parameters: parameters.filter((tensor) => tensor.rank < 2), weightDecay: 0 },

@@ -13,7 +13,7 @@ import {
   noGrad,
   type Tensor,
 } from "@nomoat/core";
-import { applyLora, type LoraConfig } from "@nomoat/lora";
+import { applyLora, freezeA, type LoraConfig } from "@nomoat/lora";
 import { quantizeModel } from "@nomoat/quant";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
@@ -298,6 +298,43 @@ describe("finetune", () => {
   ])("refuses %j by name", async (more, name) => {
     const attempt = finetune(options(more as never));
     await expect(attempt).rejects.toMatchObject({ code: "ARGUMENT", message: expect.stringContaining(name) });
+  });
+
+  it("trains those parameters of an adapter that gather gradients: LoRA-FA leaves A", async () => {
+    const adapter = freezeA(adapt(model));
+    const before = values(adapter.stateDict());
+    const { trainedParameters } = await finetune(options({ adapter, steps: 2 }));
+    const after = values(adapter.stateDict());
+    for (const [key, numbers] of after) {
+      if (key.includes("lora_A")) expect(numbers).toEqual(before.get(key));
+      else expect(numbers).not.toEqual(before.get(key));
+    }
+    expect(trainedParameters).toBe(
+      adapter.trainableParameters().reduce((sum, { size }) => sum + size, 0),
+    );
+    expect(trainedParameters).toBeLessThan(adapter.parameterCount);
+  });
+
+  it("checks LoRA+'s options, and goes on with them from a checkpoint", async () => {
+    const adapter = adapt(model);
+    await expect(finetune(options({ adapter, loraPlusLrRatio: 0.5 }))).rejects.toThrow(
+      /loraPlusLrRatio.*at least 1/,
+    );
+    await expect(finetune(options({ adapter, loraPlusLrEmbedding: 1 }))).rejects.toThrow(
+      /loraPlusLrEmbedding needs loraPlusLrRatio/,
+    );
+    await expect(finetune(options({ loraPlusLrRatio: 4 }))).rejects.toThrow(/needs an adapter/);
+    const plus = { loraPlusLrRatio: 4, schedule: "constant" as const };
+    const whole = await finetune(options({ adapter, ...plus }));
+    const checkpoint = { folder: fresh() };
+    model = tinyModel({ device: "wasm" });
+    const first = adapt(model);
+    await finetune(options({ adapter: first, ...plus, steps: 3, checkpoint }));
+    model = tinyModel({ device: "wasm" });
+    const second = adapt(model);
+    const resumed = await finetune(options({ adapter: second, ...plus, resumeFrom: checkpoint.folder }));
+    expect(resumed.losses).toEqual(whole.losses);
+    expect(values(second.stateDict())).toEqual(values(adapter.stateDict()));
   });
 
   it("refuses an adapter that is merged, disabled, or of another model", async () => {

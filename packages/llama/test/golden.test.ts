@@ -11,16 +11,16 @@ import { byteTokenizer, loadGolden, relativeError } from "./support.js";
 /** Runs with gradients and weights of their first steps. */
 const detailed = ["attention", "all-linear", "rslora", "dropout", "accumulate-tokens", "accumulate-means"];
 /** Runs with initial and final weights alone. */
-const brief = ["dora", "dora-dropout", "patterns", "clip-decay"];
+const brief = ["dora", "dora-dropout", "patterns", "clip-decay", "lora-plus"];
 
 const backends = [
   // Sums in another order: a few hundred roundings of float64.
-  { device: "reference", tolerance: 1e-9, prefix: "", dtype: "f64" },
+  { device: "reference", tolerance: 1e-9, atTheEnd: 1e-8, prefix: "", dtype: "f64" },
   // What float32 reaches by itself is 1e-6 in the loss; single gradients cancel more.
-  { device: "wasm", tolerance: 1e-4, prefix: "f32.", dtype: "f32" },
+  { device: "wasm", tolerance: 1e-4, atTheEnd: 1e-4, prefix: "f32.", dtype: "f32" },
 ] as const;
 
-describe.each(backends)("PyTorch's runs on $device", ({ device, tolerance, prefix, dtype }) => {
+describe.each(backends)("PyTorch's runs on $device", ({ device, tolerance, atTheEnd, prefix, dtype }) => {
   beforeAll(() => init({ backend: device }));
   afterAll(() => init({ backend: "wasm" }));
 
@@ -83,6 +83,10 @@ describe.each(backends)("PyTorch's runs on $device", ({ device, tolerance, prefi
         epsilon: eps,
         weightDecay: weight_decay,
       },
+      ...(run.loraplus && {
+        loraPlusLrRatio: run.loraplus.lr_ratio,
+        loraPlusLrEmbedding: run.loraplus.lr_embedding,
+      }),
       maxGradNorm: run.max_grad_norm,
       gradientAccumulationSteps: run.gradient_accumulation_steps,
       accumulation: run.accumulation,
@@ -92,11 +96,11 @@ describe.each(backends)("PyTorch's runs on $device", ({ device, tolerance, prefi
       },
     });
     expect(relativeError(losses, run[`losses_${dtype}`])).toBeLessThan(tolerance);
-    expect(relativeError(norms, run[`grad_norms_${dtype}`])).toBeLessThan(10 * tolerance);
+    expect(relativeError(norms, run[`grad_norms_${dtype}`])).toBeLessThan(atTheEnd);
     for (const [key, tensor] of adapter.stateDict()) {
       const expected = tensors.get(`${prefix}final.${key}`)!;
       // Adam divides by the gradient's size: where that is tiny, rounding decides the step's direction.
-      expect(relativeError(tensor.dataSync(), expected.dataSync()), key).toBeLessThan(10 * tolerance);
+      expect(relativeError(tensor.dataSync(), expected.dataSync()), key).toBeLessThan(atTheEnd);
     }
     golden.dispose();
     expect(memoryStats().tensors).toBe(before);

@@ -133,6 +133,7 @@ interface GoldenRun {
   lora: object;
   optimizer: { lr: number; betas: [number, number]; eps: number; weight_decay: number };
   max_grad_norm: number;
+  loraplus?: { lr_ratio: number; lr_embedding: number };
   gradient_accumulation_steps: number;
   accumulation: "tokens" | "means";
   mask_sets?: number;

@@ -27,7 +27,10 @@ export interface LoraPlusGroup {
  * Schedules (`optimizer.learningRateFactor`) keep the ratio.
  * @throws {ArgumentError} for rates or a ratio out of range
  */
-export function loraPlusGroups(adapter: Adapter, options: LoraPlusOptions): LoraPlusGroup[] {
+export function loraPlusGroups(
+  adapter: Pick<Adapter, "namedParameters">,
+  options: LoraPlusOptions,
+): LoraPlusGroup[] {
   const { learningRate, ratio = 16, embeddingLearningRate = 1e-6, weightDecay = 0 } = options;
   for (const [name, value] of Object.entries({ learningRate, embeddingLearningRate, weightDecay })) {
     if (!(Number.isFinite(value) && value >= 0))
