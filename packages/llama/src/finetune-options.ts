@@ -171,7 +171,16 @@ const defaults: Required<Pick<FinetuneOptions, Defaulted>> = {
 };
 
 const otherOptions = ["model", "tokenizer", "adapter", "data", "validation", "steps", "length", "packing"];
-const moreOptions = ["loraPlusLrRatio", "loraPlusLrEmbedding", "evaluateEvery", "onStep", "onEvaluate", "signal", "checkpoint", "resumeFrom"];
+const moreOptions = [
+  "loraPlusLrRatio",
+  "loraPlusLrEmbedding",
+  "evaluateEvery",
+  "onStep",
+  "onEvaluate",
+  "signal",
+  "checkpoint",
+  "resumeFrom",
+];
 const optionNames = [...otherOptions, ...Object.keys(defaults), ...moreOptions];
 
 const finiteFrom0 = (value: number): boolean => value >= 0 && value < Number.POSITIVE_INFINITY;
@@ -199,14 +208,18 @@ export function checkOptions(options: FinetuneOptions): FinetuneSettings {
   );
   const { loraPlusLrRatio: ratio, loraPlusLrEmbedding: embeddingRate, adapter } = settings;
   if (ratio !== undefined) {
-    check.number("loraPlusLrRatio", ratio, "a finite number of at least 1", (value) => value >= 1 && finiteFrom0(value));
+    check.number(
+      "loraPlusLrRatio",
+      ratio,
+      "a finite number of at least 1",
+      (value) => value >= 1 && finiteFrom0(value),
+    );
     if (!adapter?.namedParameters)
       throw new ArgumentError("finetune: loraPlusLrRatio needs an adapter of @nomoat/lora");
   }
   if (embeddingRate !== undefined) {
     check.number("loraPlusLrEmbedding", embeddingRate, "a finite number of at least 0", finiteFrom0);
-    if (ratio === undefined)
-      throw new ArgumentError("finetune: loraPlusLrEmbedding needs loraPlusLrRatio");
+    if (ratio === undefined) throw new ArgumentError("finetune: loraPlusLrEmbedding needs loraPlusLrRatio");
   }
   if (!Array.isArray(settings.betas) || settings.betas.length !== 2)
     check.fail("betas", "two numbers from 0 to below 1", settings.betas);

@@ -1,6 +1,7 @@
 // LLaMA models from and to GGUF files, as llama.cpp writes them.
 
-import { FormatError, keep, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { ArgumentError, FormatError, keep, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { adaptersOf } from "@nomoat/lora";
 import { type FormatName, QuantizedLinear, QuantizedTensor, quantize } from "@nomoat/quant";
 import { type GgufFile, readGguf, writeGguf } from "@nomoat/quant/gguf";
 import {
@@ -187,6 +188,11 @@ export async function saveGguf(
   path: string,
   options: SaveGgufOptions = {},
 ): Promise<void> {
+  const adapters = [...adaptersOf(model).keys()];
+  if (adapters.length > 0)
+    throw new ArgumentError(
+      `saveGguf: the model carries adapters (${adapters.join(", ")}): mergeAndUnload(model) or remove them before`,
+    );
   const { type = "f16" } = options;
   const { outputType = /^q[45]/.test(type) ? "q8_0" : type } = options;
   const { config } = model;

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type BackendName,
+  crossEntropy,
   defaultGenerator,
   Generator,
   init,
@@ -12,6 +13,8 @@ import {
   memoryStats,
   noGrad,
   type Tensor,
+  tensor,
+  tidy,
 } from "@nomoat/core";
 import { applyLora, freezeA, type LoraConfig } from "@nomoat/lora";
 import { quantizeModel } from "@nomoat/quant";
@@ -309,10 +312,22 @@ describe("finetune", () => {
       if (key.includes("lora_A")) expect(numbers).toEqual(before.get(key));
       else expect(numbers).not.toEqual(before.get(key));
     }
-    expect(trainedParameters).toBe(
-      adapter.trainableParameters().reduce((sum, { size }) => sum + size, 0),
-    );
+    expect(trainedParameters).toBe(adapter.trainableParameters().reduce((sum, { size }) => sum + size, 0));
     expect(trainedParameters).toBeLessThan(adapter.parameterCount);
+  });
+
+  it("trains rows of tokens, in the tied output layer too, and its loss is that of the logits", async () => {
+    model = tinyModel({ device: "wasm", config: { tieWordEmbeddings: true } });
+    const adapter = adapt(model, { trainableTokenIndices: [35, 100, 101] });
+    const { losses } = await finetune(options({ adapter, loraPlusLrRatio: 2, steps: 20 }));
+    expect(losses.at(-1)).toBeLessThan(losses[0]);
+    tidy(() => {
+      const ids = tensor([[0, 35, 100, 7, 101, 101]], { dtype: "int32" });
+      const [next] = [ids.slice(0, [1, null])];
+      const logits = model.forward(ids).slice(0, [0, -1]);
+      const gap = model.loss(ids).item() - crossEntropy(logits, next).item();
+      expect(Math.abs(gap)).toBeLessThan(1e-5);
+    });
   });
 
   it("checks LoRA+'s options, and goes on with them from a checkpoint", async () => {

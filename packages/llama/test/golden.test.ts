@@ -66,43 +66,46 @@ describe.each(backends)("PyTorch's runs on $device", ({ device, tolerance, atThe
     golden.dispose();
   });
 
-  it.each([...detailed, ...brief])("%s: finetune's losses, norms and final weights of 40 steps", async (name) => {
-    const before = memoryStats().tensors;
-    const golden = await loadGolden(name, device);
-    const { run, model, adapter, data, tensors } = golden;
-    const { lr, betas, eps, weight_decay } = run.optimizer;
-    golden.useMasks(0);
-    const norms: number[] = [];
-    const { losses } = await finetune({
-      ...{ model, adapter, data, tokenizer: byteTokenizer(), steps: 40, batchSize: 2, shuffle: false },
-      ...{
-        packing: false,
-        schedule: "constant",
-        learningRate: lr,
-        betas,
-        epsilon: eps,
-        weightDecay: weight_decay,
-      },
-      ...(run.loraplus && {
-        loraPlusLrRatio: run.loraplus.lr_ratio,
-        loraPlusLrEmbedding: run.loraplus.lr_embedding,
-      }),
-      maxGradNorm: run.max_grad_norm,
-      gradientAccumulationSteps: run.gradient_accumulation_steps,
-      accumulation: run.accumulation,
-      onStep: ({ step, gradNorm }) => {
-        golden.useMasks(step);
-        norms.push(gradNorm);
-      },
-    });
-    expect(relativeError(losses, run[`losses_${dtype}`])).toBeLessThan(tolerance);
-    expect(relativeError(norms, run[`grad_norms_${dtype}`])).toBeLessThan(atTheEnd);
-    for (const [key, tensor] of adapter.stateDict()) {
-      const expected = tensors.get(`${prefix}final.${key}`)!;
-      // Adam divides by the gradient's size: where that is tiny, rounding decides the step's direction.
-      expect(relativeError(tensor.dataSync(), expected.dataSync()), key).toBeLessThan(atTheEnd);
-    }
-    golden.dispose();
-    expect(memoryStats().tensors).toBe(before);
-  });
+  it.each([...detailed, ...brief])(
+    "%s: finetune's losses, norms and final weights of 40 steps",
+    async (name) => {
+      const before = memoryStats().tensors;
+      const golden = await loadGolden(name, device);
+      const { run, model, adapter, data, tensors } = golden;
+      const { lr, betas, eps, weight_decay } = run.optimizer;
+      golden.useMasks(0);
+      const norms: number[] = [];
+      const { losses } = await finetune({
+        ...{ model, adapter, data, tokenizer: byteTokenizer(), steps: 40, batchSize: 2, shuffle: false },
+        ...{
+          packing: false,
+          schedule: "constant",
+          learningRate: lr,
+          betas,
+          epsilon: eps,
+          weightDecay: weight_decay,
+        },
+        ...(run.loraplus && {
+          loraPlusLrRatio: run.loraplus.lr_ratio,
+          loraPlusLrEmbedding: run.loraplus.lr_embedding,
+        }),
+        maxGradNorm: run.max_grad_norm,
+        gradientAccumulationSteps: run.gradient_accumulation_steps,
+        accumulation: run.accumulation,
+        onStep: ({ step, gradNorm }) => {
+          golden.useMasks(step);
+          norms.push(gradNorm);
+        },
+      });
+      expect(relativeError(losses, run[`losses_${dtype}`])).toBeLessThan(tolerance);
+      expect(relativeError(norms, run[`grad_norms_${dtype}`])).toBeLessThan(atTheEnd);
+      for (const [key, tensor] of adapter.stateDict()) {
+        const expected = tensors.get(`${prefix}final.${key}`)!;
+        // Adam divides by the gradient's size: where that is tiny, rounding decides the step's direction.
+        expect(relativeError(tensor.dataSync(), expected.dataSync()), key).toBeLessThan(atTheEnd);
+      }
+      golden.dispose();
+      expect(memoryStats().tensors).toBe(before);
+    },
+  );
 });

@@ -10,6 +10,7 @@ import { type AdaptedLayer, adaptable } from "./layer.js";
 import { Replacements } from "./replacements.js";
 import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
+import { TrainedTokens } from "./trained-tokens.js";
 import { adalora } from "./variants/adalora.js";
 import { convLora } from "./variants/conv.js";
 import { dora } from "./variants/dora.js";
@@ -70,7 +71,7 @@ export function freezeBase(model: Module): void {
 }
 
 /**
- * Copies of the parts of the model that `config` wants trained as they are: modules to save, biases.
+ * Copies of the parts of the model that `config` wants trained as they are: modules to save, rows of tokens, biases.
  * @throws {ArgumentError} for names that match nothing, or modules that carry adapters
  */
 export function replacementsOf(
@@ -79,8 +80,10 @@ export function replacementsOf(
   targets: readonly Target[],
   dtype: "float32" | "float64",
 ): Replacements {
+  // Rows of tokens first: whatever replaces modules must not find them.
+  const tokens = new TrainedTokens(model, config, targets, dtype);
   const modules = new SavedModules(model, config.modulesToSave ?? [], dtype);
-  return new Replacements([modules, new TrainedBiases(model, config, targets, dtype)]);
+  return new Replacements([modules, tokens, new TrainedBiases(model, config, targets, dtype)]);
 }
 
 /** Puts branches into the model, wrapping layers that are not adapted yet. */

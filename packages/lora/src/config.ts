@@ -88,6 +88,11 @@ export interface LoraConfig {
   rankMasks: Readonly<Record<string, readonly boolean[]>> | null;
   /** Modules, by their names or ends, that are trained as a whole, in copies that belong to the adapter (default none). */
   modulesToSave: readonly string[] | null;
+  /**
+   * Tokens whose rows of an embedding are trained, and nothing else of it: for the model's embedding (the only one, or embed_tokens), or
+   * by names of embeddings and dense output layers, or their ends. Output layers that share the embedding's weight follow (default none).
+   */
+  trainableTokenIndices: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
   /** Layout of the base's weights in other libraries' files; kept, without effect here (default false). */
   fanInFanOut: boolean;
   /** Kind of task, kept for other programs (default "CAUSAL_LM"). */
@@ -134,6 +139,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   totalStep: null,
   rankMasks: null,
   modulesToSave: null,
+  trainableTokenIndices: null,
   fanInFanOut: false,
   taskType: "CAUSAL_LM",
   baseModelNameOrPath: null,
@@ -166,10 +172,18 @@ const names = rule(
   (value) => value === null || (isString(value) && value.length > 0) || isStrings(value),
 );
 
+const isTokens = (value: unknown) =>
+  Array.isArray(value) &&
+  value.length > 0 &&
+  value.every((index) => isIndex(index) && index < 2 ** 31) &&
+  new Set(value).size === value.length;
+
+const tokens = "a list of distinct indices, not empty";
+
 function perPattern(wanted: string, holds: (value: unknown) => boolean): Check {
   return (value) => {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      return `must be an object of numbers by pattern, not ${shown(value)}`;
+      return `must be an object by name or pattern, not ${shown(value)}`;
     }
     for (const [key, item] of Object.entries(value)) {
       if (key === "__proto__" || key === "") return `must not have the key ${JSON.stringify(key)}`;
@@ -241,6 +255,11 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   ),
   rankMasks: (value) => (value === null ? null : perPattern("a list of true and false", isMask)(value)),
   modulesToSave: rule("a list of non-empty strings, or null", (value) => value === null || isStrings(value)),
+  trainableTokenIndices: (value) => {
+    if (value === null) return null;
+    if (Array.isArray(value)) return rule(tokens, isTokens)(value);
+    return perPattern(tokens, isTokens)(value);
+  },
   fanInFanOut: boolean,
   taskType: text,
   baseModelNameOrPath: text,
@@ -284,6 +303,8 @@ export function configFaults(
         !(field === "loraDropout" && ["VERA", "ADALORA"].includes(String(config.peftType)))
       )
         faults.push(`${name(field)} does not apply to ${config.peftType}`);
+    if ((config.trainableTokenIndices ?? null) !== null && config.peftType !== "ADALORA")
+      faults.push(`${name("trainableTokenIndices")} does not apply to ${config.peftType}`);
     if (config.loraBias) faults.push(`${name("loraBias")} does not apply to ${config.peftType}`);
     if ((config.bias ?? "none") !== "none" && config.peftType !== "ADALORA")
       faults.push(`${name("bias")} must be "none" for ${config.peftType}`);

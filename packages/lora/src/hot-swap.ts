@@ -14,7 +14,7 @@ import { resolveTargets } from "./targets.js";
 function obstacles(adapter: Adapter, config: LoraConfig): string[] {
   const faults: string[] = [];
   const fields = config.peftType === "IA3" ? (["feedforwardModules"] as const) : [];
-  for (const field of ["peftType", "useDora", ...fields] as const) {
+  for (const field of ["peftType", "useDora", "trainableTokenIndices", ...fields] as const) {
     const [own, other] = [adapter.config[field], config[field]].map((value) => JSON.stringify(value));
     if (own !== other) faults.push(`${field} is ${other}, that of the adapter in place ${own}`);
   }

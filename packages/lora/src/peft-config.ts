@@ -31,6 +31,7 @@ const lora: Names = {
   useDora: "use_dora",
   initLoraWeights: "init_lora_weights",
   fanInFanOut: "fan_in_fan_out",
+  trainableTokenIndices: "trainable_token_indices",
 };
 const { rankPattern: _, ...withoutRanks } = lora;
 const lycoris: Names = { ...shared, ...layered, loraAlpha: "alpha", initLoraWeights: "init_weights" };
@@ -85,7 +86,6 @@ const unsupported: Readonly<Record<string, JsonValue>> = {
   layer_replication: null,
   monteclora_config: null,
   target_parameters: null,
-  trainable_token_indices: null,
   use_bdlora: null,
   module_dropout: 0,
   rank_dropout: 0,
@@ -118,7 +118,7 @@ const written: Readonly<Record<string, JsonValue>> = {
 };
 
 /** Ours that older versions of PEFT refuse: written only when set. */
-const recent: ReadonlySet<string> = new Set(["exclude_modules", "lora_bias"]);
+const recent: ReadonlySet<string> = new Set(["exclude_modules", "lora_bias", "trainable_token_indices"]);
 
 /**
  * The contents of adapter_config.json: PEFT's fields, in alphabetical order. `inference_mode` is true, as PEFT saves it.

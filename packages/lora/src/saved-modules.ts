@@ -5,6 +5,7 @@ import { ArgumentError, noGrad, Tensor } from "@nomoat/core";
 import { Linear, Module, parameter } from "@nomoat/core/nn";
 import type { Replacement } from "./replacements.js";
 import { candidateModules, isLinear, matchesName } from "./targets.js";
+import { hasTrainedTokens } from "./trained-tokens.js";
 
 interface SavedModule {
   readonly original: Module;
@@ -27,6 +28,10 @@ function copyTensor(tensor: Tensor, dtype: "float32" | "float64"): Tensor {
  * ordinary properties, as that of core's layers does.
  */
 export function copyModule(module: Module, dtype: "float32" | "float64"): Module {
+  if (hasTrainedTokens(module))
+    throw new ArgumentError(
+      "modulesToSave: another adapter's trainableTokenIndices are in place; disable it first",
+    );
   if (isLinear(module) && !(module instanceof Linear)) {
     const weight = module.denseWeight();
     try {

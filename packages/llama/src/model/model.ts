@@ -211,9 +211,8 @@ export class LlamaForCausalLM extends Module {
       const hidden = this.hidden(ids, options).reshape(-1, this.config.hiddenSize);
       // Positions that nobody asks about never reach the output layer.
       const counted = gather(hidden, rows);
-      if (this.lm_head instanceof Linear && !this.lm_head.bias) {
-        return linearCrossEntropy(counted, this.lm_head.weight, targets, { reduction });
-      }
+      const weight = productWeight(this.lm_head);
+      if (weight) return linearCrossEntropy(counted, weight, targets, { reduction });
       return crossEntropy(this.lm_head.forward(counted), targets, { reduction });
     });
   }
@@ -222,6 +221,15 @@ export class LlamaForCausalLM extends Module {
     this.#rotary.dispose();
     super.dispose();
   }
+}
+
+/**
+ * The weight of an output layer that multiplies by it and does nothing else, for a loss that never stores all logits; null for other
+ * layers. Layers that stand in for a dense one may give theirs, in the graph, by a method of this name.
+ */
+function productWeight(head: LinearBase & { productWeight?(): Tensor }): Tensor | null {
+  if (head instanceof Linear) return head.bias ? null : head.weight;
+  return head.productWeight?.() ?? null;
 }
 
 /** Flat positions whose next label counts, and those labels (both int32, on the labels' backend). */
