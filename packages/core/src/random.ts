@@ -113,6 +113,7 @@ export class Generator {
 
   /** Fills a whole number of blocks. */
   #words(out: Uint32Array): void {
+    for (const uses of runtime.randomUses) if (!uses.has(this)) uses.set(this, this.state());
     const { key0, key1, stream0, stream1 } = this.#wordsOfKey();
     const low = this.#block % 2 ** 32;
     philox4x32(out, key0, key1, low, (this.#block - low) / 2 ** 32, stream0, stream1);

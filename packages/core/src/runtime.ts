@@ -3,7 +3,7 @@
 
 import type { LeafSink } from "./autograd/backward.js";
 import type { Backend } from "./backend/types.js";
-import type { Generator } from "./random.js";
+import type { Generator, GeneratorState } from "./random.js";
 import type { Tensor } from "./tensor.js";
 
 interface Runtime {
@@ -27,6 +27,8 @@ interface Runtime {
   leakedTensors: number;
   /** What draws random numbers where no generator is given; made on first use. */
   generator: Generator | null;
+  /** Where each generator stood when it was first used, one map for each `checkpoint` that is running. */
+  readonly randomUses: Map<Generator, GeneratorState>[];
   /** Order of creation of graph nodes. */
   nextNode: number;
 }
@@ -47,5 +49,6 @@ export const runtime: Runtime = (holder[key] ??= {
   liveBytes: 0,
   leakedTensors: 0,
   generator: null,
+  randomUses: [],
   nextNode: 0,
 });

@@ -148,6 +148,37 @@ describe("checkpoint", () => {
     expect(run(nm.checkpoint)).toEqual(run((fn, x) => fn(x)));
   });
 
+  test("draws the same numbers again from generators of the function's own, nested and in attention", () => {
+    const run = (through: (fn: (x: nm.Tensor) => nm.Tensor, x: nm.Tensor) => nm.Tensor) => {
+      nm.manualSeed(3);
+      const generator = new nm.Generator(4);
+      const q = leaf([
+        [
+          [
+            [0.5, -1],
+            [2, 0.25],
+            [1, 1],
+          ],
+        ],
+      ]);
+      const attend = (x: nm.Tensor) =>
+        nm.scaledDotProductAttention(x, x, x, { dropoutP: 0.5, causal: true, generator });
+      const both = (x: nm.Tensor) =>
+        nm.tidy(() =>
+          nm.dropout(
+            through((y) => attend(attend(y)), nm.dropout(x, 0.25)),
+            0.25,
+            { generator },
+          ),
+        );
+      const loss = nm.sum(nm.square(through(both, q)));
+      const next = [generator.uniform(), nm.defaultGenerator().uniform()];
+      loss.backward();
+      return [loss.item(), ...next, generator.uniform(), ...list(q.grad!)];
+    };
+    expect(run(nm.checkpoint)).toEqual(run((fn, x) => fn(x)));
+  });
+
   test("keeps its gradients inside grad, for inputs and for parameters", () => {
     const w = leaf([
       [0.3, 0.1],

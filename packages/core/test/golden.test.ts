@@ -22,8 +22,10 @@ interface Case {
   grads: Record<string, Fixture> | null;
 }
 
-const file = new URL("./fixtures/ops.json", import.meta.url);
-const { cases } = JSON.parse(readFileSync(file, "utf8")) as { cases: Case[] };
+const cases = ["ops", "layers"].flatMap((name) => {
+  const file = new URL(`./fixtures/${name}.json`, import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { cases: Case[] }).cases;
+});
 
 type Inputs = Record<string, nm.Tensor>;
 
@@ -54,6 +56,22 @@ function ropeTables(x: nm.Tensor, { theta, offset }: Attributes): [nm.Tensor, nm
     );
   return [table(Math.cos), table(Math.sin)];
 }
+
+/** Lists among the attributes as tensors like `x`. */
+function tensorsOf(
+  x: nm.Tensor,
+  lists: Record<string, nm.NestedValues | undefined>,
+): Record<string, nm.Tensor> {
+  const given = Object.entries(lists).filter(([, list]) => list !== undefined);
+  return Object.fromEntries(
+    given.map(([name, list]) => [name, nm.tensor(list!, { dtype: x.dtype, device: x.device })]),
+  );
+}
+
+const pooling =
+  (fn: (x: nm.Tensor, size: never, options: never) => nm.Tensor) =>
+  ({ x }: Inputs, { size, ...options }: Attributes) =>
+    fn(x, size as never, options as never);
 
 const operations: Record<string, (inputs: Inputs, attributes: Attributes) => nm.Tensor> = {
   matmul: ({ a, b }, attrs) => nm.matmul(a, b, attrs),
@@ -118,11 +136,26 @@ const operations: Record<string, (inputs: Inputs, attributes: Attributes) => nm.
   min: reduction(nm.min),
   prod: reduction(nm.prod),
   logsumexp: reduction(nm.logsumexp),
+  conv1d: ({ x, weight, bias }, attrs) => nm.conv1d(x, weight, bias, attrs),
+  conv2d: ({ x, weight, bias }, attrs) => nm.conv2d(x, weight, bias, attrs),
+  maxPool1d: pooling(nm.maxPool1d),
+  maxPool2d: pooling(nm.maxPool2d),
+  avgPool1d: pooling(nm.avgPool1d),
+  avgPool2d: pooling(nm.avgPool2d),
+  maxPool1dIndices: pooling((x, size, options) => nm.maxPool1dWithIndices(x, size, options).indices),
+  maxPool2dIndices: pooling((x, size, options) => nm.maxPool2dWithIndices(x, size, options).indices),
+  adaptiveAvgPool1d: pooling((x, size) => nm.adaptiveAvgPool1d(x, size)),
+  adaptiveAvgPool2d: pooling((x, size) => nm.adaptiveAvgPool2d(x, size)),
+  adaptiveMaxPool1d: pooling((x, size) => nm.adaptiveMaxPool1d(x, size)),
+  adaptiveMaxPool2d: pooling((x, size) => nm.adaptiveMaxPool2d(x, size)),
+  pad: ({ x }, { widths, filling }) => nm.pad(x, widths, filling),
+  groupNorm: ({ x, weight, bias }, { groups, eps }) => nm.groupNorm(x, groups, weight, bias, eps),
+  mse: ({ a, b }, attrs) => nm.mse(a, b, attrs),
+  bceWithLogits: ({ a, b }, { reduction, weight, posWeight }) =>
+    nm.bceWithLogits(a, b, { reduction, ...tensorsOf(a, { weight, posWeight }) }),
+  klDivergence: ({ a, b }, { target, ...attrs }) =>
+    nm.klDivergence(a, b ?? tensorsOf(a, { target }).target, attrs),
 };
-
-const withoutThose = (each: Case) =>
-  // linearCrossEntropy has neither smoothing nor losses of each row.
-  !(each.op === "linearCrossEntropy" && (each.attrs.labelSmoothing || each.attrs.reduction === "none"));
 
 function numbers(fixture: Fixture): Float64Array {
   return Float64Array.from(fixture.data, Number);
@@ -145,7 +178,7 @@ function make(fixture: Fixture, subject: Subject, requiresGrad = false): nm.Tens
 const tolerance = { float64: 1e-12, float32: rounding.float32 };
 
 describe.each(subjects)("$name equals PyTorch", (subject) => {
-  test.each(cases.filter(withoutThose).map((each) => [each.name, each] as const))("%s", (_, each) => {
+  test.each(cases.map((each) => [each.name, each] as const))("%s", (_, each) => {
     nm.tidy(() => {
       const inputs = Object.fromEntries(
         Object.entries(each.inputs).map(([name, fixture]) => [

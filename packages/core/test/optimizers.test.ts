@@ -1,10 +1,34 @@
-// Optimizers without fixtures of PyTorch's against their formulas in plain numbers; their state; schedules; clipping by value.
+// Optimizers that PyTorch 1.13 lacks against their papers' formulas in NumPy (tools/golden); their state; schedules; clipping by value.
 
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import * as nm from "../src/index.js";
 import * as optim from "../src/optim/index.js";
 import { backends, on, type Subject } from "./support/backends.js";
 import { expectClose, expectNoLeak, random, values } from "./support/numbers.js";
+
+interface Run {
+  name: string;
+  optimizer: "adafactor" | "lion" | "adamw_8bit";
+  shape: number[];
+  initial: number[];
+  gradients: number[][];
+  after: number[][];
+}
+
+interface OneCycle extends optim.OneCycleOptions {
+  factors: number[];
+}
+
+const file = new URL("./fixtures/optim-formulas.json", import.meta.url);
+const golden = JSON.parse(readFileSync(file, "utf8")) as { runs: Run[]; oneCycle: OneCycle[] };
+
+/** With the options of tools/golden/optim_formulas.py. */
+const makers = {
+  adafactor: (p: nm.Tensor) => new optim.Adafactor([p], { learningRate: 0.05, weightDecay: 0.1 }),
+  lion: (p: nm.Tensor) => new optim.Lion([p], { learningRate: 0.01, weightDecay: 0.2 }),
+  adamw_8bit: (p: nm.Tensor) => new optim.AdamW8bit([p], { learningRate: 0.01, minimumSize: 1 }),
+};
 
 const tolerance = { float64: 1e-12, float32: 3e-6 };
 const normal = (count: number, seed: number) => values(count, seed, (next) => next() * 2 - 1);
@@ -21,86 +45,25 @@ function setGradient(parameter: nm.Tensor, data: number[]): void {
 
 const rms = (list: number[]) => Math.sqrt(list.reduce((sum, x) => sum + x * x, 0) / list.length);
 
-/** Adafactor's step on a matrix, or a vector (rows = 0), by its paper and torch.optim.Adafactor. */
-function adafactor(
-  p: number[],
-  g: number[],
-  rows: number,
-  columns: number,
-  t: number,
-  state: number[][],
-): void {
-  const [row, column] = state;
-  const fresh = t ** -0.8;
-  const square = g.map((x) => x * x);
-  let v: number[];
-  if (rows === 0) {
-    square.forEach((x, i) => {
-      row[i] += (x - row[i]) * fresh;
-    });
-    v = row;
-  } else {
-    for (let i = 0; i < rows; i++) {
-      const mean = square.slice(i * columns, (i + 1) * columns).reduce((a, b) => a + b) / columns;
-      row[i] += (mean - row[i]) * fresh;
-    }
-    for (let j = 0; j < columns; j++) {
-      let mean = 0;
-      for (let i = 0; i < rows; i++) mean += square[i * columns + j] / rows;
-      column[j] += (mean - column[j]) * fresh;
-    }
-    const all = row.slice(0, rows).reduce((a, b) => a + b) / rows;
-    v = p.map((_, k) => (row[Math.floor(k / columns)] * column[k % columns]) / all);
-  }
-  const update = g.map((x, i) => x / Math.sqrt(v[i]));
-  const rate = (Math.max(1e-3, rms(p)) * Math.min(0.05, 1 / Math.sqrt(t))) / Math.max(1, rms(update));
-  update.forEach((x, i) => {
-    p[i] = p[i] * (1 - 0.05 * 0.1) - rate * x;
-  });
-}
-
 describe.each(backends)("$name", (subject) => {
-  test.each([
-    ["a matrix", [3, 4], 3, 4],
-    ["a vector", [5], 0, 0],
-  ] as const)("Adafactor on %s", (_, shape, rows, columns) => {
-    expectNoLeak("Adafactor", () => {
-      const size = shape.reduce((a: number, b: number) => a * b, 1);
-      const expected = normal(size, 1);
-      const state = [Array<number>(size).fill(0), Array<number>(size).fill(0)];
-      const parameter = leaf(subject, [...shape], expected);
-      const optimizer = new optim.Adafactor([parameter], { learningRate: 0.05, weightDecay: 0.1 });
-      for (let t = 1; t <= 6; t++) {
-        const g = normal(size, 10 + t);
-        setGradient(parameter, g);
+  test.each(golden.runs.map((run) => [run.optimizer, run.name, run] as const))("%s on %s", (kind, _, run) => {
+    expectNoLeak(kind, () => {
+      const parameter = leaf(subject, run.shape, run.initial);
+      const optimizer = makers[kind](parameter);
+      // 8-bit runs show every third step.
+      const every = run.gradients.length / run.after.length;
+      run.gradients.forEach((gradient, t) => {
+        setGradient(parameter, gradient);
         optimizer.step();
-        adafactor(expected, g, rows, columns, t, state);
-        expectClose(parameter.dataSync(), expected, 4 * tolerance[subject.dtype], `step ${t}`);
-      }
+        if ((t + 1) % every !== 0) return;
+        const expected = run.after[(t + 1) / every - 1];
+        expectClose(parameter.dataSync(), expected, 4 * tolerance[subject.dtype], `step ${t + 1}`);
+      });
       const names = [...optimizer.stateDict().tensors.keys()];
-      expect(names).toEqual(rows === 0 ? ["0.v"] : ["0.row", "0.column"]);
+      if (kind === "adafactor") expect(names).toEqual(run.shape.length < 2 ? ["0.v"] : ["0.row", "0.column"]);
       optimizer.dispose();
       parameter.dispose();
     });
-  });
-
-  test("Lion", () => {
-    const expected = normal(6, 2);
-    const m = Array<number>(6).fill(0);
-    const parameter = leaf(subject, [2, 3], expected);
-    const optimizer = new optim.Lion([parameter], { learningRate: 0.01, weightDecay: 0.2 });
-    for (let t = 0; t < 6; t++) {
-      const g = normal(6, 20 + t);
-      setGradient(parameter, g);
-      optimizer.step();
-      g.forEach((x, i) => {
-        expected[i] = expected[i] * (1 - 0.01 * 0.2) - 0.01 * Math.sign(0.9 * m[i] + 0.1 * x);
-        m[i] = 0.99 * m[i] + 0.01 * x;
-      });
-      expectClose(parameter.dataSync(), expected, tolerance[subject.dtype]);
-    }
-    optimizer.dispose();
-    parameter.dispose();
   });
 
   test("AdamW8bit stays near AdamW with a quarter of its state, and leaves small parameters exact", () => {
@@ -228,14 +191,12 @@ describe("schedules", () => {
     );
   });
 
-  test("one cycle: from 1/25 up to 1 and down to 1/250000", () => {
-    const schedule = optim.oneCycleSchedule({ totalSteps: 11, warmupShare: 5 / 11 });
-    expect(schedule(0)).toBeCloseTo(0.04, 12);
-    expect(schedule(2)).toBeCloseTo(0.52, 12);
-    expect(schedule(4)).toBe(1);
-    expect(schedule(7)).toBeCloseTo((1 + 4e-6) / 2, 12);
-    expect(schedule(10)).toBeCloseTo(4e-6, 12);
-    expect(schedule(50)).toBeCloseTo(4e-6, 12);
+  test.each(golden.oneCycle)("one cycle over $totalSteps steps is PyTorch's", ({ factors, ...options }) => {
+    const schedule = optim.oneCycleSchedule(options);
+    factors.forEach((factor, step) => {
+      expect(schedule(step)).toBeCloseTo(factor, 12);
+    });
+    expect(schedule(factors.length + 40)).toBeCloseTo(factors[factors.length - 1], 12);
     for (const totalSteps of [1, 2]) expect(optim.oneCycleSchedule({ totalSteps })(0)).not.toBeNaN();
   });
 });

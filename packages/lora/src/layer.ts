@@ -86,6 +86,10 @@ function throughBranches(
  * Its names in a state dict are `base_layer.…` (as in PEFT) and `adapters.N.…`.
  */
 export class LoraLinear extends LinearBase {
+  static override get brand(): string {
+    return "@nomoat/lora/LoraLinear";
+  }
+
   base_layer: LinearBase;
   readonly adapters: AdapterBranch[] = [];
   // Private, since a module's names are those of its own properties.
@@ -171,6 +175,10 @@ export class LoraLinear extends LinearBase {
 
 /** An embedding with low-rank updates: rows of W + Σ weight · scaling · (B·A)ᵀ. */
 export class LoraEmbedding extends Module {
+  static override get brand(): string {
+    return "@nomoat/lora/LoraEmbedding";
+  }
+
   base_layer: Embedding;
   readonly adapters: AdapterBranch[] = [];
   readonly #slots: AdapterSlots<Embedding>;

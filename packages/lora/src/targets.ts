@@ -25,13 +25,7 @@ const outputLayers: ReadonlySet<string> = new Set(["lm_head", "embed_out", "outp
 
 /** True for every linear layer, also one of another copy of core. */
 export function isLinear(module: Module): module is LinearBase {
-  if (module instanceof LinearBase) return true;
-  const { inFeatures, denseWeight, withDenseWeight } = module as unknown as Partial<LinearBase>;
-  return (
-    typeof inFeatures === "number" &&
-    typeof denseWeight === "function" &&
-    typeof withDenseWeight === "function"
-  );
+  return module instanceof LinearBase;
 }
 
 /** True for embeddings, adapted or not. */

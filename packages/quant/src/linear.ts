@@ -22,6 +22,10 @@ export interface QuantizedLinearOptions {
  * Its packed arrays are buffers of the module, named after the weight: `weight` (the codes), `weight.absmax`, ...
  */
 export class QuantizedLinear extends LinearBase {
+  static override get brand(): string {
+    return "@nomoat/quant/QuantizedLinear";
+  }
+
   /** The packed weight; disposed with the module. */
   readonly quantized: QuantizedTensor;
   readonly bias: Tensor | null;

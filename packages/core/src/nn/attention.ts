@@ -4,6 +4,7 @@ import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { scaledDotProductAttention } from "../ops/attention.js";
 import { permute, reshape } from "../ops/view.js";
+import type { Generator } from "../random.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Linear, type LinearBase, type LinearOptions } from "./linear.js";
@@ -18,32 +19,56 @@ export interface MultiheadAttentionArguments {
   mask?: Tensor;
 }
 
+export interface MultiheadAttentionOptions extends LinearOptions {
+  /** Probability with which each weight of a position is dropped in training (default 0). */
+  dropout?: number;
+}
+
 /** The projections are linear layers of their own, by Hugging Face's names, so that they can be quantized and adapted. */
 export class MultiheadAttention extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/MultiheadAttention";
+  }
+
   readonly numHeads: number;
   readonly q_proj: LinearBase;
   readonly k_proj: LinearBase;
   readonly v_proj: LinearBase;
   readonly out_proj: LinearBase;
+  /** Probability with which each weight of a position is dropped in training. */
+  readonly dropout: number;
+  readonly generator: Generator | undefined;
 
   constructor(
     numHeads: number,
     projections: { q: LinearBase; k: LinearBase; v: LinearBase; out: LinearBase },
+    dropout = 0,
+    generator?: Generator,
   ) {
     super();
     const width = projections.q.outFeatures;
     if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
       throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
+    if (!(dropout >= 0 && dropout < 1))
+      throw new ArgumentError(`MultiheadAttention: dropout must be at least 0 and below 1, not ${dropout}`);
     this.numHeads = numHeads;
+    this.dropout = dropout;
+    this.generator = generator;
     this.q_proj = projections.q;
     this.k_proj = projections.k;
     this.v_proj = projections.v;
     this.out_proj = projections.out;
   }
 
-  static create(embedDim: number, numHeads: number, options: LinearOptions = {}): MultiheadAttention {
-    const make = () => Linear.create(embedDim, embedDim, options);
-    return new MultiheadAttention(numHeads, { q: make(), k: make(), v: make(), out: make() });
+  /** `options.generator` makes the weights; dropout draws from the one that `manualSeed` seeds. */
+  static create(
+    embedDim: number,
+    numHeads: number,
+    options: MultiheadAttentionOptions = {},
+  ): MultiheadAttention {
+    const { dropout = 0, ...linear } = options;
+    const make = () => Linear.create(embedDim, embedDim, linear);
+    return new MultiheadAttention(numHeads, { q: make(), k: make(), v: make(), out: make() }, dropout);
   }
 
   /** x [batch, queries, embedDim] → the same shape. */
@@ -68,7 +93,7 @@ export class MultiheadAttention extends Module {
         heads(this.q_proj.forward(x)),
         heads(this.k_proj.forward(memory)),
         heads(this.v_proj.forward(memory)),
-        { causal, mask },
+        { causal, mask, dropoutP: this.training ? this.dropout : 0, generator: this.generator },
       );
       const [batch, , length] = seen.shape;
       const width = seen.shape[1] * seen.shape[3];

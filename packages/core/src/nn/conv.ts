@@ -56,6 +56,10 @@ function initial(
 
 /** Cross-correlation of x [batch, inChannels, length]. */
 export class Conv1d extends Convolution {
+  static override get brand(): string {
+    return "@nomoat/core/Conv1d";
+  }
+
   /** Takes over `weight` [outChannels, inChannels / groups, kernelSize] and `bias` as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null, options: ConvolutionArguments = {}) {
     super(weight, bias, options, 3);
@@ -77,6 +81,10 @@ export class Conv1d extends Convolution {
 
 /** Cross-correlation of x [batch, inChannels, height, width]. */
 export class Conv2d extends Convolution {
+  static override get brand(): string {
+    return "@nomoat/core/Conv2d";
+  }
+
   /** Takes over `weight` [outChannels, inChannels / groups, kernelHeight, kernelWidth] and `bias` as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null, options: ConvolutionArguments = {}) {
     super(weight, bias, options, 4);

@@ -1,7 +1,11 @@
 // @nomoat/core/nn: layers.
 
 export { type DropoutArguments, dropoutMask } from "../ops/dropout.js";
-export { MultiheadAttention, type MultiheadAttentionArguments } from "./attention.js";
+export {
+  MultiheadAttention,
+  type MultiheadAttentionArguments,
+  type MultiheadAttentionOptions,
+} from "./attention.js";
 export { Conv1d, Conv2d, type ConvolutionOptions } from "./conv.js";
 export {
   fanIn,

@@ -12,6 +12,10 @@ import { Module, parameter } from "./module.js";
 
 /** A table of vectors, weight [numEmbeddings, embeddingDim]. */
 export class Embedding extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/Embedding";
+  }
+
   readonly weight: Tensor;
 
   /** Takes over `weight` as a parameter. */
@@ -41,6 +45,10 @@ export class Embedding extends Module {
 
 /** x / √(mean x² + eps) · weight over the last axis. */
 export class RMSNorm extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/RMSNorm";
+  }
+
   readonly weight: Tensor;
   readonly eps: number;
 
@@ -62,6 +70,10 @@ export class RMSNorm extends Module {
 
 /** In training zeroes each element with probability p and scales the others by 1/(1−p). */
 export class Dropout extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/Dropout";
+  }
+
   readonly p: number;
   readonly generator: Generator | undefined;
 

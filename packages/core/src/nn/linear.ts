@@ -10,6 +10,10 @@ import { checkFeatures, Module, parameter } from "./module.js";
 
 /** What every linear layer can do. Those who wrap or replace linear layers rely on nothing else. */
 export abstract class LinearBase extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/LinearBase";
+  }
+
   abstract readonly inFeatures: number;
   abstract readonly outFeatures: number;
   /** [outFeatures], or null. */
@@ -32,6 +36,10 @@ export interface LinearOptions extends InitOptions {
 
 /** y = x · weightᵀ + bias, weight [outFeatures, inFeatures]. */
 export class Linear extends LinearBase {
+  static override get brand(): string {
+    return "@nomoat/core/Linear";
+  }
+
   readonly weight: Tensor;
   readonly bias: Tensor | null;
 

@@ -17,6 +17,27 @@ export function parameter(tensor: Tensor, requiresGrad = true): Tensor {
 
 type Child = [name: string, value: Module | Tensor];
 
+/** Own tensors and modules of `module` by property name; arrays count their modules. */
+function* childrenOf(module: Module): Generator<Child> {
+  for (const [name, value] of Object.entries(module)) {
+    if (value instanceof Module || value instanceof Tensor) yield [name, value];
+    else if (Array.isArray(value)) {
+      for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${name}.${i}`, item];
+    }
+  }
+}
+
+/** Whether `value` is of `kind`, or of a class, perhaps of another copy, with its brand. */
+function isInstance(kind: typeof Module, value: unknown): boolean {
+  if (Function.prototype[Symbol.hasInstance].call(kind, value)) return true;
+  if (typeof value !== "object" || value === null || !Object.hasOwn(kind, "brand")) return false;
+  let level: unknown = value.constructor;
+  for (; typeof level === "function"; level = Object.getPrototypeOf(level)) {
+    if (Object.hasOwn(level, "brand") && (level as typeof Module).brand === kind.brand) return true;
+  }
+  return false;
+}
+
 /**
  * Base class of layers and models. Own properties that are tensors are parameters (buffers when named in `buffers`), those
  * that are modules or arrays of modules are submodules; names follow the properties, as in PyTorch: `layers.0.weight`.
@@ -27,29 +48,30 @@ export abstract class Module {
   /** Names of own tensors that are state but not parameters. */
   protected readonly buffers: ReadonlySet<string> = new Set();
 
-  abstract forward(...inputs: never[]): unknown;
-
-  /** Own tensors and modules by property name; arrays count their modules. */
-  *#children(): Generator<Child> {
-    for (const [name, value] of Object.entries(this)) {
-      if (value instanceof Module || value instanceof Tensor) yield [name, value];
-      else if (Array.isArray(value)) {
-        for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${name}.${i}`, item];
-      }
-    }
+  /** What tells a class of this library across copies of it: unique, given by each class that `instanceof` is asked for. */
+  static get brand(): string {
+    return "@nomoat/core/Module";
   }
+
+  /** True also for modules that another copy of the library made (ESM and CJS in one process): classes are told by their brand. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: subclasses inherit this and ask for their own brand
+    return isInstance(this, value);
+  }
+
+  abstract forward(...inputs: never[]): unknown;
 
   /** This module ("") and all below it, by dotted name, parents first. */
   *namedModules(prefix = ""): Generator<[name: string, module: Module]> {
     yield [prefix, this];
-    for (const [name, child] of this.#children()) {
+    for (const [name, child] of childrenOf(this)) {
       if (child instanceof Module) yield* child.namedModules(prefix ? `${prefix}.${name}` : name);
     }
   }
 
   *#namedTensors(): Generator<[name: string, tensor: Tensor, buffer: boolean]> {
     for (const [path, module] of this.namedModules()) {
-      for (const [name, child] of module.#children()) {
+      for (const [name, child] of childrenOf(module)) {
         if (child instanceof Tensor) yield [path ? `${path}.${name}` : name, child, module.buffers.has(name)];
       }
     }

@@ -10,6 +10,10 @@ import { Module, parameter } from "./module.js";
 
 /** (x − mean) / √(variance + eps) · weight + bias over the axes that weight has. */
 export class LayerNorm extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/LayerNorm";
+  }
+
   readonly weight: Tensor;
   readonly bias: Tensor | null;
   readonly eps: number;
@@ -38,6 +42,10 @@ export class LayerNorm extends Module {
 
 /** Each of `groups` parts of the channels of x [batch, channels, ...] normalised, then scaled and shifted by channel. */
 export class GroupNorm extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/GroupNorm";
+  }
+
   readonly groups: number;
   readonly weight: Tensor;
   readonly bias: Tensor | null;

@@ -11,6 +11,10 @@ export type Layer = (Module & { forward(x: Tensor): Tensor }) | ((x: Tensor) => 
 
 /** Each layer's output is the next one's input. Modules are named by their place, as in PyTorch: `0.weight`, `2.weight`. */
 export class Sequential extends Module {
+  static override get brand(): string {
+    return "@nomoat/core/Sequential";
+  }
+
   readonly length: number;
   readonly [place: number]: Layer;
 

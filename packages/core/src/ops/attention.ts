@@ -3,11 +3,13 @@
 import type { BackendName } from "../backend/registry.js";
 import { arange } from "../creation.js";
 import { requireFloat } from "../dtype.js";
-import { ShapeError } from "../errors.js";
+import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
+import type { Generator } from "../random.js";
 import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { dropout } from "./dropout.js";
 import { add, greater, mul, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { matmul } from "./matmul.js";
@@ -26,6 +28,10 @@ export interface AttentionArguments {
    * [batch, heads, queries, keys]. A mask takes the composition, which stores the scores.
    */
   mask?: Tensor;
+  /** Probability with which each weight of a key is dropped, the others scaled by 1/(1 − p), in training (default 0). Stores the scores. */
+  dropoutP?: number;
+  /** Source of dropout's random numbers; default the generator that `manualSeed` seeds. */
+  generator?: Generator;
 }
 
 /**
@@ -64,7 +70,9 @@ export function scaledDotProductAttention(
     );
   }
   const scale = options.scale ?? 1 / Math.sqrt(q.shape[3]);
-  const { mask } = options;
+  const { mask, dropoutP = 0, generator } = options;
+  if (!(dropoutP >= 0 && dropoutP <= 1))
+    throw new ArgumentError(`scaledDotProductAttention: dropoutP must be within 0 … 1, not ${dropoutP}`);
   if (mask) {
     commonBackend("scaledDotProductAttention", [q, mask]);
     if (mask.dtype !== "bool") requireFloat("scaledDotProductAttention", "mask", mask.dtype);
@@ -74,8 +82,8 @@ export function scaledDotProductAttention(
         `scaledDotProductAttention: mask ${formatShape(mask.shape)} does not broadcast to [batch, heads, queries, keys] ${formatShape(scores)}`,
       );
     }
-    return attentionReference(q, k, v, { scale, causal, mask });
   }
+  if (mask || dropoutP > 0) return attentionReference(q, k, v, { scale, causal, mask, dropoutP, generator });
   if (!fusedKernels([q, k, v], "attention", "attentionBackward"))
     return attentionReference(q, k, v, { scale, causal });
   return tidy(() => {
@@ -99,7 +107,7 @@ export function attentionReference(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: { scale: number; causal: boolean; mask?: Tensor },
+  options: AttentionArguments & { scale: number },
 ): Tensor {
   return tidy(() => {
     const [batch, heads, queries, headDim] = q.shape;
@@ -120,10 +128,9 @@ export function attentionReference(
       );
     }
     if (options.mask) scores = masked(scores, options.mask, [batch, heads, queries, keys]);
-    const out = matmul(
-      options.mask ? softmaxOrZero(scores) : softmax(scores, -1),
-      expand(unsqueeze(v, 2), [...grouped, keys, headDim]),
-    );
+    let weights = options.mask ? softmaxOrZero(scores) : softmax(scores, -1);
+    if (options.dropoutP) weights = dropout(weights, options.dropoutP, { generator: options.generator });
+    const out = matmul(weights, expand(unsqueeze(v, 2), [...grouped, keys, headDim]));
     return reshape(out, [batch, heads, queries, headDim]);
   });
 }

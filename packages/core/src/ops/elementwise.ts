@@ -56,7 +56,10 @@ function binary(
   right: Tensor | number,
 ): Tensor {
   return withOperands(kind, left, right, (a, b, dtype) => {
-    const wanted = kind === "div" || kind === "pow" ? (isFloat(dtype) ? dtype : "float32") : dtype;
+    if (kind === "pow" && !isFloat(dtype)) return integerPower(a, b, dtype);
+    if (kind === "sub" && dtype === "bool")
+      throw new DTypeError("sub: bool has no difference; use logicalXor, or cast to an integer");
+    const wanted = kind === "div" ? (isFloat(dtype) ? dtype : "float32") : dtype;
     const work = arithmeticDType(a, wanted);
     if (a.dtype !== work || b.dtype !== work) {
       return tidy(() => narrowed(binary(kind, cast(a, work), cast(b, work)), wanted));
@@ -75,6 +78,29 @@ function narrowed(x: Tensor, dtype: DType): Tensor {
   if (x.dtype === "int32" && dtype === "int8")
     return cast(bitwise("shiftRight", bitwise("shiftLeft", x, 24), 24), dtype);
   return cast(x, dtype);
+}
+
+/** a to the power of b by repeated squaring, modulo the width of `dtype`; bool as 0 and 1, in int32. */
+function integerPower(a: Tensor, b: Tensor | number, dtype: DType): Tensor {
+  if (dtype === "bool") return integerPower(a, b, "int32");
+  const exponents = typeof b === "number" ? [b] : b.dataSync();
+  let highest = 0;
+  for (const exponent of exponents) {
+    if (exponent < 0)
+      throw new ArgumentError(`pow: integers have no negative integer powers (${exponent}); cast to a float`);
+    highest = Math.max(highest, exponent);
+  }
+  return tidy(() => {
+    let square = cast(a, dtype);
+    let product = add(mul(square, 0), 1);
+    for (let rest = 1; rest <= highest; rest *= 2, square = mul(square, square)) {
+      if (typeof b !== "number") {
+        const odd = notEqual(bitwiseAnd(b, rest), 0);
+        product = where(odd, mul(product, square), product);
+      } else if (Math.floor(b / rest) % 2 === 1) product = mul(product, square);
+    }
+    return typeof b === "number" || b.size > 0 ? product : mul(product, cast(b, dtype));
+  });
 }
 
 /** Integers alone; bool as 0 and 1. */
@@ -157,8 +183,14 @@ export const sub = (a: Tensor | number, b: Tensor | number): Tensor => binary("s
 export const mul = (a: Tensor | number, b: Tensor | number): Tensor => binary("mul", a, b);
 /** a / b; integers divide to float32. */
 export const div = (a: Tensor | number, b: Tensor | number): Tensor => binary("div", a, b);
-/** a to the power of b. */
-export const pow = (a: Tensor | number, b: Tensor | number): Tensor => binary("pow", a, b);
+/**
+ * a to the power of b. Integers to integers stay integers, modulo the width of the dtype.
+ * @throws {ArgumentError} for a negative integer power of an integer, as in NumPy
+ */
+export const pow = (a: Tensor | number, b: Tensor | number): Tensor =>
+  a instanceof Tensor && typeof b === "number" && !isFloat(a.dtype) && Number.isSafeInteger(b)
+    ? integerPower(a, b, a.dtype)
+    : binary("pow", a, b);
 /** The smaller of each pair; NaN when either is. The gradient of a tie is halved. */
 export const minimum = (a: Tensor | number, b: Tensor | number): Tensor => binary("minimum", a, b);
 /** The larger of each pair; NaN when either is. The gradient of a tie is halved. */

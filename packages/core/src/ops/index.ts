@@ -23,14 +23,33 @@ export {
 } from "./pointwise-loss.js";
 export {
   type AveragePoolingArguments,
+  adaptiveAvgPool1d,
+  adaptiveAvgPool2d,
+  adaptiveMaxPool1d,
+  adaptiveMaxPool2d,
   avgPool1d,
   avgPool2d,
+  type MaxPoolingArguments,
   maxPool1d,
+  maxPool1dWithIndices,
   maxPool2d,
+  maxPool2dWithIndices,
   type PoolingArguments,
 } from "./pooling.js";
 export { all, any, isfinite, isinf, isnan, logicalAnd, logicalOr, logicalXor } from "./predicates.js";
-export { broadcastTo, chunk, flip, pad, repeat, roll, tile, tril, triu, view } from "./rearrange.js";
+export {
+  broadcastTo,
+  chunk,
+  flip,
+  type PadMode,
+  pad,
+  repeat,
+  roll,
+  tile,
+  tril,
+  triu,
+  view,
+} from "./rearrange.js";
 export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
 export { rope } from "./rope.js";
 export { cumprod, cumsum } from "./scan.js";

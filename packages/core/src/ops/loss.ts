@@ -1,14 +1,15 @@
 // Cross entropy, on logits or fused with the linear layer that makes them.
 
 import { defineFunction } from "../autograd/function.js";
-import { arange } from "../creation.js";
+import { arange, fullLike } from "../creation.js";
 import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
-import { add, div, equal, mul, neg, where } from "./elementwise.js";
+import { add, div, equal, mul, neg, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
+import { gather } from "./indexing.js";
 import { matmul } from "./matmul.js";
 import { mean, sum } from "./reduce.js";
 import { logSoftmax } from "./softmax.js";
@@ -23,9 +24,20 @@ export interface CrossEntropyArguments {
   reduction?: "mean" | "sum" | "none";
 }
 
-function checkReduction(operation: string, reduction: string, known: readonly string[]): void {
-  if (!known.includes(reduction))
-    throw new ArgumentError(`${operation}: unknown reduction "${reduction}" (known: ${known.join(", ")})`);
+const reductions = ["mean", "sum", "none"];
+
+/** `options` with defaults. */
+function checkOptions(operation: string, options: CrossEntropyArguments): Required<CrossEntropyArguments> {
+  const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
+  if (!reductions.includes(reduction))
+    throw new ArgumentError(
+      `${operation}: unknown reduction "${String(reduction)}" (known: ${reductions.join(", ")})`,
+    );
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
+    throw new ArgumentError(`${operation}: labelSmoothing must be within 0 … 1, not ${labelSmoothing}`);
+  if (!Number.isInteger(ignoreIndex))
+    throw new ArgumentError(`${operation}: ignoreIndex must be an integer, not ${ignoreIndex}`);
+  return { ignoreIndex, labelSmoothing, reduction };
 }
 
 function checkTargets(
@@ -64,10 +76,7 @@ function checkTargets(
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyArguments = {}): Tensor {
   commonBackend("crossEntropy", [logits, targets]);
   if (logits.rank === 0) throw new ShapeError("crossEntropy: logits must be [..., classes], not a scalar");
-  const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
-  checkReduction("crossEntropy", reduction, ["mean", "sum", "none"]);
-  if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
-    throw new ArgumentError(`crossEntropy: labelSmoothing must be within [0, 1], not ${labelSmoothing}`);
+  const { ignoreIndex, labelSmoothing, reduction } = checkOptions("crossEntropy", options);
   const counted = checkTargets(
     "crossEntropy",
     targets,
@@ -127,37 +136,64 @@ export function crossEntropyReference(
 /** Most logits (rows × classes) that the fused form holds at once: 4 MiB of float32. */
 const logitsAtOnce = 1 << 20;
 
+interface Chunks {
+  /** float32 [rows], written. */
+  losses: Tensor;
+  /** float32 [rows] (or expanded to it): factor of each row's gradient; null for no gradients. */
+  scales: Tensor | null;
+  /** Written, where wanted. */
+  dx: Tensor | null;
+  dWeight: Tensor | null;
+}
+
+/** Losses of x · weightᵀ against targets, and gradients, from the logits of a few rows at a time. */
+function crossEntropyInChunks(
+  [x, weight, targets]: readonly Tensor[],
+  ignoreIndex: number,
+  { losses, scales, dx, dWeight }: Chunks,
+): void {
+  const { backend } = x.storage;
+  const [rows] = x.shape;
+  const classes = weight.shape[0];
+  const step = Math.max(1, Math.min(rows, Math.floor(logitsAtOnce / classes)));
+  const logits = empty(backend, "float32", [step, classes]);
+  if (dWeight && rows === 0) backend.fill(operand(dWeight), 0);
+  for (let start = 0; start < rows; start += step) {
+    const count = Math.min(step, rows - start);
+    const take = (t: Tensor) => slice(t, [start, start + count]);
+    const part = slice(logits, [0, count]);
+    matmul(take(x), weight, { transB: true, out: part });
+    backend.fused.crossEntropy!(
+      operand(part),
+      operand(take(targets)),
+      ignoreIndex,
+      operand(take(losses)),
+      scales ? operand(contiguous(take(scales))) : null,
+    );
+    // The logits' place now holds their gradient.
+    if (dx) matmul(part, weight, { out: take(dx) });
+    if (dWeight) matmul(part, take(x), { transA: true, out: dWeight, beta: start === 0 ? 0 : 1 });
+  }
+}
+
+/** Places for gradients of x and weight, where wanted. */
+function gradientPlaces(
+  wants: readonly boolean[],
+  [x, weight]: readonly Tensor[],
+): { dx: Tensor | null; dWeight: Tensor | null } {
+  const place = (t: Tensor) => empty(t.storage.backend, "float32", t.shape);
+  return { dx: wants[0] ? place(x) : null, dWeight: wants[1] ? place(weight) : null };
+}
+
+/** The sum of losses times `scale`; gradients are worked out on the way. */
 const fusedLinearCrossEntropy = defineFunction<{ ignoreIndex: number; scale: number }>({
   name: "linearCrossEntropy",
-  forward(context, [x, weight, targets], { ignoreIndex, scale }) {
-    const { backend } = x.storage;
-    const [rows, width] = x.shape;
-    const classes = weight.shape[0];
-    const step = Math.max(1, Math.min(rows, Math.floor(logitsAtOnce / classes)));
-    const losses = empty(backend, "float32", [rows]);
-    const logits = empty(backend, "float32", [step, classes]);
-    const wanted = context.wants[0] || context.wants[1];
-    const scales = wanted ? empty(backend, "float32", [step]) : null;
-    if (scales) backend.fill(operand(scales), scale);
-    const dx = context.wants[0] ? empty(backend, "float32", [rows, width]) : null;
-    const dWeight = context.wants[1] ? empty(backend, "float32", weight.shape) : null;
-    if (dWeight && rows === 0) backend.fill(operand(dWeight), 0);
-    for (let start = 0; start < rows; start += step) {
-      const count = Math.min(step, rows - start);
-      const take = (t: Tensor, from = start) => slice(t, [from, from + count]);
-      const part = take(logits, 0);
-      matmul(take(x), weight, { transB: true, out: part });
-      backend.fused.crossEntropy!(
-        operand(part),
-        operand(take(targets)),
-        ignoreIndex,
-        operand(take(losses)),
-        scales ? operand(take(scales, 0)) : null,
-      );
-      // The logits' place now holds their gradient.
-      if (dx) matmul(part, weight, { out: take(dx) });
-      if (dWeight) matmul(part, take(x), { transA: true, out: dWeight, beta: start === 0 ? 0 : 1 });
-    }
+  forward(context, inputs, { ignoreIndex, scale }) {
+    const { backend } = inputs[0].storage;
+    const losses = empty(backend, "float32", [inputs[0].shape[0]]);
+    const { dx, dWeight } = gradientPlaces(context.wants, inputs);
+    const scales = dx || dWeight ? fullLike(losses, scale) : null;
+    crossEntropyInChunks(inputs, ignoreIndex, { losses, scales, dx, dWeight });
     context.save(...[dx, dWeight].filter((t) => t !== null));
     return mul(sum(losses), scale);
   },
@@ -172,20 +208,53 @@ const fusedLinearCrossEntropy = defineFunction<{ ignoreIndex: number; scale: num
   },
 });
 
+/** The loss of each row. Its gradient depends on what becomes of them, so backward makes the logits again. */
+const fusedLinearCrossEntropyEach = defineFunction<{ ignoreIndex: number }>({
+  name: "linearCrossEntropy",
+  forward(context, inputs, { ignoreIndex }) {
+    const losses = empty(inputs[0].storage.backend, "float32", [inputs[0].shape[0]]);
+    crossEntropyInChunks(inputs, ignoreIndex, { losses, scales: null, dx: null, dWeight: null });
+    context.save(...inputs);
+    return losses;
+  },
+  backward(context, dy, { ignoreIndex }) {
+    const inputs = context.saved();
+    const { dx, dWeight } = gradientPlaces(context.wants, inputs);
+    const losses = empty(dy.storage.backend, "float32", dy.shape);
+    crossEntropyInChunks(inputs, ignoreIndex, { losses, scales: dy, dx, dWeight });
+    return [dx ?? undefined, dWeight ?? undefined, undefined];
+  },
+  reference([x, weight, targets], { ignoreIndex }) {
+    return crossEntropyReference(matmul(x, weight, { transB: true }), targets, ignoreIndex);
+  },
+});
+
+/**
+ * What smoothing by a share of 1 adds to each loss: logit of the target − mean of the logits, 0 where ignored. Both are products of x
+ * with a vector, the target's row of weight and the mean of its rows, so that no logits are needed.
+ */
+function smoothingTerm(x: Tensor, weight: Tensor, targets: Tensor, ignoreIndex: number): Tensor {
+  const ignored = equal(targets, ignoreIndex);
+  const rows = gather(weight, where(ignored, 0, targets));
+  return where(ignored, 0, sum(mul(x, sub(rows, mean(weight, 0, true))), -1));
+}
+
 /**
  * Cross entropy of x · weightᵀ against targets, in chunks of rows: all logits never exist at once, forward or backward.
- * The gradients of x and weight are worked out on the way and only scaled by backward, as in Liger Kernel (arXiv:2410.10989).
+ * For a mean or a sum the gradients of x and weight are worked out on the way and only scaled by backward, as in Liger Kernel
+ * (arXiv:2410.10989); for each loss alone, backward makes the logits again. Equal to {@link crossEntropy} of `linear(x, weight)`.
  *
  * @param x - [rows, width]
  * @param weight - [classes, width]
  * @param targets - int32 [rows]
- * @returns scalar: mean over the targets that count, or their sum
+ * @returns a scalar, or with reduction "none" the loss of each row [rows], 0 where ignored
+ * @throws {ShapeError} naming the target that is no class
  */
 export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   targets: Tensor,
-  options: { ignoreIndex?: number; reduction?: "mean" | "sum" } = {},
+  options: CrossEntropyArguments = {},
 ): Tensor {
   commonBackend("linearCrossEntropy", [x, weight, targets]);
   if (x.rank !== 2 || weight.rank !== 2 || x.shape[1] !== weight.shape[1]) {
@@ -193,17 +262,19 @@ export function linearCrossEntropy(
       `linearCrossEntropy: x ${formatShape(x.shape)} and weight ${formatShape(weight.shape)} should be [rows, width] and [classes, width]`,
     );
   }
-  const { ignoreIndex = -100, reduction = "mean" } = options;
-  checkReduction("linearCrossEntropy", reduction, ["mean", "sum"]);
+  const { ignoreIndex, labelSmoothing, reduction } = checkOptions("linearCrossEntropy", options);
   const counted = checkTargets("linearCrossEntropy", targets, [x.shape[0]], weight.shape[0], ignoreIndex);
   return tidy(() => {
-    if (!fusedKernels([x, weight], "crossEntropy")) {
-      return crossEntropy(matmul(x, weight, { transB: true }), targets, { ignoreIndex, reduction });
-    }
+    if (!fusedKernels([x, weight], "crossEntropy"))
+      return crossEntropy(matmul(x, weight, { transB: true }), targets, options);
+    const inputs = [contiguous(x), contiguous(weight), contiguous(targets)];
+    const smoothed = (losses: Tensor, reduce: (term: Tensor) => Tensor) =>
+      labelSmoothing === 0
+        ? losses
+        : add(losses, mul(reduce(smoothingTerm(x, weight, targets, ignoreIndex)), labelSmoothing));
+    if (reduction === "none")
+      return smoothed(fusedLinearCrossEntropyEach(inputs, { ignoreIndex }), (term) => term);
     const scale = reduction === "mean" ? 1 / counted : 1;
-    return fusedLinearCrossEntropy([contiguous(x), contiguous(weight), contiguous(targets)], {
-      ignoreIndex,
-      scale,
-    });
+    return smoothed(fusedLinearCrossEntropy(inputs, { ignoreIndex, scale }), (term) => mul(sum(term), scale));
   });
 }

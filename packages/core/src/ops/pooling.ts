@@ -1,69 +1,134 @@
-// Largest and mean elements of windows over one and two spatial axes.
+// Pooling: the largest or the mean of each window, windows being a strided view; and windows made to fit a given number of outputs.
 
-import { ones } from "../creation.js";
+import { arange, ones } from "../creation.js";
+import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape } from "../shape.js";
+import { formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type PerAxis, perAxis, windowsOf } from "./convolution.js";
-import { div } from "./elementwise.js";
+import { alias, div, equal, where } from "./elementwise.js";
 import { pad } from "./rearrange.js";
-import { max, mean, sum } from "./reduce.js";
+import { argmax, max, mean, sum } from "./reduce.js";
+import { concat, expand, reshape, slice } from "./view.js";
 
 export interface PoolingArguments {
   /** Distance of windows (default: their size). */
   stride?: PerAxis;
   /** Places outside x before and after each spatial axis, at most half a window (default 0). */
   padding?: PerAxis;
+  /** Whether a last window counts that starts inside x or its padding and ends outside (default false). */
+  ceilMode?: boolean;
+}
+
+export interface MaxPoolingArguments extends PoolingArguments {
+  /** Distance of a window's elements (default 1). */
+  dilation?: PerAxis;
 }
 
 export interface AveragePoolingArguments extends PoolingArguments {
-  /** Whether padding counts as zeros (default true, as in PyTorch) or not at all. */
+  /** Whether padding counts as zeros (default true, as in PyTorch) or not at all. What ceilMode adds never counts. */
   countIncludePad?: boolean;
 }
 
-function pooled(
-  operation: string,
-  x: Tensor,
-  size: PerAxis,
-  options: PoolingArguments,
-  spatial: number,
-  outside: number,
-  reduce: (windows: Tensor, axes: number[], windowsLike: (y: Tensor) => Tensor, padding: number[]) => Tensor,
-): Tensor {
+function checkInput(operation: string, x: Tensor, spatial: number): void {
   x.use(operation);
+  requireFloat(operation, "x", x.dtype);
   if (x.rank !== spatial + 2) {
     const axes = spatial === 1 ? "length" : "height, width";
     throw new ShapeError(`${operation}: expected x [batch, channels, ${axes}], not ${formatShape(x.shape)}`);
   }
+}
+
+/** Where windows lie over x. */
+interface Plan {
+  /** Windows of anything of x's spatial extents, with `inside` as its padding and `beyond` where ceilMode leads outside it. */
+  windows(y: Tensor, inside: number, beyond: number): Tensor;
+  /** The axes that count a window's elements. */
+  readonly axes: readonly number[];
+  readonly padded: boolean;
+  readonly beyond: boolean;
+}
+
+function planOf(
+  operation: string,
+  x: Tensor,
+  size: PerAxis,
+  options: MaxPoolingArguments,
+  spatial: number,
+): Plan {
+  checkInput(operation, x, spatial);
   const sizes = perAxis(operation, "size", size, spatial, 1);
   const stride = perAxis(operation, "stride", options.stride ?? sizes, spatial, 1);
   const padding = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);
+  const dilation = perAxis(operation, "dilation", options.dilation ?? 1, spatial, 1);
   padding.forEach((width, i) => {
     if (2 * width > sizes[i])
       throw new ArgumentError(`${operation}: padding ${width} exceeds half of the window's size ${sizes[i]}`);
   });
-  const widths = padding.map((width) => [width, width] as const);
-  const around = (y: Tensor, value: number) =>
-    padding.some((width) => width > 0) ? pad(y, widths, value) : y;
-  const dilation = sizes.map(() => 1);
-  return tidy(() => {
-    const windows = windowsOf(operation, around(x, outside), sizes, stride, dilation);
-    const axes = sizes.map((_, i) => 2 + spatial + i);
-    return reduce(windows, axes, (y) => windowsOf(operation, around(y, 0), sizes, stride, dilation), padding);
+  // How far the last window of ceilMode reaches over the padding; one that would start there is left out.
+  const over = sizes.map((extent, i) => {
+    const span = dilation[i] * (extent - 1) + 1;
+    const length = x.shape[2 + i] + 2 * padding[i];
+    if (!(options.ceilMode ?? false) || span > length) return 0;
+    const last = Math.ceil((length - span) / stride[i]) * stride[i];
+    return last >= length - padding[i] ? 0 : last + span - length;
   });
+  const around = (y: Tensor, widths: (readonly [number, number])[], value: number) =>
+    widths.some(([before, after]) => before + after > 0) ? pad(y, widths, value) : y;
+  return {
+    windows: (y, inside, beyond) => {
+      const framed = around(
+        y,
+        padding.map((width) => [width, width] as const),
+        inside,
+      );
+      const longer = around(
+        framed,
+        over.map((width) => [0, Math.max(0, width)] as const),
+        beyond,
+      );
+      return windowsOf(operation, longer, sizes, stride, dilation);
+    },
+    axes: sizes.map((_, i) => 2 + spatial + i),
+    padded: padding.some((width) => width > 0),
+    beyond: over.some((width) => width > 0),
+  };
 }
 
 function maxPool(
   operation: string,
   x: Tensor,
   size: PerAxis,
-  options: PoolingArguments,
+  options: MaxPoolingArguments,
   spatial: number,
 ): Tensor {
-  return pooled(operation, x, size, options, spatial, Number.NEGATIVE_INFINITY, (windows, axes) =>
-    max(windows, axes),
-  );
+  const plan = planOf(operation, x, size, options, spatial);
+  const outside = Number.NEGATIVE_INFINITY;
+  return tidy(() => max(plan.windows(x, outside, outside), plan.axes));
+}
+
+function maxPoolWithIndices(
+  operation: string,
+  x: Tensor,
+  size: PerAxis,
+  options: MaxPoolingArguments,
+  spatial: number,
+): { values: Tensor; indices: Tensor } {
+  const plan = planOf(operation, x, size, options, spatial);
+  const outside = Number.NEGATIVE_INFINITY;
+  return tidy(() => {
+    const plane = x.shape.slice(2);
+    const positions = arange(sizeOf(plane), undefined, 1, { device: x.device });
+    const flat = (windows: Tensor) =>
+      reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
+    const windows = plan.windows(x, outside, outside);
+    const places = flat(plan.windows(reshape(positions, [1, 1, ...plane]), 0, 0));
+    const elements = flat(windows.detach());
+    const within = arange(elements.shape[elements.rank - 1], undefined, 1, { device: x.device });
+    const chosen = where(equal(argmax(elements, -1, true), within), expand(places, elements.shape), 0);
+    return { values: max(windows, plan.axes), indices: sum(chosen, -1) };
+  });
 }
 
 function avgPool(
@@ -73,23 +138,93 @@ function avgPool(
   options: AveragePoolingArguments,
   spatial: number,
 ): Tensor {
-  return pooled(operation, x, size, options, spatial, 0, (windows, axes, windowsLike, padding) => {
-    if ((options.countIncludePad ?? true) || padding.every((width) => width === 0))
-      return mean(windows, axes);
+  const plan = planOf(operation, x, size, options, spatial);
+  const countPadding = options.countIncludePad ?? true;
+  return tidy(() => {
+    const windows = plan.windows(x, 0, 0);
+    if (!plan.beyond && (countPadding || !plan.padded)) return mean(windows, plan.axes);
     const inside = ones([1, 1, ...x.shape.slice(2)], { dtype: x.dtype, device: x.device });
-    return div(sum(windows, axes), sum(windowsLike(inside), axes));
+    const counts = sum(plan.windows(inside, countPadding ? 1 : 0, 0), plan.axes);
+    return div(sum(windows, plan.axes), counts);
   });
 }
 
+/** `reduce` over the part of axis `axis` that each of `count` outputs sees: from ⌊i·n/count⌋ to ⌈(i+1)·n/count⌉. */
+function adaptiveAxis(
+  x: Tensor,
+  axis: number,
+  count: number,
+  reduce: (x: Tensor, axis: number) => Tensor,
+): Tensor {
+  const { shape } = x;
+  const extent = shape[axis];
+  if (extent === count) return alias(x);
+  if (count > 0 && extent % count === 0) {
+    const apart = [...shape.slice(0, axis), count, extent / count, ...shape.slice(axis + 1)];
+    return reshape(reduce(reshape(x, apart), axis + 1), shape.with(axis, count));
+  }
+  const parts = Array.from({ length: count }, (_, i) => {
+    const range = [Math.floor((i * extent) / count), Math.ceil(((i + 1) * extent) / count)] as const;
+    return reduce(slice(x, ...shape.map((_, k) => (k === axis ? range : null))), axis);
+  });
+  return count > 0
+    ? concat(parts, axis)
+    : slice(x, ...shape.map((_, k) => (k === axis ? ([0, 0] as const) : null)));
+}
+
+function adaptivePool(
+  operation: string,
+  x: Tensor,
+  outputSize: PerAxis,
+  spatial: number,
+  reduce: (x: Tensor, axis: number) => Tensor,
+): Tensor {
+  checkInput(operation, x, spatial);
+  const counts = perAxis(operation, "outputSize", outputSize, spatial, 0);
+  counts.forEach((count, i) => {
+    if (count > 0 && x.shape[2 + i] === 0)
+      throw new ShapeError(`${operation}: axis ${2 + i} of x ${formatShape(x.shape)} is empty`);
+  });
+  return tidy(() => counts.reduce((y, count, i) => adaptiveAxis(y, 2 + i, count, reduce), alias(x)));
+}
+
+const meanOver = (x: Tensor, axis: number): Tensor => mean(x, axis, true);
+const maxOver = (x: Tensor, axis: number): Tensor => max(x, axis, true);
+
 /** The largest element of each window of x [batch, channels, length]; equal ones share the gradient. */
-export const maxPool1d = (x: Tensor, size: number, options: PoolingArguments = {}): Tensor =>
+export const maxPool1d = (x: Tensor, size: number, options: MaxPoolingArguments = {}): Tensor =>
   maxPool("maxPool1d", x, size, options, 1);
 /** The largest element of each window of x [batch, channels, height, width]; equal ones share the gradient. */
-export const maxPool2d = (x: Tensor, size: PerAxis, options: PoolingArguments = {}): Tensor =>
+export const maxPool2d = (x: Tensor, size: PerAxis, options: MaxPoolingArguments = {}): Tensor =>
   maxPool("maxPool2d", x, size, options, 2);
+/** {@link maxPool1d} and where in x's length each largest element stands (int32, the first of equals). */
+export const maxPool1dWithIndices = (
+  x: Tensor,
+  size: number,
+  options: MaxPoolingArguments = {},
+): { values: Tensor; indices: Tensor } => maxPoolWithIndices("maxPool1dWithIndices", x, size, options, 1);
+/** {@link maxPool2d} and where in x's flattened [height, width] each largest element stands (int32, the first of equals). */
+export const maxPool2dWithIndices = (
+  x: Tensor,
+  size: PerAxis,
+  options: MaxPoolingArguments = {},
+): { values: Tensor; indices: Tensor } => maxPoolWithIndices("maxPool2dWithIndices", x, size, options, 2);
 /** The mean of each window of x [batch, channels, length]. */
 export const avgPool1d = (x: Tensor, size: number, options: AveragePoolingArguments = {}): Tensor =>
   avgPool("avgPool1d", x, size, options, 1);
 /** The mean of each window of x [batch, channels, height, width]. */
 export const avgPool2d = (x: Tensor, size: PerAxis, options: AveragePoolingArguments = {}): Tensor =>
   avgPool("avgPool2d", x, size, options, 2);
+
+/** The mean of each of `outputSize` parts of x [batch, channels, length], which overlap where they do not divide it, as in PyTorch. */
+export const adaptiveAvgPool1d = (x: Tensor, outputSize: number): Tensor =>
+  adaptivePool("adaptiveAvgPool1d", x, outputSize, 1, meanOver);
+/** The mean of each of `outputSize` parts of x [batch, channels, height, width]. */
+export const adaptiveAvgPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
+  adaptivePool("adaptiveAvgPool2d", x, outputSize, 2, meanOver);
+/** The largest element of each of `outputSize` parts of x [batch, channels, length]; equal ones share the gradient. */
+export const adaptiveMaxPool1d = (x: Tensor, outputSize: number): Tensor =>
+  adaptivePool("adaptiveMaxPool1d", x, outputSize, 1, maxOver);
+/** The largest element of each of `outputSize` parts of x [batch, channels, height, width]; equal ones share the gradient. */
+export const adaptiveMaxPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
+  adaptivePool("adaptiveMaxPool2d", x, outputSize, 2, maxOver);

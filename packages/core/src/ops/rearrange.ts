@@ -126,24 +126,77 @@ export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor
   });
 }
 
+/** Which elements of x stand around it: mirrored ones (the edge once), the edge, or those of the other end. */
+export type PadMode = "reflect" | "replicate" | "circular";
+
+const padModes: readonly PadMode[] = ["reflect", "replicate", "circular"];
+
+/** The parts of axis `axis` that stand before and after x in `mode`. */
+function padding(
+  x: Tensor,
+  axis: number,
+  [before, after]: readonly [number, number],
+  mode: PadMode,
+): Tensor[] {
+  const extent = x.shape[axis];
+  const most =
+    mode === "reflect" ? extent - 1 : mode === "circular" ? extent : extent > 0 ? before + after : 0;
+  for (const width of [before, after]) {
+    if (width > Math.max(0, most))
+      throw new ShapeError(
+        `pad: width ${width} exceeds what ${mode} has at axis ${axis} of ${formatShape(x.shape)} (${width} > ${Math.max(0, most)})`,
+      );
+  }
+  const part = (first: number, count: number, step: number) => {
+    const end = first + count * step;
+    return along(x, axis, [first, end < 0 ? null : end, step]);
+  };
+  const empty = () => along(x, axis, [0, 0]);
+  if (mode === "replicate") {
+    const edge = (at: number, width: number) =>
+      width === 0 ? empty() : expand(part(at, 1, 1), x.shape.with(axis, width));
+    return [edge(0, before), edge(extent - 1, after)];
+  }
+  if (mode === "circular") return [part(extent - before, before, 1), part(0, after, 1)];
+  return [
+    before === 0 ? empty() : part(before, before, -1),
+    after === 0 ? empty() : part(extent - 2, after, -1),
+  ];
+}
+
 /**
- * `x` with `value` around it.
+ * `x` with elements around it: all of one value, or by the mode copies of its own, as torch.nn.functional.pad. Later axes are padded
+ * after earlier ones, so that corners repeat what was added before.
  * @param widths - [before, after] of every axis, or of the last axes when there are fewer
+ * @param filling - a number (default 0) or a mode
+ * @throws {ShapeError} when a mode has fewer elements than are asked for: "reflect" the extent − 1, "circular" the extent
  */
 export function pad(
   x: Tensor,
   widths: readonly (readonly [before: number, after: number])[],
-  value = 0,
+  filling: number | PadMode = 0,
 ): Tensor {
   x.use("pad");
+  if (typeof filling !== "number" && !padModes.includes(filling))
+    throw new ArgumentError(`pad: unknown mode "${String(filling)}" (known: ${padModes.join(", ")})`);
   if (widths.length > x.rank)
     throw new ShapeError(`pad: ${widths.length} pairs of widths for ${x.rank} axes`);
   for (const pair of widths) checkShape("pad", pair);
   const all = x.shape.map((_, i) => widths[i - (x.rank - widths.length)] ?? ([0, 0] as const));
   const shape = x.shape.map((extent, i) => all[i][0] + extent + all[i][1]);
   checkShape("pad", shape);
+  if (typeof filling !== "number")
+    return tidy(() => {
+      let y = alias(x);
+      all.forEach((pair, axis) => {
+        if (pair[0] === 0 && pair[1] === 0) return;
+        const [front, back] = padding(y, axis, pair, filling);
+        y = concat([front, y, back], axis);
+      });
+      return y;
+    });
   const ones = x.shape.map(() => 1);
-  if (value === 0)
+  if (filling === 0)
     return sliceBackward(
       x,
       shape,
@@ -151,7 +204,7 @@ export function pad(
       ones,
     );
   return tidy(() => {
-    const scalar = reshape(scalarLike("pad", x, value, x.dtype), ones);
+    const scalar = reshape(scalarLike("pad", x, filling, x.dtype), ones);
     let y = alias(x);
     all.forEach(([before, after], axis) => {
       const part = (width: number) => expand(scalar, y.shape.with(axis, width));

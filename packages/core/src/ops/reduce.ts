@@ -91,10 +91,12 @@ export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 
   });
 }
 
-/** log Σ e^x without overflow. */
+/** log Σ e^x without overflow; −∞ over empty axes, as in PyTorch. */
 export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   return tidy(() => {
     const list = normalizeAxes("logsumexp", axes, x.rank);
+    if (list.some((axis) => x.shape[axis] === 0))
+      return add(sum(x, list, keepDims), Number.NEGATIVE_INFINITY);
     const top = max(x.detach(), list, true);
     // An infinite maximum would make ∞ − ∞: shift by 0 there, the sum is then right by itself.
     const finite = mul(top, 0).equal(0);

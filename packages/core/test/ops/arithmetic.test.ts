@@ -56,6 +56,54 @@ describe.each(backends)("$name", (subject) => {
     b.dispose();
   });
 
+  test("powers of integers are integers; negative ones are refused", () => {
+    tidy(() => {
+      const a = integer("int32", 3, -2, 0, 7, 46341);
+      for (const [exponent, expected] of [
+        [0, [1, 1, 1, 1, 1]],
+        [1, [3, -2, 0, 7, 46341]],
+        [2, [9, 4, 0, 49, -2147479015]],
+        [5, [243, -32, 0, 16807, (46341n ** 5n) & 0xffffffffn]],
+      ] as const) {
+        const power = ops.pow(a, exponent);
+        expect(power.dtype).toBe("int32");
+        expect([...power.dataSync()]).toEqual(
+          expected.map((value) => Number(BigInt.asIntN(32, BigInt(value)))),
+        );
+      }
+      const mixed = ops.pow(integer("int32", 2, 3), integer("uint8", 10, 0, 3, 4).reshape(2, 2));
+      expect([mixed.dtype, ...mixed.dataSync()]).toEqual(["int32", 1024, 1, 8, 81]);
+      const small = ops.pow(integer("uint8", 2, 3, 16), 7);
+      expect([small.dtype, ...small.dataSync()]).toEqual(["uint8", 128, 139, 0]);
+      expect([...ops.pow(2, integer("int32", 0, 30)).dataSync()]).toEqual([1, 2 ** 30]);
+      expect(ops.pow(integer("int32"), integer("int32")).shape).toEqual([0]);
+      const root = ops.pow(integer("int32", 4, 9), 0.5);
+      expect([root.dtype, ...root.dataSync()]).toEqual(["float32", 2, 3]);
+      expect(() => ops.pow(a, -1)).toThrow(
+        "pow: integers have no negative integer powers (-1); cast to a float",
+      );
+      expect(() => ops.pow(a, integer("int32", 1, 2, -3, 4, 5))).toThrow("negative integer powers (-3)");
+    });
+  });
+
+  test("bool adds as or, multiplies as and, and has no difference", () => {
+    tidy(() => {
+      const [a, b] = [integer("bool", 0, 0, 1, 1), integer("bool", 0, 1, 0, 1)];
+      expect([ops.add(a, b).dtype, ...ops.add(a, b).dataSync()]).toEqual(["bool", 0, 1, 1, 1]);
+      expect([...ops.mul(a, b).dataSync()]).toEqual([0, 0, 0, 1]);
+      expect(() => ops.sub(a, b)).toThrow("sub: bool has no difference");
+      expect(ops.sum(a).dtype).toBe("int32");
+      expect(ops.mean(a).item()).toBe(0.5);
+    });
+  });
+
+  test("logsumexp of integers and over nothing", () => {
+    tidy(() => {
+      expect(ops.logsumexp(integer("int32", 0, 0)).item()).toBeCloseTo(Math.LN2, 6);
+      expect(ops.logsumexp(ops.zeros([2, 0], on(subject)), 1).toArray()).toEqual([-inf, -inf]);
+    });
+  });
+
   test("small integers wrap, as in NumPy and PyTorch", () => {
     expect(list(() => ops.add(integer("uint8", 250, 3), integer("uint8", 10, 4)))).toEqual([4, 7]);
     expect(list(() => ops.mul(integer("int8", 100, -128), integer("int8", 2, 1)))).toEqual([-56, -128]);

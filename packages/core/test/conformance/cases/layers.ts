@@ -21,6 +21,8 @@ const onlyInputs = { ...additive, values: additive.values.map((v) => (Number.isF
 /** The same elements dropped on every run. */
 const seeded = (x: ops.Tensor) => ops.dropout(x, 0.4, { generator: new ops.Generator(3) });
 
+const everyPooling = { stride: 2, padding: [1, 0], dilation: [1, 2], ceilMode: true };
+
 export const layerCases: OpCase[] = [
   op("layerNorm", (x, w, b) => ops.layerNorm(x, w, b), [normal(3, 5), positive(5), normal(5)], normed),
   op("layerNorm over two axes", (x, w) => ops.layerNorm(x, w), [normal(2, 3, 4), positive(3, 4)], normed),
@@ -58,6 +60,32 @@ export const layerCases: OpCase[] = [
   op("maxPool1d", (x) => ops.maxPool1d(x, 2), [distinct(2, 1, 6)]),
   op("maxPool1d, padded", (x) => ops.maxPool1d(x, 3, { stride: 2, padding: 1 }), [distinct(1, 2, 5)]),
   op("maxPool2d", (x) => ops.maxPool2d(x, [2, 3], { stride: 1 }), [distinct(1, 2, 3, 4)]),
+  op("maxPool1d, dilated", (x) => ops.maxPool1d(x, 2, { stride: 1, dilation: 3 }), [distinct(1, 2, 7)]),
+  op("maxPool2d, every option", (x) => ops.maxPool2d(x, [3, 2], everyPooling), [distinct(1, 2, 6, 5)]),
+  op("maxPool1dWithIndices", (x) => ops.tidy(() => ops.maxPool1dWithIndices(x, 2).values), [
+    distinct(2, 2, 5),
+  ]),
+  op(
+    "maxPool1dWithIndices, indices",
+    (x) => ops.tidy(() => ops.maxPool1dWithIndices(x, 3, { stride: 2, padding: 1 }).indices),
+    [distinct(2, 2, 5)],
+    { gradient: false },
+  ),
+  op(
+    "maxPool2dWithIndices",
+    (x) => ops.tidy(() => ops.maxPool2dWithIndices(x, [3, 2], everyPooling).indices),
+    [distinct(1, 2, 6, 5)],
+    { gradient: false },
+  ),
+  op("adaptiveAvgPool1d", (x) => ops.adaptiveAvgPool1d(x, 2), [normal(2, 1, 6)]),
+  op("adaptiveAvgPool1d, overlapping", (x) => ops.adaptiveAvgPool1d(x, 3), [normal(1, 2, 7)]),
+  op("adaptiveAvgPool1d, longer", (x) => ops.adaptiveAvgPool1d(x, 5), [normal(1, 2, 3)]),
+  op("adaptiveAvgPool2d", (x) => ops.adaptiveAvgPool2d(x, [2, 3]), [normal(1, 2, 5, 3)]),
+  op("adaptiveMaxPool1d", (x) => ops.adaptiveMaxPool1d(x, 3), [distinct(1, 2, 7)]),
+  op("adaptiveMaxPool2d", (x) => ops.adaptiveMaxPool2d(x, 2), [distinct(1, 2, 5, 4)]),
+  op("avgPool1d, ceiling", (x) => ops.avgPool1d(x, 3, { stride: 2, padding: 1, ceilMode: true }), [
+    normal(1, 2, 6),
+  ]),
   op("avgPool1d", (x) => ops.avgPool1d(x, 2, { stride: 1 }), [normal(2, 2, 4)]),
   op("avgPool2d", (x) => ops.avgPool2d(x, 3, { stride: 2, padding: 1 }), [normal(1, 2, 5, 4)]),
   op(
@@ -98,6 +126,27 @@ export const layerCases: OpCase[] = [
     normal(1, 1, 3, 2),
     { ...flags(2, 3), values: [1, 0, 1, 0, 0, 0] },
   ]),
+  op(
+    "attention, bool mask, dropout",
+    (q, k, v, mask) =>
+      ops.scaledDotProductAttention(q, k, v, { mask, dropoutP: 0.3, generator: new ops.Generator(5) }),
+    [
+      normal(1, 2, 2, 2),
+      nonzero(1, 1, 3, 2),
+      normal(1, 1, 3, 2),
+      { ...flags(2, 3), values: [1, 1, 0, 1, 0, 1] },
+    ],
+  ),
+  op(
+    "attention, causal, dropout",
+    (q, k, v) =>
+      ops.scaledDotProductAttention(q, k, v, {
+        causal: true,
+        dropoutP: 0.4,
+        generator: new ops.Generator(2),
+      }),
+    [normal(1, 2, 3, 2), nonzero(1, 1, 3, 2), normal(1, 1, 3, 2)],
+  ),
   op(
     "attention, additive mask",
     (q, k, v, mask) => ops.scaledDotProductAttention(q, k, v, { mask, causal: true }),

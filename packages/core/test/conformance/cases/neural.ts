@@ -87,4 +87,19 @@ export const neuralCases: OpCase[] = [
     (x, w, t) => ops.linearCrossEntropy(x, w, t, { reduction: "sum", ignoreIndex: 2 }),
     [normal(4, 3), normal(3, 3), labels(2, 0, 2, 1)],
   ),
+  op("linearCrossEntropy, each", (x, w, t) => ops.linearCrossEntropy(x, w, t, { reduction: "none" }), [
+    normal(4, 3),
+    normal(5, 3),
+    indices(5, 4),
+  ]),
+  op(
+    "linearCrossEntropy, smoothed, some ignored",
+    (x, w, t) => ops.linearCrossEntropy(x, w, t, { labelSmoothing: 0.2, ignoreIndex: 1 }),
+    [normal(4, 3), normal(3, 3), labels(0, 1, 2, 1)],
+  ),
+  op(
+    "linearCrossEntropy, each, smoothed",
+    (x, w, t) => ops.linearCrossEntropy(x, w, t, { labelSmoothing: 1, ignoreIndex: -7, reduction: "none" }),
+    [normal(4, 3), normal(3, 3), labels(2, -7, 2, 1)],
+  ),
 ];

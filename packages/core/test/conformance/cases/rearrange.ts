@@ -4,6 +4,10 @@ import * as ops from "../../../src/index.js";
 import { indices, normal, type OpCase, op } from "../../support/check-op.js";
 
 const flat = { gradient: false };
+const around = [
+  [1, 2],
+  [0, 3],
+] as const;
 const part = (parts: ops.Tensor[], i: number) => parts[i];
 
 export const rearrangeCases: OpCase[] = [
@@ -50,6 +54,10 @@ export const rearrangeCases: OpCase[] = [
       ),
     [normal(0, 2)],
   ),
+  op("pad, reflect", (x) => ops.pad(x, around, "reflect"), [normal(2, 3, 4)]),
+  op("pad, replicate", (x) => ops.pad(x, around, "replicate"), [normal(1, 2, 3)]),
+  op("pad, circular", (x) => ops.pad(x, around, "circular"), [normal(2, 3, 4)]),
+  op("pad of no rows, replicate", (x) => ops.pad(x, [[2, 1]], "replicate"), [normal(0, 2)]),
   op("pad integers", (x) => ops.pad(x, [[1, 1]]), [indices(9, 3)], flat),
   op("tril", (x) => ops.tril(x), [normal(2, 3, 4)]),
   op("tril above the diagonal", (x) => ops.tril(x, 1), [normal(3, 3)]),

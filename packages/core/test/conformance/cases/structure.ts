@@ -62,6 +62,7 @@ export const reduceCases: OpCase[] = [
   op("variance", (x) => ops.variance(x, 0), [normal(4, 3)]),
   op("logsumexp", (x) => ops.logsumexp(x, 1), [normal(3, 4)]),
   op("logsumexp of all, keepDims", (x) => ops.logsumexp(x, undefined, true), [positive(2, 3)]),
+  op("logsumexp over an empty axis", (x) => ops.logsumexp(x, 1), [normal(2, 0, 3)]),
   op("argmax", (x) => ops.argmax(x, 1), [distinct(3, 4)], flat),
   op("argmax of all", (x) => ops.argmax(x), [distinct(3, 4)], flat),
   op("argmin, keepDims", (x) => ops.argmin(x, 0, true), [distinct(3, 4)], flat),
