@@ -10,6 +10,7 @@ import {
 } from "./creation.js";
 import { requireFloat } from "./dtype.js";
 import { ArgumentError } from "./errors.js";
+import { hostValues } from "./ops/dispatch.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { checkShape, type Shape, sizeOf } from "./shape.js";
 import type { Tensor } from "./tensor.js";
@@ -71,7 +72,7 @@ export function multinomial(weights: Tensor, numSamples: number, options: Multin
     throw new ArgumentError(`multinomial: numSamples must be an integer of at least 0, not ${numSamples}`);
   const classes = weights.shape[weights.rank - 1];
   const rows = weights.rank === 2 ? weights.shape[0] : 1;
-  const all = Float64Array.from(weights.dataSync());
+  const all = Float64Array.from(hostValues("multinomial", weights));
   const generator = options.generator ?? defaultGenerator();
   const draw = options.replacement ? drawAgain : drawOnce;
   const drawn = new Int32Array(rows * numSamples);

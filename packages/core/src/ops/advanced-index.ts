@@ -7,7 +7,7 @@ import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend } from "./dispatch.js";
+import { commonBackend, hostValues } from "./dispatch.js";
 import { gather } from "./indexing.js";
 import { expand, permute, type Range, reshape, slice } from "./view.js";
 
@@ -17,7 +17,7 @@ export type Index = Range | Tensor;
 /** The positions of the elements that are not 0, [count, rank] int32, in row-major order, as torch.nonzero. */
 export function nonzero(x: Tensor): Tensor {
   const backend = commonBackend("nonzero", [x]);
-  const positions = truePositions(x);
+  const positions = truePositions("nonzero", x);
   const count = positions.count;
   const values = new Int32Array(count * x.rank);
   positions.axes.forEach((list, axis) => {
@@ -27,10 +27,10 @@ export function nonzero(x: Tensor): Tensor {
 }
 
 /** Position along each axis of every element that is not 0. */
-function truePositions(x: Tensor): { count: number; axes: number[][] } {
+function truePositions(operation: string, x: Tensor): { count: number; axes: number[][] } {
   const axes: number[][] = x.shape.map(() => []);
   let count = 0;
-  x.dataSync().forEach((value, flat) => {
+  hostValues(operation, x).forEach((value, flat) => {
     if (value === 0) return;
     count++;
     let rest = flat;
@@ -70,7 +70,7 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
             `index: mask ${formatShape(item.shape)} does not fit axes ${formatShape(covered)} of x ${formatShape(x.shape)}`,
           );
         }
-        const { count, axes } = truePositions(item);
+        const { count, axes } = truePositions("index", item);
         axes.forEach((values, i) => {
           positions.push({ axis: axis + i, shape: [count], values });
           ranges.push(null);
@@ -78,7 +78,7 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
       } else if (item instanceof Tensor) {
         if (isFloat(item.dtype))
           throw new DTypeError(`index: indices must be integers or bool, not ${item.dtype}`);
-        positions.push({ axis, shape: item.shape, values: item.dataSync() });
+        positions.push({ axis, shape: item.shape, values: hostValues("index", item) });
         ranges.push(null);
       } else if (typeof item === "number") {
         positions.push({ axis, shape: [], values: [item] });

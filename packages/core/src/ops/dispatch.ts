@@ -12,7 +12,7 @@ import { runtime } from "../runtime.js";
 import type { Shape } from "../shape.js";
 import { sizeOf } from "../shape.js";
 import { Storage } from "../storage.js";
-import { Tensor } from "../tensor.js";
+import { Tensor, type TensorData } from "../tensor.js";
 
 /** A new contiguous tensor with undefined contents. */
 export function empty(backend: Backend, dtype: DType, shape: Shape): Tensor {
@@ -88,6 +88,20 @@ export function contiguous(tensor: Tensor): Tensor {
   const out = empty(tensor.storage.backend, tensor.dtype, tensor.shape);
   tensor.storage.backend.copy(operand(tensor), operand(out));
   return finish("copy", [tensor], null, out);
+}
+
+/**
+ * The values of `x`, for an operation whose checks or result depend on them.
+ * @throws {BackendError} naming the operation on a backend that cannot be read at once
+ */
+export function hostValues(operation: string, x: Tensor): TensorData {
+  x.use(operation);
+  try {
+    return x.dataSync();
+  } catch (error) {
+    if (!(error instanceof BackendError)) throw error;
+    throw new BackendError(`${operation}: the result depends on values, and ${error.message}`);
+  }
 }
 
 function hasNonFinite(tensor: Tensor): boolean {

@@ -8,7 +8,7 @@ import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, empty, finish, hostValues, operand } from "./dispatch.js";
 
 /** `x` in `dtype`: itself when it has it already, else a temporary that the caller disposes. */
 function asDType(x: Tensor, dtype: DType): Tensor {
@@ -83,7 +83,7 @@ function narrowed(x: Tensor, dtype: DType): Tensor {
 /** a to the power of b by repeated squaring, modulo the width of `dtype`; bool as 0 and 1, in int32. */
 function integerPower(a: Tensor, b: Tensor | number, dtype: DType): Tensor {
   if (dtype === "bool") return integerPower(a, b, "int32");
-  const exponents = typeof b === "number" ? [b] : b.dataSync();
+  const exponents = typeof b === "number" ? [b] : hostValues("pow", b);
   let highest = 0;
   for (const exponent of exponents) {
     if (exponent < 0)

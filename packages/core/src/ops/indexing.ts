@@ -20,13 +20,21 @@ function checkedIndices(operation: string, indices: Tensor): Tensor {
  * @throws {ShapeError} naming the index that is not within 0 … n−1
  */
 export function gather(x: Tensor, indices: Tensor): Tensor {
+  return gatherRows("gather", x, indices);
+}
+
+function gatherRows(operation: string, x: Tensor, indices: Tensor): Tensor {
   return tidy(() => {
-    const backend = commonBackend("gather", [x, indices]);
-    if (x.rank === 0) throw new ShapeError("gather: a scalar has no rows");
+    const backend = commonBackend(operation, [x, indices]);
+    if (x.rank === 0) throw new ShapeError(`${operation}: a scalar has no rows`);
     const rows = contiguous(x);
-    const list = checkedIndices("gather", indices);
+    const list = checkedIndices(operation, indices);
     const out = empty(backend, x.dtype, [...indices.shape, ...x.shape.slice(1)]);
-    backend.gather(operand(rows), operand(list), operand(out));
+    try {
+      backend.gather(operand(rows), operand(list), operand(out));
+    } catch (error) {
+      throw error instanceof ShapeError ? new ShapeError(error.message.replace(/^gather/, operation)) : error;
+    }
     return finish("gather", [rows, list], { rows: x.shape[0] }, out);
   });
 }
@@ -57,5 +65,5 @@ export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tenso
 export function embedding(weight: Tensor, indices: Tensor): Tensor {
   if (weight.rank !== 2)
     throw new ShapeError(`embedding: weight must be [numEmbeddings, dim], not ${formatShape(weight.shape)}`);
-  return gather(weight, indices);
+  return gatherRows("embedding", weight, indices);
 }

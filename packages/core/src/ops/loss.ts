@@ -6,7 +6,7 @@ import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finish, hostValues, operand } from "./dispatch.js";
 import { add, div, equal, mul, neg, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { gather } from "./indexing.js";
@@ -55,7 +55,7 @@ function checkTargets(
     );
   }
   let counted = 0;
-  targets.dataSync().forEach((target, i) => {
+  hostValues(operation, targets).forEach((target, i) => {
     if (target === ignoreIndex) return;
     if (target < 0 || target >= classes)
       throw new ShapeError(

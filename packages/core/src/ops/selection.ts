@@ -7,7 +7,7 @@ import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, normalizeAxis, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend } from "./dispatch.js";
+import { commonBackend, hostValues } from "./dispatch.js";
 import { add, cast, equal, less, mul, where } from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
 import { max, min } from "./reduce.js";
@@ -22,8 +22,8 @@ export function wrapIndices(operation: string, indices: Tensor, extent: number, 
     throw new DTypeError(`${operation}: indices must be integers, not ${indices.dtype}`);
   const list = cast(indices, "int32");
   if (list.size === 0) return list;
-  const low = min(list).item();
-  const high = max(list).item();
+  const low = hostValues(operation, min(list))[0];
+  const high = hostValues(operation, max(list))[0];
   if (low < -extent || high >= extent) {
     throw new ShapeError(
       `${operation}: index ${low < -extent ? low : high} is out of range for axis ${axis} of length ${extent}`,
@@ -141,7 +141,7 @@ export function scatter(
       return add(x, transpose(reshape(sums, place.source.shape), at, -1));
     }
     const from = new Int32Array(x.size).fill(-1);
-    place.flat.dataSync().forEach((position, i) => {
+    hostValues("scatter", place.flat).forEach((position, i) => {
       from[position] = i;
     });
     const written = new Uint8Array(from.length);
@@ -171,7 +171,7 @@ export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: D
     if (isFloat(indices.dtype))
       throw new DTypeError(`oneHot: indices must be integers, not ${indices.dtype}`);
     if (list.size > 0) {
-      for (const value of [min(list).item(), max(list).item()]) {
+      for (const value of [hostValues("oneHot", min(list))[0], hostValues("oneHot", max(list))[0]]) {
         if (value < 0 || value >= numClasses)
           throw new ShapeError(`oneHot: index ${value} is not within 0 to ${numClasses - 1}`);
       }

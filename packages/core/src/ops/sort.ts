@@ -6,7 +6,7 @@ import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend } from "./dispatch.js";
+import { commonBackend, hostValues } from "./dispatch.js";
 import { takeAlongAxis } from "./selection.js";
 import { transpose } from "./view.js";
 
@@ -19,6 +19,7 @@ function ascending(a: number, b: number): number {
 
 /** For each line along `axis`, the positions that `pick` chooses: int32, `count` long along it. */
 function positionsAlong(
+  operation: string,
   x: Tensor,
   axis: number,
   count: number,
@@ -26,7 +27,7 @@ function positionsAlong(
 ): Tensor {
   return tidy(() => {
     const lines = transpose(x.detach(), axis, -1);
-    const values = lines.dataSync();
+    const values = hostValues(operation, lines);
     const length = x.shape[axis];
     const shape = lines.shape.with(-1, count);
     const positions = new Int32Array(shape.reduce((size, extent) => size * extent, 1));
@@ -44,16 +45,18 @@ function orderOf(line: ArrayLike<number>, descending: boolean): Int32Array {
 
 /** Positions (int32) that sort `x` along `axis`; equal elements keep their order. */
 export function argsort(x: Tensor, axis = -1, descending = false): Tensor {
-  commonBackend("argsort", [x]);
-  const at = normalizeAxis("argsort", axis, x.rank);
-  return positionsAlong(x, at, x.shape[at], (line) => orderOf(line, descending));
+  return orderAlong("argsort", x, axis, descending);
+}
+
+function orderAlong(operation: string, x: Tensor, axis: number, descending: boolean): Tensor {
+  commonBackend(operation, [x]);
+  const at = normalizeAxis(operation, axis, x.rank);
+  return positionsAlong(operation, x, at, x.shape[at], (line) => orderOf(line, descending));
 }
 
 /** `x` sorted along `axis`, NaN last (first when descending); {@link argsort} gives the order. */
 export function sort(x: Tensor, axis = -1, descending = false): Tensor {
-  commonBackend("sort", [x]);
-  normalizeAxis("sort", axis, x.rank);
-  return tidy(() => takeAlongAxis(x, argsort(x, axis, descending), axis));
+  return tidy(() => takeAlongAxis(x, orderAlong("sort", x, axis, descending), axis));
 }
 
 /** The `k` first positions of the sorted line, by insertion into a list that rarely changes when k is small. */
@@ -86,7 +89,7 @@ export function topk(x: Tensor, k: number, axis = -1, largest = true): { values:
     );
   }
   return tidy(() => {
-    const indices = positionsAlong(x, at, k, (line) => firstOf(line, k, largest));
+    const indices = positionsAlong("topk", x, at, k, (line) => firstOf(line, k, largest));
     return { values: takeAlongAxis(x, indices, at), indices };
   });
 }
@@ -103,7 +106,7 @@ export interface UniqueResult {
 /** The different elements of `x`, as numpy.unique. No gradient. */
 export function unique(x: Tensor): UniqueResult {
   const backend = commonBackend("unique", [x]);
-  const list = x.dataSync();
+  const list = hostValues("unique", x);
   const order = orderOf(list, false);
   const values: number[] = [];
   const counts: number[] = [];
