@@ -238,7 +238,7 @@ export interface Backend {
   matmul(a: Operand, b: Operand, options: MatmulOptions, out: Operand): void;
   /** out [indices…, rest…] = x [n, rest…] at int32 indices, each checked to be within 0 … n−1 by the backend (ShapeError with the index). */
   gather(x: Operand, indices: Operand, out: Operand): void;
-  /** out [n, rest…] += source [indices…, rest…] at indices (in index order, so sums are reproducible); indices were checked by gather. */
+  /** out [n, rest…] += source [indices…, rest…] at indices (in index order, so sums are reproducible), each checked to be within 0 … n−1 (ShapeError with the index). */
   scatterAdd(source: Operand, indices: Operand, out: Operand): void;
 
   readonly fused: Partial<FusedKernels>;

@@ -190,7 +190,7 @@ export abstract class Module {
 
   /** Disposes all parameters and buffers, here and below, and what submodules hold besides (by their own `dispose`). */
   dispose(): void {
-    for (const [, child] of [...this.#children()]) child.dispose();
+    for (const [, child] of [...childrenOf(this)]) child.dispose();
   }
 
   [Symbol.dispose](): void {

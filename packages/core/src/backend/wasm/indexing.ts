@@ -23,21 +23,21 @@ function withContiguousRows(
   else withContiguous(runtime, x, (copied) => fn(copied, contiguousStrides(x.shape)[0]));
 }
 
-function checkIndices(runtime: WasmRuntime, indices: Operand, limit: number): void {
+function checkIndices(operation: string, runtime: WasmRuntime, indices: Operand, limit: number): void {
   const start = runtime.address(indices) / 4;
   const count = sizeOf(indices.shape);
   const all = runtime.views.i32();
   for (let i = 0; i < count; i++) {
     const index = all[start + i];
     if (index < 0 || index >= limit) {
-      throw new ShapeError(`gather: index ${index} at position ${i} is outside 0 … ${limit - 1}`);
+      throw new ShapeError(`${operation}: index ${index} at position ${i} is outside 0 … ${limit - 1}`);
     }
   }
 }
 
 export function gather(runtime: WasmRuntime, x: Operand, indices: Operand, out: Operand): void {
   withContiguous(runtime, indices, (list) => {
-    checkIndices(runtime, list, x.shape[0]);
+    checkIndices("gather", runtime, list, x.shape[0]);
     if (sizeOf(out.shape) === 0) return;
     withContiguousRows(runtime, x, (table, rowStride) => {
       const bytes = bytesPerElement(x.dtype);
@@ -55,10 +55,11 @@ export function gather(runtime: WasmRuntime, x: Operand, indices: Operand, out: 
 
 export function scatterAdd(runtime: WasmRuntime, source: Operand, indices: Operand, out: Operand): void {
   const count = sizeOf(indices.shape);
-  if (count === 0 || sizeOf(out.shape) === 0) return;
+  if (count === 0 || (sizeOf(out.shape) === 0 && out.shape[0] > 0)) return;
   const suffix = arithmeticSuffix("scatterAdd", out.dtype);
   withContiguous(runtime, indices, (list) =>
     withContiguous(runtime, source, (rows) => {
+      checkIndices("scatterAdd", runtime, list, out.shape[0]);
       const columns = sizeOf(out.shape.slice(1));
       runtime.core.launch(
         `scatterAdd${suffix}`,
