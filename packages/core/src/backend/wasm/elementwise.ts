@@ -40,6 +40,14 @@ const light: ReadonlySet<UnaryKind> = new Set([
   "logicalNot",
 ]);
 
+const names: Record<string, Record<string, string>> = {};
+
+/** `family_kind`, the same string each time: looking up one that was just made costs more than a small kernel. */
+function kernelName(family: string, kind: string): string {
+  const known = (names[family] ??= {});
+  return (known[kind] ??= `${family}_${kind}`);
+}
+
 /** Suffix of a kernel's name for the dtype that it computes in. */
 export function arithmeticSuffix(operation: string, dtype: DType): "" | "Int" {
   if (dtype === "float32") return "";
@@ -257,19 +265,31 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
   const chunk = light.has(kind) ? lightChunk : heavyChunk;
   if (sizeOf(out.shape) > 1 && innerStride(axesOf([out, x]), 1) !== 1) {
     copy(runtime, x, out);
-    launchElementwise(runtime, `unary${suffix}_${kind}`, out, [out], chunk);
-  } else launchElementwise(runtime, `unary${suffix}_${kind}`, out, [x], chunk);
+    launchElementwise(runtime, kernelName(suffix === "" ? "unary" : "unaryInt", kind), out, [out], chunk);
+  } else launchElementwise(runtime, kernelName(suffix === "" ? "unary" : "unaryInt", kind), out, [x], chunk);
 }
 
 export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
   const suffix = arithmeticSuffix(kind, out.dtype);
   const heavy = kind === "pow" || (suffix === "Int" && kind === "div");
-  launchElementwise(runtime, `binary${suffix}_${kind}`, out, [a, b], heavy ? 1024 : lightChunk);
+  launchElementwise(
+    runtime,
+    kernelName(suffix === "" ? "binary" : "binaryInt", kind),
+    out,
+    [a, b],
+    heavy ? 1024 : lightChunk,
+  );
 }
 
 export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: Operand, out: Operand): void {
   if (a.dtype === "float32" || a.dtype === "int32") {
-    launchElementwise(runtime, `compare${arithmeticSuffix(kind, a.dtype)}_${kind}`, out, [a, b], lightChunk);
+    launchElementwise(
+      runtime,
+      kernelName(a.dtype === "float32" ? "compare" : "compareInt", kind),
+      out,
+      [a, b],
+      lightChunk,
+    );
     return;
   }
   const wide = isFloat(a.dtype) ? "float32" : "int32";

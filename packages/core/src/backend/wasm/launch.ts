@@ -42,7 +42,7 @@ export class KernelModule {
   launch(
     kernel: string,
     units: number,
-    ints: readonly number[],
+    ints: ArrayLike<number>,
     floats: readonly number[] = noFloats,
     options?: LaunchOptions,
   ): void {

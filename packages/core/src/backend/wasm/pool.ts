@@ -115,7 +115,7 @@ export class ThreadPool {
     units: number,
     grain: number,
     scratchBytes: number,
-    ints: readonly number[],
+    ints: ArrayLike<number>,
     floats: readonly number[],
   ): void {
     if (this.#running !== undefined) {

@@ -12,15 +12,18 @@ const maximumOuterRank = 8;
 /** Scratch bytes that an odometer needs. */
 export const odometerBytes = 64;
 
+/** The odometer's argument block, used again by every launch: what a kernel has no axis or operand for, it does not read. */
+const block = new Int32Array(16 + (2 + maximumOuterRank) * 4);
+
 /** Some operands' axes side by side: `strides[p][i]` belongs to operand p and axis i. */
 export interface Axes {
-  readonly shape: number[];
-  readonly strides: number[][];
+  readonly shape: readonly number[];
+  readonly strides: readonly (readonly number[])[];
 }
 
 /** Drops axes of length 1 and merges neighbours that every operand walks as one. */
 export function mergeAxes(shape: readonly number[], strides: readonly (readonly number[])[]): Axes {
-  const merged: Axes = { shape: [], strides: strides.map(() => []) };
+  const merged = { shape: [] as number[], strides: strides.map((): number[] => []) };
   for (let i = 0; i < shape.length; i++) {
     if (shape[i] === 1) continue;
     const last = merged.shape.length - 1;
@@ -38,14 +41,15 @@ export function mergeAxes(shape: readonly number[], strides: readonly (readonly 
   return merged;
 }
 
+const ones: readonly number[] = [1];
+
 /** The axes of operands of one shape. */
 export function axesOf(operands: readonly Operand[]): Axes {
-  if (operands.every(isContiguous)) {
-    const size = sizeOf(operands[0].shape);
-    return size === 1
-      ? { shape: [], strides: operands.map(() => []) }
-      : { shape: [size], strides: operands.map(() => [1]) };
-  }
+  let contiguous = true;
+  for (let p = 0; contiguous && p < operands.length; p++) contiguous = isContiguous(operands[p]);
+  const size = sizeOf(operands[0].shape);
+  if (size === 1) return { shape: [], strides: operands.map(() => []) };
+  if (contiguous) return { shape: [size], strides: new Array(operands.length).fill(ones) };
   return mergeAxes(
     operands[0].shape,
     operands.map((operand) => operand.strides),
@@ -83,22 +87,26 @@ export function launchRows(
     return;
   }
   const blocks = Math.ceil(length / chunk);
-  const ints = [length, blocks, chunk, Math.max(0, last), extra[0], extra[1], 0, 0];
+  const outer = Math.max(0, last);
+  block[0] = length;
+  block[1] = blocks;
+  block[2] = chunk;
+  block[3] = outer;
+  block[4] = extra[0];
+  block[5] = extra[1];
   let rows = 1;
-  for (let i = 0; i < maximumOuterRank; i++) {
-    ints.push(i < last ? shape[i] : 1);
-    if (i < last) rows *= shape[i];
+  for (let i = 0; i < outer; i++) {
+    block[8 + i] = shape[i];
+    rows *= shape[i];
   }
-  for (let p = 0; p < 4; p++) {
-    if (p >= addresses.length) {
-      ints.push(0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-      continue;
-    }
-    ints.push(addresses[p], innerStride(axes, p) * bytes[p]);
-    for (let i = 0; i < maximumOuterRank; i++) ints.push(i < last ? strides[p][i] * bytes[p] : 0);
+  for (let p = 0; p < addresses.length; p++) {
+    const at = 16 + (2 + maximumOuterRank) * p;
+    block[at] = addresses[p];
+    block[at + 1] = innerStride(axes, p) * bytes[p];
+    for (let i = 0; i < outer; i++) block[at + 2 + i] = strides[p][i] * bytes[p];
   }
   const grain = Math.max(1, Math.floor(chunk / Math.max(1, Math.min(length, chunk))));
-  runtime.core.launch(kernel, rows * blocks, ints, undefined, { grain, scratchBytes: odometerBytes });
+  runtime.core.launch(kernel, rows * blocks, block, undefined, { grain, scratchBytes: odometerBytes });
 }
 
 /** Too many axes, or a row longer than an int32: one launch for each index of the first axis, or for each half of a row. */
