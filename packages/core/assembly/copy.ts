@@ -89,11 +89,11 @@ export function fill(args: usize, begin: i32, end: i32, state: usize): void {
 }
 
 /** Side of a tile of {@link transpose}, in elements. */
-const TILE: i32 = 32;
+const TILE: i32 = 128;
 
 /**
  * out [..., p, q] contiguous along q, x contiguous along p. Arguments: 0 extent of p, 1 extent of q, 4 element bytes;
- * slot 17 is out's byte stride along p, slot 27 x's along q. A unit is one tile of 32 × 32 of one plane. Scratch: the
+ * slot 17 is out's byte stride along p, slot 27 x's along q. A unit is one tile of 128 × 128 of one plane. Scratch: the
  * odometer's state, then 1024 bytes.
  */
 export function transpose(args: usize, begin: i32, end: i32, state: usize): void {
@@ -139,8 +139,8 @@ function tileOf<T>(dst: usize, src: usize, p0: i32, q0: i32, pn: i32, qn: i32, o
 function tile4(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStride: usize, block: usize): void {
   const wholeP = pn & ~15;
   const wholeQ = qn & ~15;
-  for (let i = 0; i < wholeP; i += 16) {
-    for (let j = 0; j < wholeQ; j += 16) {
+  for (let j = 0; j < wholeQ; j += 16) {
+    for (let i = 0; i < wholeP; i += 16) {
       let s = src + <usize>j * xStride + ((<usize>i) << 2);
       for (let at = block; at < block + 64; at += 16) {
         transpose4(s, xStride, at);

@@ -2,7 +2,9 @@
 // element or none (broadcast); what is strided otherwise was copied before. Operands: 0 out, 1 a, 2 b.
 
 import { int } from "./abi";
+import { floorDivide4, remainder4 } from "./division";
 import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, seek } from "./odometer";
+import { pow4 } from "./power";
 
 const F_ADD: i32 = 0;
 const F_SUB: i32 = 1;
@@ -27,21 +29,6 @@ const I_OR: i32 = 19;
 const I_XOR: i32 = 20;
 const I_SHIFTLEFT: i32 = 21;
 const I_SHIFTRIGHT: i32 = 22;
-
-/** a^b; as in C, 1 to any power and −1 to an infinite one are 1, where JavaScript says NaN. */
-function pow(a: f32, b: f32): f32 {
-  if (a == 1 || (a == -1 && abs(b) == Infinity)) return 1;
-  return NativeMathf.pow(a, b);
-}
-
-/** a^b lane by lane. */
-function pow4(a: v128, b: v128): v128 {
-  let y = a;
-  y = f32x4.replace_lane(y, 0, pow(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0)));
-  y = f32x4.replace_lane(y, 1, pow(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1)));
-  y = f32x4.replace_lane(y, 2, pow(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2)));
-  return f32x4.replace_lane(y, 3, pow(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3)));
-}
 
 function divide(a: i32, b: i32): i32 {
   return b == 0 ? 0 : b == -1 ? -a : a / b;
@@ -70,24 +57,6 @@ function power4(a: v128, b: v128): v128 {
   return i32x4.replace_lane(y, 3, power(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
 }
 
-/** a − b·⌊a / b⌋ without rounding the quotient; the sign of b. */
-function remainder(a: f32, b: f32): f32 {
-  const rest = NativeMathf.mod(a, b);
-  if (rest == 0) return copysign<f32>(0, b);
-  return rest < 0 != b < 0 ? rest + b : rest;
-}
-
-/** ⌊a / b⌋, exact where a / b rounds up to an integer; a / b itself for b = 0. */
-function floorDivide(a: f32, b: f32): f32 {
-  if (b == 0) return a / b;
-  const rest = NativeMathf.mod(a, b);
-  let whole = (a - rest) / b;
-  if (rest != 0 && rest < 0 != b < 0) whole -= 1;
-  const below = floor(whole);
-  const quotient = whole - below > 0.5 ? below + 1 : below;
-  return quotient == 0 ? copysign<f32>(0, a / b) : quotient;
-}
-
 function remainderInt(a: i32, b: i32): i32 {
   if (b == 0 || b == -1) return 0;
   const rest = a % b;
@@ -107,8 +76,6 @@ function floorDivideInt(a: i32, b: i32): i32 {
 function one(kind: i32, a: v128, b: v128, lane: i32): u32 {
   const x = lane == 0 ? i32x4.extract_lane(a, 0) : lane == 1 ? i32x4.extract_lane(a, 1) : lane == 2 ? i32x4.extract_lane(a, 2) : i32x4.extract_lane(a, 3);
   const y = lane == 0 ? i32x4.extract_lane(b, 0) : lane == 1 ? i32x4.extract_lane(b, 1) : lane == 2 ? i32x4.extract_lane(b, 2) : i32x4.extract_lane(b, 3);
-  if (kind == F_FLOORDIVIDE) return reinterpret<u32>(floorDivide(reinterpret<f32>(x), reinterpret<f32>(y)));
-  if (kind == F_REMAINDER) return reinterpret<u32>(remainder(reinterpret<f32>(x), reinterpret<f32>(y)));
   if (kind == I_FLOORDIVIDE) return floorDivideInt(x, y);
   if (kind == I_REMAINDER) return remainderInt(x, y);
   if (kind == I_SHIFTLEFT) return x << (y & 31);
@@ -144,7 +111,9 @@ function apply(kind: i32, a: v128, b: v128): v128 {
   if (kind == I_AND) return v128.and(a, b);
   if (kind == I_OR) return v128.or(a, b);
   if (kind == I_XOR) return v128.xor(a, b);
-  if (kind >= F_FLOORDIVIDE) return oneByOne(kind, a, b);
+  if (kind == F_FLOORDIVIDE) return floorDivide4(a, b);
+  if (kind == F_REMAINDER) return remainder4(a, b);
+  if (kind >= I_FLOORDIVIDE) return oneByOne(kind, a, b);
   return a;
 }
 

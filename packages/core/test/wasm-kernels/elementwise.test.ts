@@ -213,7 +213,9 @@ describe("unary", () => {
 });
 
 describe("binary, compare, where", () => {
-  const kinds: BinaryKind[] = ["add", "sub", "mul", "div", "pow", "minimum", "maximum"];
+  const kinds: BinaryKind[] = [
+    ...(["add", "sub", "mul", "div", "pow", "minimum", "maximum", "floorDivide", "remainder"] as const),
+  ];
   it.each(kinds.flatMap((kind) => [[kind, "float32"] as const, [kind, "int32"] as const]))(
     "%s of %s",
     (kind, dtype) => {

@@ -1,7 +1,7 @@
 // Elementwise primitives on the wasm kernels: fill, copy, cast, unary, binary, compare, where.
 //
 // Arithmetic kernels take operands whose innermost axis is contiguous or broadcast; an operand that is strided otherwise
-// (a transposed view) goes through a contiguous temporary, made by the blocked transposition.
+// (a transposed view) is copied first, by the blocked transposition, into the output or a temporary.
 
 import { bytesPerElement, type DType, isFloat } from "../../dtype.js";
 import { DTypeError } from "../../errors.js";
@@ -139,6 +139,9 @@ export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
   launchRows(runtime, "copyStrided", axes, addresses, [bytes, bytes], heavyChunk, [bytes, 0]);
 }
 
+/** Side of the kernel's tile, in elements. */
+const transposeTile = 128;
+
 /** Copies where x is contiguous along axis p and out along the last. */
 function transpose(
   runtime: WasmRuntime,
@@ -158,8 +161,8 @@ function transpose(
   }
   for (let i = 0; i < 20; i++) ints.push(0);
   const planes = outer.reduce((product, i) => product * shape[i], 1);
-  const units = planes * Math.ceil(shape[p] / 32) * Math.ceil(shape[q] / 32);
-  const tile = Math.min(32, shape[p]) * Math.min(32, shape[q]);
+  const units = planes * Math.ceil(shape[p] / transposeTile) * Math.ceil(shape[q] / transposeTile);
+  const tile = Math.min(transposeTile, shape[p]) * Math.min(transposeTile, shape[q]);
   runtime.core.launch("transpose", units, ints, undefined, {
     grain: rowGrain(tile, heavyChunk),
     scratchBytes: odometerBytes + 1024,
@@ -188,10 +191,15 @@ function withWalkable(
     fn([out, ...inputs], axes);
     return;
   }
-  withTemporary(runtime, inputs[odd].dtype, out.shape, (temporary) => {
-    copy(runtime, inputs[odd], temporary);
-    withWalkable(runtime, out, inputs.with(odd, temporary), fn);
-  });
+  const through = (place: Operand) => {
+    copy(runtime, inputs[odd], place);
+    withWalkable(runtime, out, inputs.with(odd, place), fn);
+  };
+  // The output itself is the best place for the copy, where nothing that is still to be read lies in it.
+  const free =
+    isContiguous(out) && out.dtype === inputs[odd].dtype && inputs.every((x) => x.buffer !== out.buffer);
+  if (free) through(out);
+  else withTemporary(runtime, inputs[odd].dtype, out.shape, through);
 }
 
 /** Launches a kernel over `out` and inputs of its shape. */
