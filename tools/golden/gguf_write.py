@@ -6,23 +6,7 @@ One value of every metadata type, tensors of every plain type, and one of Q8_0 w
 import pathlib
 import struct
 
-U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-PACK = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", I64: "q", F64: "d"}
-
-
-def string(text):
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def value(kind, item):
-    if kind == STRING:
-        return string(item)
-    if kind == ARRAY:
-        of, items = item
-        return struct.pack("<IQ", of, len(items)) + b"".join(value(of, each) for each in items)
-    return struct.pack("<" + PACK[kind], item)
-
+from gguf_io import ARRAY, BOOL, F32, F64, I8, I16, I32, I64, STRING, U8, U16, U32, U64, serialize
 
 METADATA = [
     ("general.architecture", STRING, "test"),
@@ -55,20 +39,6 @@ TENSORS = [
     ("q8_0", [64, 2], 8, bytes(i % 251 for i in range(4 * 34))),
     ("scalar", [], 0, struct.pack("<f", 42.0)),
 ]
-ALIGNMENT = 64
 
-
-def pad(data):
-    return data + bytes(-len(data) % ALIGNMENT)
-
-
-out = b"GGUF" + struct.pack("<IQQ", 3, len(TENSORS), len(METADATA))
-for key, kind, item in METADATA:
-    out += string(key) + struct.pack("<I", kind) + value(kind, item)
-data = b""
-for name, dims, kind, raw in TENSORS:
-    out += string(name) + struct.pack("<I", len(dims)) + b"".join(struct.pack("<Q", d) for d in dims)
-    out += struct.pack("<IQ", kind, len(data))
-    data = pad(data + raw)
 path = pathlib.Path(__file__).resolve().parents[2] / "packages/quant/test/fixtures/tiny.gguf"
-path.write_bytes(pad(out) + data)
+path.write_bytes(serialize(METADATA, TENSORS, alignment=64))

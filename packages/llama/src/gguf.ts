@@ -25,7 +25,7 @@ type Loaded = Tensor | QuantizedTensor;
  * llama.cpp turns rotary pairs that lie half a head apart (Hugging Face's) into neighbours: row h·d + 2i + j of its query and
  * key projections is row h·d + j·d/2 + i here. `undo` gives the rows their old places.
  */
-function permuteRows(x: Tensor, headDim: number, undo: boolean): Tensor {
+export function permuteRows(x: Tensor, headDim: number, undo: boolean): Tensor {
   const rows = x.shape[0];
   const width = x.size / Math.max(1, rows);
   const [first, second] = undo ? [headDim / 2, 2] : [2, headDim / 2];

@@ -28,6 +28,7 @@ export {
   generateTokens,
 } from "./generate.js";
 export { type SaveGgufOptions, saveGguf } from "./gguf.js";
+export { loadLoraGguf, loraGgufToPeft, type SaveLoraGgufOptions, saveLoraGguf } from "./gguf-lora.js";
 export type { TokenizerFiles } from "./gguf-tokenizer.js";
 export { type LlamaSource, type LoadLlamaOptions, loadLlama, loadTokenizer, saveLlama } from "./load.js";
 export { estimateMemory, type MemoryEstimate, type MemoryEstimateOptions } from "./memory-estimate.js";

@@ -361,3 +361,35 @@ export function defaultsOf(peftType: PeftType | undefined): LoraConfig {
 export function scalingOf(alpha: number, r: number, useRslora: boolean): number {
   return useRslora ? alpha / Math.sqrt(r) : alpha / r;
 }
+
+/** A key of rankPattern or alphaPattern that means one layer. */
+export const exactly = (name: string): string => `^${name.replaceAll(".", "\\.")}$`;
+
+/**
+ * A configuration for exactly these layers, each with a rank and an alpha of its own: the most frequent ones as `r` and `loraAlpha`, the
+ * others as patterns.
+ * @param more - the other fields
+ * @throws {ArgumentError} naming every fault
+ */
+export function layerwiseConfig(
+  layers: ReadonlyMap<string, { readonly r: number; readonly alpha: number }>,
+  more: Partial<LoraConfig> = {},
+): LoraConfig {
+  const split = (values: readonly (readonly [string, number])[]) => {
+    const counts = new Map<number, number>();
+    for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+    const [[usual] = [1]] = [...counts].sort(([, a], [, b]) => b - a);
+    const others = values.filter(([, value]) => value !== usual);
+    return { usual, others: Object.fromEntries(others.map(([name, value]) => [exactly(name), value])) };
+  };
+  const ranks = split(Array.from(layers, ([name, { r }]) => [name, r] as const));
+  const alphas = split(Array.from(layers, ([name, { alpha }]) => [name, alpha] as const));
+  return resolveLoraConfig({
+    ...more,
+    targetModules: [...layers.keys()],
+    r: ranks.usual,
+    loraAlpha: alphas.usual,
+    rankPattern: ranks.others,
+    alphaPattern: alphas.others,
+  });
+}

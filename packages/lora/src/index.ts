@@ -6,6 +6,7 @@ export {
   adaptersOf,
   merge,
   mergeAndUnload,
+  peftPrefix,
   setActiveAdapters,
   unmerge,
   withAdaptersDisabled,
@@ -19,7 +20,13 @@ export {
   type CompressionError,
   compressAdapter,
 } from "./combine.js";
-export { type LoraConfig, type LoraInit, loraDefaults, resolveLoraConfig } from "./config.js";
+export {
+  type LoraConfig,
+  type LoraInit,
+  layerwiseConfig,
+  loraDefaults,
+  resolveLoraConfig,
+} from "./config.js";
 export { hotSwapAdapter } from "./hot-swap.js";
 export { applyEva, type EvaOptions } from "./init/eva.js";
 export { initLoftq, type LoftqError, type LoftqOptions } from "./init/loftq.js";
@@ -39,6 +46,6 @@ export {
   serializeAdapter,
 } from "./peft.js";
 export { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
-export type { AdapterSource } from "./peft-folder.js";
+export { type AdapterSource, peftFiles } from "./peft-folder.js";
 export { orthogonalPenalty, RankAllocator } from "./rank-allocator.js";
 export { resolveTargets, type Target } from "./targets.js";

@@ -20,8 +20,7 @@ import { type Adapter, peftPrefix } from "./adapter.js";
 import { resolveLoraConfig } from "./config.js";
 import { type LoadAdapterOptions, loadAdapter } from "./peft.js";
 import { listed } from "./peft-checks.js";
-import { toPeftJson } from "./peft-config.js";
-import { type AdapterSource, configFile, openFolder, required, weightsFile } from "./peft-folder.js";
+import { type AdapterSource, configFile, openFolder, peftFiles, required } from "./peft-folder.js";
 
 const mlxWeightsFile = "adapters.safetensors";
 const maxConfigBytes = 2 ** 24;
@@ -111,10 +110,7 @@ export async function mlxToPeft(source: AdapterSource): Promise<Map<string, Uint
     } catch (cause) {
       throw new FormatError((cause as Error).message, { file }, { cause });
     }
-    return new Map([
-      [configFile, new TextEncoder().encode(JSON.stringify(toPeftJson(config)))],
-      [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],
-    ]);
+    return await peftFiles(config, tensors);
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();
     await opened.close();

@@ -1,9 +1,15 @@
 // The files of a PEFT folder: adapter_config.json and adapter_model.safetensors, in one piece or in shards.
 
-import { FormatError, NomoatError, parseJson } from "@nomoat/core";
-import { type OpenSafetensors, openSafetensors, openSource, type SourceLike } from "@nomoat/core/safetensors";
+import { FormatError, NomoatError, parseJson, type Tensor } from "@nomoat/core";
+import {
+  type OpenSafetensors,
+  openSafetensors,
+  openSource,
+  type SourceLike,
+  serializeSafetensors,
+} from "@nomoat/core/safetensors";
 import type { LoraConfig } from "./config.js";
-import { fromPeftJson, type WarningHandler } from "./peft-config.js";
+import { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
 
 export const configFile = "adapter_config.json";
 export const weightsFile = "adapter_model.safetensors";
@@ -53,6 +59,21 @@ export async function required(folder: Folder, file: string): Promise<SourceLike
     );
   }
   throw new NomoatError(`${folder.name}: has no readable ${file}; expected a folder as PEFT saves it`, "IO");
+}
+
+/**
+ * The two files of a PEFT folder, by name, for `loadAdapter` or to be written.
+ * @param tensors - by PEFT's full keys (`base_model.model.….lora_A.weight`)
+ */
+export async function peftFiles(
+  config: LoraConfig,
+  tensors: ReadonlyMap<string, Tensor>,
+): Promise<Map<string, Uint8Array>> {
+  const json = JSON.stringify(toPeftJson(config), null, 2);
+  return new Map([
+    [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],
+    [configFile, new TextEncoder().encode(json)],
+  ]);
 }
 
 /** Reads and checks adapter_config.json of a folder. */

@@ -3,20 +3,20 @@
 
 import { ArgumentError, type DType, noGrad, type Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
-import { serializeSafetensors, writeFilesAtomic } from "@nomoat/core/safetensors";
+import { writeFilesAtomic } from "@nomoat/core/safetensors";
 import { type Adapter, checkAdapterName, peftPrefix } from "./adapter.js";
 import { type ApplyOptions, attach, placeOf, replacementsOf, variantOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { savedConfig } from "./init/principal.js";
 import { asFormatError, type Expected, listed, nonFinite, readTensors } from "./peft-checks.js";
-import { toPeftJson, type WarningHandler } from "./peft-config.js";
+import type { WarningHandler } from "./peft-config.js";
 import {
   type AdapterSource,
   configFile,
   openFolder,
   openWeights,
+  peftFiles,
   readConfig,
-  weightsFile,
 } from "./peft-folder.js";
 import type { Replacements } from "./replacements.js";
 import { namedTargets, resolveTargets, type Target } from "./targets.js";
@@ -44,15 +44,7 @@ export async function serializeAdapter(
     if (faults.length > 0) {
       throw new ArgumentError(`saveAdapter: values that are not finite in ${listed(faults)}`);
     }
-    const json = JSON.stringify(
-      toPeftJson(savedConfig(namedTargets(adapter.model, adapter.config))),
-      null,
-      2,
-    );
-    return new Map([
-      [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],
-      [configFile, new TextEncoder().encode(json)],
-    ]);
+    return await peftFiles(savedConfig(namedTargets(adapter.model, adapter.config)), tensors);
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();
     for (const [key, tensor] of state) if (own.get(key) !== tensor) tensor.dispose();

@@ -5,7 +5,7 @@ import { ArgumentError, noGrad, type Tensor, tensor } from "@nomoat/core";
 import type { LinearBase, Module } from "@nomoat/core/nn";
 import type { Adapter } from "../adapter.js";
 import { type ApplyOptions, applyLora } from "../apply.js";
-import { type LoraConfig, resolveLoraConfig } from "../config.js";
+import { exactly, type LoraConfig, resolveLoraConfig } from "../config.js";
 import { type Matrix, matrix, svd, transposed } from "../linalg.js";
 import { isLinear, resolveTargets, type Target } from "../targets.js";
 import type { LoraBranch } from "../variants/lora.js";
@@ -125,7 +125,7 @@ export function applyEva(
   const alphaPattern: Record<string, number> = {};
   for (const target of kept) {
     const rank = ranks.get(target.name) as number;
-    const key = `^${target.name.replaceAll(".", "\\.")}$`;
+    const key = exactly(target.name);
     // Listed wherever a shorter pattern might match instead.
     rankPattern[key] = rank;
     const alpha = adjustScalingFactors ? (target.alpha * rank) / target.r : target.alpha;
