@@ -102,7 +102,7 @@ function evaluateBinary(kind: BinaryKind, a: Float32Array, b: Float32Array): Flo
   return values;
 }
 
-const exponents = floats(1e-3, 200, 70_001);
+const exponents = floats(1e-3, 200, 1_000_003);
 
 it("pow is within an ulp", () => {
   const bases = floats(1e-38, 3e38, 400_009, [1]);
