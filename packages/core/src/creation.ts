@@ -4,12 +4,13 @@ import { activeBackend, type BackendName, backendByName } from "./backend/regist
 import type { Backend } from "./backend/types.js";
 import { type DType, type DTypeArray, dtypes, isDType, isFloat } from "./dtype.js";
 import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError } from "./errors.js";
-import { empty, operand } from "./ops/dispatch.js";
+import { contiguousLayout } from "./layout.js";
+import { allocate, empty, operand } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { runtime } from "./runtime.js";
 import { checkShape, formatShape, requireFinite, type Shape, sizeOf } from "./shape.js";
-import type { Tensor } from "./tensor.js";
+import { Tensor } from "./tensor.js";
 
 export interface CreationOptions {
   /** Default float32 (for `tensor`: that of a typed array, float32 for numbers, bool for booleans). */
@@ -91,12 +92,18 @@ export function fullLike(like: Tensor, value: number): Tensor {
   return out;
 }
 
-/** A scalar on the backend of `like`, for arithmetic with numbers. */
-export function scalarLike(operation: string, like: Tensor, value: number, dtype: DType): Tensor {
+/** A scalar on the backend of `like`, for arithmetic with numbers; a temporary one is for its caller to dispose. */
+export function scalarLike(
+  operation: string,
+  like: Tensor,
+  value: number,
+  dtype: DType,
+  temporary = false,
+): Tensor {
   if (typeof value !== "number")
     throw new ArgumentError(`${operation}: expected a tensor or a number, not ${typeof value}`);
   const backend = like.use(operation).backend;
-  const out = empty(backend, dtype, []);
+  const out = new Tensor(allocate(backend, dtype, []), dtype, contiguousLayout([]), temporary);
   backend.fill(operand(out), value);
   return out;
 }

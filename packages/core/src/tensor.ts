@@ -46,12 +46,16 @@ export class Tensor extends TensorOperations {
     return true;
   }
 
-  /** @internal Takes over one reference to `storage`. Use the creation functions instead. */
-  constructor(storage: Storage, dtype: DType, layout: Layout) {
+  /**
+   * @internal Takes over one reference to `storage`. Use the creation functions instead.
+   * @param temporary - disposed by its maker at once, in every case: no scope and no collector needs to know it
+   */
+  constructor(storage: Storage, dtype: DType, layout: Layout, temporary = false) {
     super();
     this.dtype = dtype;
     this.layout = layout;
     this.#hold = new TensorHold(storage);
+    if (temporary) return;
     leakNet.register(this, this.#hold, this.#hold);
     runtime.scopes.at(-1)?.push(this);
   }

@@ -154,7 +154,7 @@ function withOperands(
   like.use(operation);
   const value = (left instanceof Tensor ? right : left) as number;
   const dtype = dtypeBeside(like.dtype, value);
-  const scalar = scalarLike(operation, like, value, dtype);
+  const scalar = scalarLike(operation, like, value, dtype, true);
   try {
     const common = promote(like.dtype, dtype);
     return left instanceof Tensor ? run(left, scalar, common) : run(scalar, like, common);

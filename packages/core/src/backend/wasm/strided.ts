@@ -41,19 +41,32 @@ export function mergeAxes(shape: readonly number[], strides: readonly (readonly 
   return merged;
 }
 
-const ones: readonly number[] = [1];
+const one: readonly number[] = [1];
+const zero: readonly number[] = [0];
+
+/** The strides of an operand that is walked as one axis: contiguous, or one number for all elements; else null. */
+function flatStrides(operand: Operand): readonly number[] | null {
+  if (isContiguous(operand)) return one;
+  for (const stride of operand.strides) if (stride !== 0) return null;
+  return zero;
+}
 
 /** The axes of operands of one shape. */
 export function axesOf(operands: readonly Operand[]): Axes {
-  let contiguous = true;
-  for (let p = 0; contiguous && p < operands.length; p++) contiguous = isContiguous(operands[p]);
   const size = sizeOf(operands[0].shape);
   if (size === 1) return { shape: [], strides: operands.map(() => []) };
-  if (contiguous) return { shape: [size], strides: new Array(operands.length).fill(ones) };
-  return mergeAxes(
-    operands[0].shape,
-    operands.map((operand) => operand.strides),
-  );
+  const strides: (readonly number[])[] = [];
+  for (const operand of operands) {
+    const flat = flatStrides(operand);
+    if (!flat) {
+      return mergeAxes(
+        operands[0].shape,
+        operands.map(({ strides }) => strides),
+      );
+    }
+    strides.push(flat);
+  }
+  return { shape: [size], strides };
 }
 
 /** Stride of the innermost axis of operand p; 1 when there are no axes. */
