@@ -1,11 +1,15 @@
 /** The command line: what can be asked for, and its checks that need no file. */
 import { fileURLToPath } from "node:url";
+import { type GpuMode, gpuModes } from "@nomoat/core/gpu";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { UserError } from "./errors.js";
 
 /** How the base's linear layers are stored; `none` leaves them in float32. */
 export const FORMATS = ["nf4", "q4_0", "q8_0", "int8", "none"] as const;
 export type Format = (typeof FORMATS)[number];
+
+/** Where tensors are computed. */
+export const BACKENDS = ["wasm", "gpu"] as const;
 
 export interface Arguments {
   /** Hugging Face folder of the base model. */
@@ -23,6 +27,9 @@ export interface Arguments {
   format: Format;
   /** Folder for the adapter, the loss curve and the figures. */
   out: string;
+  backend: (typeof BACKENDS)[number];
+  /** How gpu.js computes; undefined for the best mode that runs here, or another backend. */
+  mode: GpuMode | undefined;
   threads: number | undefined;
   seed: number;
   /** Undefined for the default ones. */
@@ -98,6 +105,10 @@ function createCommand(): Command {
       new Option("--out <folder>", "where the adapter, the loss curve and the figures go")
         .default("out/finetune")
         .argParser(nonEmpty),
+    )
+    .addOption(new Option("--backend <name>", "where tensors are computed").choices(BACKENDS).default("wasm"))
+    .addOption(
+      new Option("--mode <name>", "how gpu.js computes (default: the best that runs here)").choices(gpuModes),
     )
     .option("--threads <n>", "threads (default: the cores there are)", integer(1, 256))
     .option("--seed <n>", "seed of everything random", integer(0, most), DEFAULTS.seed)

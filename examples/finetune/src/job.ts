@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { bytesPerElement, Generator, init } from "@nomoat/core";
+import { gpuBackend } from "@nomoat/core/gpu";
 import {
   type FinetuneResult,
   finetune,
@@ -14,7 +15,7 @@ import {
   type Tokenizer,
 } from "@nomoat/llama";
 import { applyLora, loadAdapter, saveAdapter } from "@nomoat/lora";
-import { quantizeModel } from "@nomoat/quant";
+import { quantizeModelAsync } from "@nomoat/quant";
 import { type Arguments, DEFAULTS } from "./args.js";
 import { type Curve, drawCurve } from "./curve.js";
 import { UserError } from "./errors.js";
@@ -79,7 +80,7 @@ async function continueAll(
 async function verify(args: Arguments, folder: string, measure: Measure, expected: number): Promise<void> {
   const { model } = await loadLlama(args.model);
   try {
-    if (args.format !== "none") quantizeModel(model, { format: args.format });
+    if (args.format !== "none") await quantizeModelAsync(model, { format: args.format });
     await loadAdapter(model, folder, "default", { trainable: false });
     const { perplexity: found } = await measure(model);
     if (!(Math.abs(found / expected - 1) <= 1e-6)) {
@@ -104,7 +105,9 @@ export async function runJob(
 ): Promise<void> {
   checkOutput(args.out);
   const text = args.data === undefined ? loadMobyDick() : await loadOwnText(args.data);
-  await init({ threads: args.threads });
+  const { backend, mode, threads } = args;
+  await init({ backend, mode, threads });
+  if (backend === "gpu") say(`Backend: gpu.js, mode ${gpuBackend().mode}`);
 
   const base = await loadLlama(args.model);
   const { model, tokenizer } = base;
@@ -126,7 +129,7 @@ export async function runJob(
   let linearBytes: Figures["linearBytes"] = null;
   let start = dense;
   if (args.format !== "none") {
-    const { total } = quantizeModel(model, { format: args.format });
+    const { total } = await quantizeModelAsync(model, { format: args.format });
     linearBytes = { float32: 4 * total.parameters, quantized: total.bytes };
     modelBytes.quantized = bytesOf(model);
     start = await measure(model);

@@ -19,7 +19,7 @@ export {
   shutdown,
   withBackend,
 } from "./backend/registry.js";
-export type { Backend, Operand } from "./backend/types.js";
+export type { Backend, ElementScope, Operand, PackedWeight } from "./backend/types.js";
 export { wasmRuntime } from "./backend/wasm/access.js";
 export {
   arange,

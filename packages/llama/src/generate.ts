@@ -1,6 +1,6 @@
 // Text from a model, token by token: prefill, then one position a step over the key-value cache.
 
-import { ArgumentError, noGrad, tensor, tidy } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { inMode, nextTurn } from "./event-loop.js";
 import { KVCache } from "./model/cache.js";
 import type { LlamaForCausalLM } from "./model/model.js";
@@ -81,13 +81,13 @@ export async function* generateTokens(options: GenerateTokensOptions): AsyncGene
   const capacity = ids.length + Math.min(room, maxNewTokens);
   const cache = new KVCache(model.config, capacity, 1, { dtype, device });
   /** Logits of the last of `fresh`, which follow what the cache holds. */
-  const nextLogits = (fresh: readonly number[]): ArrayLike<number> =>
+  const nextLogits = (fresh: readonly number[]): Tensor =>
     noGrad(() =>
       inMode(model, false, () =>
         tidy(() => {
           const input = tensor(Int32Array.from(fresh), { shape: [1, fresh.length], device });
           const hidden = model.hidden(input, { cache });
-          return model.lm_head.forward(hidden.slice(null, [fresh.length - 1, fresh.length])).dataSync();
+          return model.lm_head.forward(hidden.slice(null, [fresh.length - 1, fresh.length]));
         }),
       ),
     );
@@ -97,7 +97,7 @@ export async function* generateTokens(options: GenerateTokensOptions): AsyncGene
       if (made === room) return "context";
       await nextTurn();
       signal?.throwIfAborted();
-      const id = sampler.sample(nextLogits(fresh), ids);
+      const id = sampler.sample(await valuesOf(nextLogits(fresh)), ids);
       if (ends.has(id)) return "eos";
       ids.push(id);
       fresh = [id];
@@ -106,6 +106,15 @@ export async function* generateTokens(options: GenerateTokensOptions): AsyncGene
     return "length";
   } finally {
     cache.dispose();
+  }
+}
+
+/** The values of a tensor that is disposed. */
+async function valuesOf(tensor: Tensor): Promise<ArrayLike<number>> {
+  try {
+    return await tensor.data();
+  } finally {
+    tensor.dispose();
   }
 }
 

@@ -1,9 +1,9 @@
 // The way to the wasm kernels: registers them with the runtime that holds a tensor, and puts a weight into kernel
 // arguments. Where there are none (another backend, a format without kernels), callers run the reference.
 
-import { operand, type Tensor, wasmRuntime } from "@nomoat/core";
+import { operand, type PackedWeight, type Tensor, wasmRuntime } from "@nomoat/core";
 import { dynamicMap } from "./formats/dynamic-map.js";
-import type { BlockFormat } from "./formats/format.js";
+import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { builds } from "./generated/kernels.js";
 
 type Runtime = NonNullable<ReturnType<typeof wasmRuntime>>;
@@ -33,6 +33,17 @@ export function kernelsFor(tensor: Tensor, format: BlockFormat): Kernels | null 
     known.set(runtime, kernels);
   }
   return kernels;
+}
+
+/** A weight as backends take it that decode its elements themselves (gpu); null elsewhere, and for formats that do not tell how. */
+export function packedWeight(
+  format: BlockFormat,
+  shape: WeightShape,
+  parts: readonly Tensor[],
+): PackedWeight | null {
+  const { element } = format;
+  if (disabled || !element || !parts[0].storage.backend.fused.packedMatmul) return null;
+  return { shape, parts: parts.map((part) => operand(part)), element };
 }
 
 /** Runs `fn` on the reference alone: what the kernels are tested against. */

@@ -7,13 +7,15 @@ import {
   empty,
   matmul,
   noGrad,
+  operand,
+  type PackedWeight,
   ShapeError,
   type Tensor,
   tidy,
   zeros,
 } from "@nomoat/core";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
-import { addressOf, type Kernels, kernelsFor, weightArguments } from "./kernels.js";
+import { addressOf, type Kernels, kernelsFor, packedWeight, weightArguments } from "./kernels.js";
 import { dequantizeParts, type QuantizedTensor } from "./quantized-tensor.js";
 
 export interface QuantizedMatmulOptions {
@@ -44,6 +46,8 @@ const product = defineFunction<Attributes>({
   forward(context, [x], { format, shape, parts, activations }) {
     context.save(...parts);
     const kernels = x.dtype === "float32" ? kernelsFor(parts[0], format) : null;
+    const packed = kernels || x.dtype !== "float32" ? null : packedWeight(format, shape, parts);
+    if (packed) return multiplyPacked(packed, x, false, undefined);
     if (!kernels) return matmul(x, dequantizeParts(format, shape, parts), { transB: true });
     const integer = activations === "int8" && format.integerDot && !context.wants[0];
     return forwardByKernels(kernels, { format, shape, parts }, x, integer);
@@ -52,6 +56,8 @@ const product = defineFunction<Attributes>({
     const parts = context.saved();
     const existing = context.accumulate(0);
     const kernels = dy.dtype === "float32" ? kernelsFor(parts[0], format) : null;
+    const packed = kernels || dy.dtype !== "float32" ? null : packedWeight(format, shape, parts);
+    if (packed) return [multiplyPacked(packed, dy, true, existing)];
     if (!kernels) return [backwardByReference(dequantizeParts(format, shape, parts), dy, existing)];
     return [backwardByKernels(kernels, { format, shape, parts }, dy, context.shape(0), existing)];
   },
@@ -94,6 +100,28 @@ type Weight = Pick<Attributes, "format" | "shape" | "parts">;
 /** dy · w, added to `existing` where there is one. */
 function backwardByReference(w: Tensor, dy: Tensor, existing: Tensor | undefined): Tensor {
   return existing ? noGrad(() => existing.copyFrom(existing.add(matmul(dy, w)))) : matmul(dy, w);
+}
+
+/** x · wᵀ, or with `transposed` x · w, by a backend that decodes the weight itself; added to `existing` where there is one. */
+function multiplyPacked(
+  weight: PackedWeight,
+  x: Tensor,
+  transposed: boolean,
+  existing: Tensor | undefined,
+): Tensor {
+  const [inner, columns] = transposed ? weight.shape : [weight.shape[1], weight.shape[0]];
+  const rows = rowsOf(x);
+  const { backend } = x.storage;
+  const out = existing ?? empty(backend, "float32", [...x.shape.slice(0, -1), columns]);
+  const matrix = (each: Tensor, width: number) => ({
+    ...operand(each),
+    shape: [rows, width],
+    strides: [width, 1],
+  });
+  const given = matrix(contiguous(x), inner);
+  backend.fused.packedMatmul!(given, weight, transposed, existing ? 1 : 0, matrix(out, columns));
+  if (existing) existing.storage.version++;
+  return out;
 }
 
 function contiguous(x: Tensor): Tensor {

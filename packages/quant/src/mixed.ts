@@ -42,13 +42,20 @@ function measure({ name, weight, formats }: Choosable): Choice[] {
 }
 
 /**
- * Formats by layer, with at most `bitsPerWeight` bits on average. Every layer starts with its smallest format; then the step
+ * Formats by layer, asking for each weight whose values it needs, with at most `bitsPerWeight` bits on average. Every layer starts with its smallest format; then the step
  * with the greatest fall of error × size a bit is taken, as long as one fits.
  *
  * @throws {ArgumentError} when even the smallest formats exceed the budget
  */
-export function chooseFormats(layers: readonly Choosable[], bitsPerWeight: number): Map<string, BlockFormat> {
-  const choices = layers.map((layer) => measure(layer).sort((a, b) => a.bits - b.bits));
+export function* chooseFormats(
+  layers: readonly Choosable[],
+  bitsPerWeight: number,
+): Generator<Tensor, Map<string, BlockFormat>, Tensor> {
+  const choices: Choice[][] = [];
+  for (const layer of layers) {
+    const weight = layer.formats.length > 1 ? yield layer.weight : layer.weight;
+    choices.push(measure({ ...layer, weight }).sort((a, b) => a.bits - b.bits));
+  }
   const size = layers.reduce((sum, { weight }) => sum + weight.size, 0);
   const chosen = choices.map(([smallest]) => smallest);
   let left = bitsPerWeight * size - chosen.reduce((sum, { bits }) => sum + bits, 0);

@@ -1,6 +1,6 @@
 // quantizeModel: puts quantized linear layers where a model has float ones.
 
-import { ArgumentError, type Tensor } from "@nomoat/core";
+import { ArgumentError, keep, type Tensor, tensor } from "@nomoat/core";
 import { Linear, type Module } from "@nomoat/core/nn";
 import { quantizeAwq } from "./calibrated/awq.js";
 import { quantizeGptq } from "./calibrated/gptq.js";
@@ -10,7 +10,7 @@ import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { QuantizedLinear } from "./linear.js";
 import { chooseFormats } from "./mixed.js";
-import { quantize, resolveFormat } from "./quantize.js";
+import { hostDevice, quantize, resolveFormat } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
 import { QuantizationReport } from "./report.js";
 
@@ -60,7 +60,51 @@ const defaultCandidates: readonly Format[] = ["nf4", "q5_0", "q5_1", "int8"];
  * that cannot be quantized (the model is unchanged then); when no layer is left to quantize; when `bitsPerWeight` is too few
  */
 export function quantizeModel(model: Module, options: QuantizeModelOptions): QuantizationReport {
-  const targets = findTargets(model, options);
+  const work = quantizing(model, options);
+  let step = work.next();
+  while (!step.done) step = work.next(step.value);
+  return step.value;
+}
+
+/**
+ * {@link quantizeModel} where weights have to be waited for: on the gpu backend, whose computed values cannot be read at once. Each is
+ * quantized by the wasm backend's kernels, or plain code where that does not run, and goes back packed.
+ */
+export async function quantizeModelAsync(
+  model: Module,
+  options: QuantizeModelOptions,
+): Promise<QuantizationReport> {
+  const work = quantizing(model, options);
+  let step = work.next();
+  while (!step.done) {
+    const weight = step.value;
+    if (weight.storage.backend.synchronous) {
+      step = work.next(weight);
+      continue;
+    }
+    let copy: Tensor;
+    try {
+      const { shape, dtype } = weight;
+      copy = keep(tensor(await weight.data(), { shape, dtype, device: hostDevice() }));
+    } catch (error) {
+      step = work.throw(error);
+      continue;
+    }
+    try {
+      step = work.next(copy);
+    } finally {
+      copy.dispose();
+    }
+  }
+  return step.value;
+}
+
+/** The work, which asks for each weight and is given it, or a copy of it that can be read; the copy is its own until it asks again. */
+function* quantizing(
+  model: Module,
+  options: QuantizeModelOptions,
+): Generator<Tensor, QuantizationReport, Tensor> {
+  const targets = yield* findTargets(model, options);
   const made = new Map<Tensor, Made>();
   const replacements: [name: string, replacement: QuantizedLinear][] = [];
   try {
@@ -68,7 +112,8 @@ export function quantizeModel(model: Module, options: QuantizeModelOptions): Qua
       // Layers that share a weight go on sharing it.
       let { quantized, inputScales } = made.get(layer.weight) ?? {};
       if (!quantized || quantized.format !== format) {
-        ({ quantized, inputScales } = quantizeBy(name, layer.weight, format, options));
+        const weight = yield layer.weight;
+        ({ quantized, inputScales } = moved(quantizeBy(name, weight, format, options), layer.weight.device));
         made.set(layer.weight, { quantized, inputScales });
       }
       const { activations } = options;
@@ -103,6 +148,16 @@ interface Made {
   readonly inputScales?: Tensor;
 }
 
+/** The same on `device`. */
+function moved(made: Made, device: Tensor["device"]): Made {
+  const { quantized, inputScales } = made;
+  if (quantized.device === device) return made;
+  const result = { quantized: quantized.to(device), inputScales: inputScales?.to(device) };
+  quantized.dispose();
+  inputScales?.dispose();
+  return result;
+}
+
 function quantizeBy(
   layer: string,
   weight: Tensor,
@@ -132,7 +187,7 @@ export function namesModule(pattern: string | RegExp, name: string): boolean {
   return new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, "")).test(name);
 }
 
-function findTargets(model: Module, options: QuantizeModelOptions): Target[] {
+function* findTargets(model: Module, options: QuantizeModelOptions): Generator<Tensor, Target[], Tensor> {
   const { skip = [], perModule = [], outputLayer = false } = options;
   const perPattern = Array.from(perModule, ([pattern, format]) => ({
     pattern,
@@ -175,7 +230,7 @@ function findTargets(model: Module, options: QuantizeModelOptions): Target[] {
   const chosen =
     bitsPerWeight === undefined
       ? null
-      : chooseFormats(
+      : yield* chooseFormats(
           targets.map(({ name, layer, formats }) => ({ name, weight: layer.weight, formats })),
           bitsPerWeight,
         );

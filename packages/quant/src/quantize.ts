@@ -1,6 +1,6 @@
 // From a float weight to a QuantizedTensor, by kernels where there are some.
 
-import { ArgumentError, noGrad, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tensor, tidy, withBackend, zeros } from "@nomoat/core";
 import {
   allocateParts,
   type BlockFormat,
@@ -25,7 +25,8 @@ export interface QuantizeOptions {
 }
 
 /**
- * Quantizes a float weight [outFeatures, inFeatures], on the backend where it is. The weight stays as it is.
+ * Quantizes a float weight [outFeatures, inFeatures]; the result is on the backend where the weight is, which stays as it is. What
+ * a device computed cannot be read here: `quantizeModelAsync` waits for it.
  *
  * @returns a QuantizedTensor that the caller disposes
  * @throws {ShapeError} when the weight is no matrix, or its rows do not suit the format
@@ -37,6 +38,14 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
   const shape = weightShape("quantize", weight);
   requireWritable(format, name);
   format.checkShape(shape, name);
+  if (!weight.storage.backend.synchronous) {
+    const quantized = tidy(() => quantize(weight.detach().to(hostDevice()), options));
+    try {
+      return quantized.to(weight.device);
+    } finally {
+      quantized.dispose();
+    }
+  }
   return tidy(() =>
     noGrad(() => {
       const cast = weight.dtype === "float32" ? weight : weight.cast("float32");
@@ -52,6 +61,15 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
       return new QuantizedTensor(format, shape, parts, error);
     }),
   );
+}
+
+/** The backend that quantizes for those that cannot be read at once: wasm where it runs. */
+export function hostDevice(): "wasm" | "reference" {
+  try {
+    return withBackend("wasm", () => "wasm" as const);
+  } catch {
+    return "reference";
+  }
 }
 
 /** A format by name, or the given one. @throws {ArgumentError} for an unknown name */

@@ -6,6 +6,7 @@ import {
   DisposedError,
   empty,
   keep,
+  operand,
   ShapeError,
   type Tensor,
   tensor,
@@ -18,7 +19,7 @@ import {
   sizeOf,
   type WeightShape,
 } from "./formats/format.js";
-import { addressOf, kernelsFor, weightArguments } from "./kernels.js";
+import { addressOf, kernelsFor, packedWeight, weightArguments } from "./kernels.js";
 
 /** How far a quantized weight is from what it was made of. */
 export interface QuantizationError {
@@ -121,6 +122,18 @@ export class QuantizedTensor {
     return dequantizeParts(this.format, this.shape, this.partList("dequantize"));
   }
 
+  /** The same weight on another backend; the caller disposes it. @throws {BackendError} as {@link Tensor.to} */
+  to(device: Tensor["device"]): QuantizedTensor {
+    const parts = this.partList("to").map((part) => part.to(device));
+    const names = [...this.parts.keys()];
+    return new QuantizedTensor(
+      this.format,
+      this.shape,
+      new Map(names.map((name, i) => [name, parts[i]])),
+      this.error,
+    );
+  }
+
   dispose(): void {
     for (const part of this.parts.values()) part.dispose();
   }
@@ -140,9 +153,13 @@ export class QuantizedTensor {
 /** float32 [outFeatures, inFeatures] from the parts of a weight, in the format's order. */
 export function dequantizeParts(format: BlockFormat, shape: WeightShape, parts: readonly Tensor[]): Tensor {
   const kernels = kernelsFor(parts[0], format);
-  if (!kernels) return dequantizeReference(format, shape, parts);
+  const packed = kernels ? null : packedWeight(format, shape, parts);
+  if (!kernels && !packed) return dequantizeReference(format, shape, parts);
   const [rows, columns] = shape;
-  const out = empty(parts[0].storage.backend, "float32", [rows, columns]);
+  const { backend } = parts[0].storage;
+  const out = empty(backend, "float32", [rows, columns]);
+  if (packed) backend.fused.unpack!(packed, operand(out));
+  if (!kernels) return out;
   if (out.size > 0) {
     const grain = Math.max(1, Math.ceil(16384 / columns));
     const args = [...weightArguments(kernels, format, parts, columns), addressOf(kernels, out)];

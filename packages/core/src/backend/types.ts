@@ -100,6 +100,41 @@ export interface AdamWOptions {
   readonly gradientScale: number;
 }
 
+/** What the code of one element of a packed weight is written with. Expressions are JavaScript; positions count elements from 0. */
+export interface ElementScope {
+  /** The element's row and column, and row · columns + column. */
+  readonly row: string;
+  readonly column: string;
+  readonly index: string;
+  /** Length of a row. */
+  readonly columns: number;
+  /** A position under a name. */
+  position(expression: string): string;
+  /** ⌊position / by⌋, under a name. */
+  divide(position: string, by: number): string;
+  /** The number at `position` of the weight's part number `part`, under a name; bytes count from 0 or, for int8, −128. */
+  part(part: number, position: string): string;
+  /** The value at a position that is itself a number (a code), under a name. */
+  look(table: Float32Array, code: string): string;
+  /** The low (0) or the high half (1) of a byte, 0 … 15. */
+  half(byte: string, which: string): string;
+  /** A bit of a byte, 0 or 1, by its place. */
+  bit(byte: string, place: string): string;
+  /** A byte as int8 counts it. */
+  signed(byte: string): string;
+  /** The number whose float16 is the two bytes. */
+  float16(low: string, high: string): string;
+}
+
+/** A weight [outFeatures, inFeatures] in packed arrays. */
+export interface PackedWeight {
+  readonly shape: readonly [outFeatures: number, inFeatures: number];
+  /** Codes, scales, …: contiguous and whole blocks of memory. */
+  readonly parts: readonly Operand[];
+  /** The code of one element: an expression of float32. The same function for all weights of a format. */
+  readonly element: (scope: ElementScope) => string;
+}
+
 /**
  * Fused kernels that a backend may have. Unless said otherwise operands are contiguous float32, outputs are
  * preallocated, do not alias inputs, and hold anything before. Every one has a reference in `ops/`, made of primitives,
@@ -169,6 +204,13 @@ export interface FusedKernels {
     losses: Operand,
     scales: Operand | null,
   ): void;
+  /** out [outFeatures, inFeatures] = the weight's elements. */
+  unpack(weight: PackedWeight, out: Operand): void;
+  /**
+   * out += or = x · wᵀ, x [rows, inFeatures], out [rows, outFeatures]; with `transposed` x · w, x [rows, outFeatures], out
+   * [rows, inFeatures]. With `beta` 0 out is overwritten, with 1 added to.
+   */
+  packedMatmul(x: Operand, weight: PackedWeight, transposed: boolean, beta: 0 | 1, out: Operand): void;
   /**
    * One AdamW step in place (decoupled weight decay, as torch.optim.AdamW):
    * g·=gradientScale; p −= lr·wd·p; m = β1·m+(1−β1)·g; v = β2·v+(1−β2)·g²; p −= lr·(m/bc1) / (√(v/bc2)+ε).

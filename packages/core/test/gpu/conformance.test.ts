@@ -1,7 +1,9 @@
 // Every operation on the gpu backend, in the modes of gpu.js that Node always has.
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createGpuBackend } from "../../src/backend/gpu/index.js";
 import { init, mul, shutdown, tensor, tidy } from "../../src/index.js";
+import { runtime } from "../../src/runtime.js";
 import { layoutNames } from "../support/check-op.js";
 import { computedCases, full, refusedCases } from "./cases.js";
 import { checkOnGpu } from "./check.js";
@@ -26,4 +28,16 @@ describe.each(["webasm", "cpu"] as const)("%s", (mode) => {
       expect(() => each.fn(...inputs)).toThrow(/reads what it computed asynchronously: use await data\(\)/);
     });
   });
+});
+
+describe("arrays in tiles of 7 elements", () => {
+  beforeAll(async () => {
+    shutdown();
+    runtime.backends.set("gpu", await createGpuBackend({ mode: "webasm", largestTile: 7 }));
+  });
+  afterAll(shutdown);
+
+  test.each(computedCases.map((each) => [each.name, each] as const))("%s", (_, each) =>
+    checkOnGpu(each, full ? layoutNames : ["sliced"]),
+  );
 });

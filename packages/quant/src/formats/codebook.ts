@@ -10,6 +10,7 @@
 // same 4-bit codes wherever the decoded scale is positive, and the same decoded scales to within the map's resolution, but
 // not the same bytes of scales: their mean, and so every code of the second level, moves with the first pass's rounding.
 
+import type { ElementScope } from "@nomoat/core";
 import { dynamicCode, dynamicMap } from "./dynamic-map.js";
 import type { BlockFormat, PartArray, Parts, WeightShape } from "./format.js";
 
@@ -108,12 +109,22 @@ export function codebookFormats(book: Codebook): { double: BlockFormat; single: 
   };
   const data = (shape: WeightShape) =>
     ({ name: "data", dtype: "uint8", shape: [Math.ceil((shape[0] * shape[1]) / 2)] }) as const;
+  /** The value of an element's code; the first of a byte is in the high half. */
+  const value = (scope: ElementScope): string => {
+    const pair = scope.divide(scope.index, 2);
+    const half = scope.half(scope.part(0, pair), `1 - ${scope.index} + 2 * ${pair}`);
+    return scope.look(book.values, half);
+  };
   const single: BlockFormat = {
     ...common,
     name: `${book.name}_single`,
     bytesPerBlock: 36,
     kernel: book.kernel,
     parts: (shape) => [data(shape), { name: "absmax", dtype: "float32", shape: [count64(shape)] }],
+    element(scope) {
+      const absmax = scope.part(1, scope.divide(scope.index, codebookBlockSize));
+      return `${value(scope)} * ${absmax}`;
+    },
     quantizeBlock(values, from, count, parts, block) {
       parts.absmax[block] = encodeBlock(book, values, from, count, parts.data);
     },
@@ -135,6 +146,12 @@ export function codebookFormats(book: Codebook): { double: BlockFormat; single: 
     scratch: (shape) => ({ floatAbsmax: new Float32Array(count64(shape)) }),
     quantizeBlock(values, from, count, parts, block) {
       parts.floatAbsmax[block] = encodeBlock(book, values, from, count, parts.data);
+    },
+    element(scope) {
+      const block = scope.divide(scope.index, codebookBlockSize);
+      const scale = scope.look(dynamicMap, scope.part(1, block));
+      const nested = scope.part(2, scope.divide(block, nestedBlockSize));
+      return `${value(scope)} * (${scale} * ${nested} + ${scope.part(3, "0")})`;
     },
     finish(parts) {
       quantizeAbsmax(parts.floatAbsmax as Float32Array, parts);

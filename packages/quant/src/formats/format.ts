@@ -1,7 +1,7 @@
 // What a format of quantized weights is: how blocks of floats become bytes and back, in plain TypeScript on typed
 // arrays. This is the definition that the wasm kernels are tested against; it is not what runs on the fast path.
 
-import { ArgumentError, ShapeError } from "@nomoat/core";
+import { ArgumentError, type ElementScope, ShapeError } from "@nomoat/core";
 
 /** Logical shape of a quantized weight: [outFeatures, inFeatures]. */
 export type WeightShape = readonly [outFeatures: number, inFeatures: number];
@@ -35,6 +35,8 @@ export interface BlockFormat {
   readonly kernel: number | null;
   /** Elements that share a scale and scales of a row, for kernels of formats that vary in them. */
   kernelOptions?(columns: number): readonly [groupSize: number, groupsOfRow: number];
+  /** One element's code, for backends that write their kernels when they run (gpu); absent where there is none. */
+  element?(scope: ElementScope): string;
   /** True when the kernels have integer dot products with int8 activations for it. */
   readonly integerDot: boolean;
   /** @throws {ShapeError} naming `tensor` when a weight of that shape cannot be stored in this format */

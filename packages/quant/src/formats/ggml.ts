@@ -1,7 +1,7 @@
 // What ggml's formats have in common: every block is a record of fixed size, and rows are whole blocks. One file a
 // format defines the records.
 
-import { ShapeError } from "@nomoat/core";
+import { type ElementScope, ShapeError } from "@nomoat/core";
 import type { BlockFormat } from "./format.js";
 import { toHalf } from "./half.js";
 
@@ -17,12 +17,22 @@ export interface GgmlBlock {
   readonly encode: ((values: Float32Array, from: number, bytes: Uint8Array, at: number) => void) | null;
   /** Writes the values of the record at `bytes[at]` to `out[to]`. */
   decode(bytes: Uint8Array, at: number, out: Float32Array, to: number): void;
+  /** The code of element `place` (0 … blockSize − 1) of the record whose bytes `byte` names, as {@link BlockFormat.element}. */
+  element?(scope: ElementScope, byte: (at: string) => string, place: string): string;
   errorBound(absmax: number): number;
 }
 
 /** A ggml format from its block's code. */
 export function ggmlFormat(block: GgmlBlock): BlockFormat {
   const { name, blockSize, bytesPerBlock, encode } = block;
+  const element = block.element && {
+    element(scope: ElementScope): string {
+      const record = scope.divide(scope.index, blockSize);
+      const place = scope.position(`${scope.index} - ${blockSize} * ${record}`);
+      const byte = (at: string) => scope.part(0, `${record} * ${bytesPerBlock} + ${at}`);
+      return block.element!(scope, byte, place);
+    },
+  };
   return {
     name,
     blockSize,
@@ -48,8 +58,37 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
     dequantizeBlock(parts, index, out, to) {
       block.decode(parts.data as Uint8Array, index * bytesPerBlock, out, to);
     },
+    ...element,
     errorBound: block.errorBound,
   };
+}
+
+/** The code of a number in two bytes from `at` on. */
+export function halfElement(scope: ElementScope, byte: (at: string) => string, at: number): string {
+  return scope.float16(byte(`${at}`), byte(`${at + 1}`));
+}
+
+/** The code of four bits of element `place`: byte j has element j in its low and element j + 16 in its high half. */
+export function nibbleElement(
+  scope: ElementScope,
+  byte: (at: string) => string,
+  at: number,
+  place: string,
+): string {
+  const upper = scope.divide(place, 16);
+  return scope.half(byte(`${at} + ${place} - 16 * ${upper}`), upper);
+}
+
+/** The code of five bits, as {@link storeFiveBits} lays them out. */
+export function fiveBitElement(
+  scope: ElementScope,
+  byte: (at: string) => string,
+  at: number,
+  place: string,
+): string {
+  const eighth = scope.divide(place, 8);
+  const fifth = scope.bit(byte(`${at} + ${eighth}`), `${place} - 8 * ${eighth}`);
+  return `(${nibbleElement(scope, byte, at + 4, place)} + 16.0 * ${fifth})`;
 }
 
 /** Stores `value` as little-endian float16. */

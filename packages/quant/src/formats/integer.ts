@@ -148,6 +148,17 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
       group === "row" || group === "tensor" ? columns : group,
       groupsOfRow(columns),
     ],
+    element(scope) {
+      const { row, column, columns } = scope;
+      const groupOfRow = typeof group === "number" ? scope.divide(column, group) : "0";
+      const at = group === "tensor" ? "0" : `${row} * ${groupsOfRow(columns)} + ${groupOfRow}`;
+      const scale = scope.part(1, at);
+      const zero = asymmetric ? scope.part(2, at) : `${bias}.0`;
+      if (bits === 8) return `${scale} * (${scope.part(0, scope.index)} - ${zero})`;
+      const pair = scope.divide(column, 2);
+      const byte = scope.part(0, `${row} * ${Math.ceil(columns / 2)} + ${pair}`);
+      return `${scale} * (${scope.half(byte, `${column} - 2 * ${pair}`)} - ${zero})`;
+    },
     quantizeBlock(values, from, count, parts, block, columns) {
       let low = 0;
       let high = 0;

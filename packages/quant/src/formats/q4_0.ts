@@ -4,7 +4,15 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0: the largest magnitude of a block has code 0 and returns as
 // −8·d exactly. In a block whose d underflows (magnitudes below 2⁻²²) all values return as 0, and codes become 8.
 
-import { ggmlFormat, halfBits, inverse, signedExtreme, storeHalf } from "./ggml.js";
+import {
+  ggmlFormat,
+  halfBits,
+  halfElement,
+  inverse,
+  nibbleElement,
+  signedExtreme,
+  storeHalf,
+} from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const half = 16;
@@ -33,6 +41,8 @@ export const q4_0 = ggmlFormat({
       out[to + half + j] = d * ((byte >> 4) - 8);
     }
   },
+  element: (scope, byte, place) =>
+    `${halfElement(scope, byte, 0)} * (${nibbleElement(scope, byte, 2, place)} - 8.0)`,
   // The end away from the extreme is cut at code 15, a step short of +8. A scale rounds by at most 2⁻¹¹.
   errorBound: (absmax) => (absmax / 8) * (1 + 2 ** -7),
 });

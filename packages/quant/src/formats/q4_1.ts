@@ -5,7 +5,7 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0, as long as m does not drown d (|m| below 2¹¹·d), and for
 // constant blocks.
 
-import { ggmlFormat, halfBits, inverse, range, storeHalf } from "./ggml.js";
+import { ggmlFormat, halfBits, halfElement, inverse, nibbleElement, range, storeHalf } from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const { fround } = Math;
@@ -36,6 +36,8 @@ export const q4_1 = ggmlFormat({
       out[to + 16 + j] = fround(d * (byte >> 4)) + m;
     }
   },
+  element: (scope, byte, place) =>
+    `${halfElement(scope, byte, 0)} * ${nibbleElement(scope, byte, 4, place)} + ${halfElement(scope, byte, 2)}`,
   // Half a step of the range, which is at most twice absmax, and the rounding of d and m to float16.
   errorBound: (absmax) => absmax * (1 / 15 + 4 * 2 ** -11),
 });

@@ -4,7 +4,17 @@
 //
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0, for the same reason as in Q4_0.
 
-import { fifthBits, ggmlFormat, halfBits, inverse, signedExtreme, storeFiveBits, storeHalf } from "./ggml.js";
+import {
+  fifthBits,
+  fiveBitElement,
+  ggmlFormat,
+  halfBits,
+  halfElement,
+  inverse,
+  signedExtreme,
+  storeFiveBits,
+  storeHalf,
+} from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const { fround } = Math;
@@ -32,6 +42,8 @@ export const q5_0 = ggmlFormat({
       out[to + 16 + j] = d * ((byte >> 4) + 16 * ((high >>> (j + 16)) & 1) - 16);
     }
   },
+  element: (scope, byte, place) =>
+    `${halfElement(scope, byte, 0)} * (${fiveBitElement(scope, byte, 2, place)} - 16.0)`,
   // The end away from the extreme is cut at code 31, a step short of +16.
   errorBound: (absmax) => (absmax / 16) * (1 + 2 ** -6),
 });

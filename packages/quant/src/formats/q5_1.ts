@@ -4,7 +4,17 @@
 //
 // quantize(dequantize(q)) gives the bytes of q under the conditions of Q4_1.
 
-import { fifthBits, ggmlFormat, halfBits, inverse, range, storeFiveBits, storeHalf } from "./ggml.js";
+import {
+  fifthBits,
+  fiveBitElement,
+  ggmlFormat,
+  halfBits,
+  halfElement,
+  inverse,
+  range,
+  storeFiveBits,
+  storeHalf,
+} from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const { fround } = Math;
@@ -35,5 +45,7 @@ export const q5_1 = ggmlFormat({
       out[to + 16 + j] = fround(d * ((byte >> 4) + 16 * ((high >>> (j + 16)) & 1))) + m;
     }
   },
+  element: (scope, byte, place) =>
+    `${halfElement(scope, byte, 0)} * ${fiveBitElement(scope, byte, 4, place)} + ${halfElement(scope, byte, 2)}`,
   errorBound: (absmax) => absmax * (1 / 31 + 4 * 2 ** -11),
 });

@@ -4,7 +4,7 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0: the largest magnitude has code ±127 and d = |x|/127 returns
 // exactly. In a block whose d underflows (magnitudes below 127·2⁻²⁵) all values return as 0, and so do the codes.
 
-import { ggmlFormat, halfBits, inverse, storeHalf } from "./ggml.js";
+import { ggmlFormat, halfBits, halfElement, inverse, storeHalf } from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 export const q8_0 = ggmlFormat({
@@ -30,6 +30,7 @@ export const q8_0 = ggmlFormat({
     const d = fromHalf(halfBits(bytes, at));
     for (let j = 0; j < 32; j++) out[to + j] = d * ((bytes[at + 2 + j] << 24) >> 24);
   },
+  element: (scope, byte, place) => `${halfElement(scope, byte, 0)} * ${scope.signed(byte(`2 + ${place}`))}`,
   // Half a step, and the scale's rounding (2⁻¹¹ of it) times the largest code.
   errorBound: (absmax) => (absmax / 127) * (0.5 + 127 * 2 ** -11 + 2 ** -10),
 });

@@ -24,7 +24,7 @@ import type {
   ScanKind,
   UnaryKind,
 } from "../types.js";
-import { bufferOf, clear, encode, GpuBuffer, hostBytes, setHost, storable } from "./buffer.js";
+import { bufferOf, clear, encode, GpuBuffer, hostBytes, setHost, storable, unpackBytes } from "./buffer.js";
 import { KernelBuilder, planOutput, thread } from "./builder.js";
 import { Device } from "./device.js";
 import * as elementwise from "./elementwise.js";
@@ -116,6 +116,10 @@ export class GpuBackend implements Backend {
     const dtype = buffer.dtype!;
     const size = bytesPerElement(dtype);
     const device = this.#device;
+    if (buffer.packed && !buffer.array) {
+      const words = await device.download(buffer.packed);
+      return unpackBytes(words, byteOffset, bytes);
+    }
     if (bytes === buffer.bytes) return encode(dtype, await device.download(buffer.array!));
     const kernel = new KernelBuilder(device);
     const reader = kernel.array(buffer.array!, byteOffset / size);
@@ -226,11 +230,14 @@ export class GpuBackend implements Backend {
 }
 
 /**
- * Starts gpu.js in `mode`, or in the best that truly runs.
+ * Starts gpu.js in `mode`, or in the best that truly runs. Arrays of more than `largestTile` elements are kept in several pieces;
+ * the default is what fits one texture or buffer.
  * @throws {BackendError} saying what to install or enable
  */
-export async function createGpuBackend(options: { mode?: GpuMode } = {}): Promise<GpuBackend> {
+export async function createGpuBackend(
+  options: { mode?: GpuMode; largestTile?: number } = {},
+): Promise<GpuBackend> {
   const library = await loadLibrary();
   const { gpu, mode } = await start(library, options.mode);
-  return new GpuBackend(await Device.create(library, gpu, mode));
+  return new GpuBackend(await Device.create(library, gpu, mode, options.largestTile));
 }

@@ -1,6 +1,6 @@
 // The memory blocks of the gpu backend. A block has at most one of these contents: bytes that the host wrote and the device has not
 // seen, one value for all elements, or an array on the device. Small blocks that the host wrote keep their bytes beside the array,
-// so that what the host wrote can be read at once.
+// so that what the host wrote can be read at once. Bytes for kernels of packed weights lie three in a float, for 24 bits are exact.
 
 import { bytesPerElement, type DType, isFloat, viewAs } from "../../dtype.js";
 import { BackendError } from "../../errors.js";
@@ -22,7 +22,9 @@ export class GpuBuffer implements BufferHandle {
   /** The value of every element, of `dtype`. */
   constant: number | null = null;
   array: DeviceArray | null = null;
-  /** Of `constant` or `array`. */
+  /** The bytes, three in a float, beside or in the place of `host`. */
+  packed: DeviceArray | null = null;
+  /** Of `constant`, `array` or `packed`. */
   dtype: DType | null = null;
   freed = false;
 
@@ -46,6 +48,8 @@ export function extentOf(operand: Operand): number {
 /** Forgets the contents. */
 export function clear(device: Device, buffer: GpuBuffer): void {
   if (buffer.array) device.release(buffer.array);
+  if (buffer.packed) device.release(buffer.packed);
+  buffer.packed = null;
   buffer.host = null;
   buffer.constant = null;
   buffer.array = null;
@@ -120,7 +124,7 @@ export function repeated(dtype: DType, value: number, count: number): Uint8Array
 export function constantOf(operand: Operand): number | null {
   const buffer = bufferOf(operand.buffer);
   if (buffer.bytes === 0) return 0;
-  if (buffer.array || buffer.host) return null;
+  if (buffer.array || buffer.host || buffer.packed) return null;
   if (buffer.constant === null) return 0;
   checkDType(buffer.dtype, operand.dtype);
   return buffer.constant;
@@ -143,11 +147,41 @@ export function arrayOf(device: Device, operand: Operand): DeviceArray {
   return buffer.array;
 }
 
+/** Bytes in one float of a packed array. */
+export const bytesOfFloat = 3;
+
+/** Bytes that the host wrote, three in a float; null for other contents. */
+export function packedBytesOf(device: Device, operand: Operand): DeviceArray | null {
+  const buffer = bufferOf(operand.buffer);
+  if (buffer.packed) return buffer.packed;
+  const { host } = buffer;
+  if (!host || (operand.dtype !== "uint8" && operand.dtype !== "int8")) return null;
+  const words = new Float32Array(Math.ceil(host.length / bytesOfFloat));
+  for (let i = 0; i < words.length; i++) {
+    const at = i * bytesOfFloat;
+    words[i] = host[at] + 256 * (host[at + 1] ?? 0) + 65536 * (host[at + 2] ?? 0);
+  }
+  buffer.packed = device.upload(words);
+  buffer.dtype = operand.dtype;
+  if (buffer.bytes > keptBytes) buffer.host = null;
+  return buffer.packed;
+}
+
+/** `count` of the bytes in `words`, from number `from` on. */
+export function unpackBytes(words: Float32Array, from: number, count: number): Uint8Array {
+  const result = new Uint8Array(count);
+  for (let i = 0; i < count; i++) {
+    const word = Math.floor((from + i) / bytesOfFloat);
+    result[i] = words[word] >>> (8 * (from + i - word * bytesOfFloat));
+  }
+  return result;
+}
+
 /** The bytes as far as the host knows them without asking the device, or null. */
 export function hostBytes(handle: BufferHandle): Uint8Array | null {
   const buffer = bufferOf(handle);
   if (buffer.host) return buffer.host;
-  if (buffer.array) return null;
+  if (buffer.array || buffer.packed) return null;
   if (buffer.constant === null) return new Uint8Array(buffer.bytes);
   return repeated(buffer.dtype!, buffer.constant, buffer.bytes / bytesPerElement(buffer.dtype!));
 }

@@ -3,8 +3,18 @@
 import { BackendError } from "../../errors.js";
 import { sizeOf } from "../../shape.js";
 import type { Operand } from "../types.js";
-import { arrayOf, bufferOf, constantOf, exactIntegers, extentOf, setArray, setConstant } from "./buffer.js";
-import type { Device, DeviceArray, KernelArgument } from "./device.js";
+import {
+  arrayOf,
+  bufferOf,
+  bytesOfFloat,
+  constantOf,
+  exactIntegers,
+  extentOf,
+  packedBytesOf,
+  setArray,
+  setConstant,
+} from "./buffer.js";
+import type { Device, DeviceArray, KernelArgument, Tile } from "./device.js";
 
 /** A variable that counts along an axis, and the axis' stride in elements. */
 export type Term = readonly [variable: string, stride: number];
@@ -39,6 +49,7 @@ export class KernelBuilder {
   readonly #parameters: string[] = [];
   readonly #arguments: KernelArgument[] = [];
   readonly #body: string[] = [];
+  readonly #tables = new Map<Float32Array, Reader>();
   #names = 0;
 
   /** @param operands - all that positions are computed for */
@@ -47,6 +58,11 @@ export class KernelBuilder {
     this.#large = operands.some(
       (each) => extentOf(each) >= exactIntegers || sizeOf(each.shape) >= exactIntegers,
     );
+    if (this.#large && (device.mode === "webgl" || device.mode === "headlessgl")) {
+      throw new BackendError(
+        `gpu: mode ${device.mode} addresses up to 2²⁴ elements of a tensor; webgl2 and webgpu address more`,
+      );
+    }
   }
 
   /** An integer expression under a name of its own where that keeps it exact. */
@@ -79,13 +95,31 @@ export class KernelBuilder {
 
   /** An array as it is, read from `offset` on. */
   array(array: DeviceArray, offset = 0): Reader {
-    const name = this.#argument("a", { array });
+    const names = array.tiles.map((tile) => this.#argument("a", { tile }));
     const start = offset === 0 ? "" : this.integer(offset);
-    return (terms) => `${name}[${sumOf(terms, start)}]`;
+    if (names.length === 1) return (terms) => `${names[0]}[${sumOf(terms, start)}]`;
+    return (terms) => this.#tiled(names, array.length, sumOf(terms, start));
+  }
+
+  /** The element at `index` of an array in tiles. Within its tile also where it is not chosen: some modes read both sides of a condition. */
+  #tiled(names: readonly string[], length: number, index: string): string {
+    const { largest } = this.#device;
+    const element = (tile: number): string => {
+      const last = Math.min(largest, length - tile * largest) - 1;
+      return `${names[tile]}[within(${index} - ${tile * largest}, ${last})]`;
+    };
+    let text = element(names.length - 1);
+    for (let tile = names.length - 2; tile >= 0; tile--) {
+      text = `(${index} < ${(tile + 1) * largest} ? ${element(tile)} : ${text})`;
+    }
+    return text;
   }
 
   /** An operand; one that is constant becomes a number. */
   operand(operand: Operand): Reader {
+    const buffer = bufferOf(operand.buffer);
+    const packed = buffer.array ? null : packedBytesOf(this.#device, operand);
+    if (packed) return this.#bytes(packed, operand);
     const constant = constantOf(operand);
     if (constant === null) return this.array(arrayOf(this.#device, operand), operand.offset);
     if (operand.dtype === "int32" && Math.abs(constant) > exactIntegers) {
@@ -95,6 +129,27 @@ export class KernelBuilder {
     }
     const name = this.number(constant);
     return () => name;
+  }
+
+  /** Bytes that lie three in a float. */
+  #bytes(array: DeviceArray, { dtype, offset }: Operand): Reader {
+    const words = this.array(array);
+    const start = offset === 0 ? "" : this.integer(offset);
+    return (terms) => {
+      const index = sumOf(terms, start);
+      const word = `quotient(${index}, ${bytesOfFloat})`;
+      const byte = `byteOf(${words([[word, 1]])}, toFloat(${index} - ${word} * ${bytesOfFloat}))`;
+      return dtype === "int8" ? `signedByte(${byte})` : byte;
+    };
+  }
+
+  /** Constants that kernels look up; uploaded once. */
+  table(values: Float32Array): Reader {
+    const known = this.#tables.get(values);
+    if (known) return known;
+    const reader = this.array(this.#device.table(values));
+    this.#tables.set(values, reader);
+    return reader;
   }
 
   line(...lines: string[]): void {
@@ -126,10 +181,21 @@ export class KernelBuilder {
     return variables;
   }
 
-  /** Runs the kernel whose last line returns. */
+  /** Runs the kernel whose last line returns; once for each tile of the result. */
   run(length: number): DeviceArray {
-    const source = `function (${this.#parameters.join(", ")}) {\n${this.#body.join("\n")}\n}`;
-    return this.#device.run(source, this.#arguments, length);
+    const { largest } = this.#device;
+    if (length <= largest) {
+      const source = `function (${this.#parameters.join(", ")}) {\n${this.#body.join("\n")}\n}`;
+      return { length, tiles: [this.#device.run(source, this.#arguments, length)] };
+    }
+    const body = this.#body.join("\n").replaceAll(thread, `(${thread} + tile)`);
+    const source = `function (${[...this.#parameters, "tile"].join(", ")}) {\n${body}\n}`;
+    const tiles: Tile[] = [];
+    for (let start = 0; start < length; start += largest) {
+      const args = [...this.#arguments, { type: "Integer", value: start } as const];
+      tiles.push(this.#device.run(source, args, Math.min(largest, length - start)));
+    }
+    return { length, tiles };
   }
 }
 

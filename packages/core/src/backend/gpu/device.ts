@@ -13,8 +13,8 @@ import {
   type WebGpuContext,
 } from "./library.js";
 
-/** Float values on the device, counted by their holders. */
-export interface DeviceArray {
+/** A stretch of an array, as long as the device can hold in one piece; counted by its holders. */
+export interface Tile {
   readonly length: number;
   /** Null until the kernel that makes it ran. */
   result: KernelResult | null;
@@ -23,9 +23,15 @@ export interface DeviceArray {
   readonly maker: CachedKernel | null;
 }
 
-/** A kernel's argument: an array, or a number. */
+/** Float values on the device: tiles of {@link Device.largest} elements, and a last one of what is left. */
+export interface DeviceArray {
+  readonly length: number;
+  readonly tiles: readonly Tile[];
+}
+
+/** A kernel's argument: a tile, or a number. */
 export type KernelArgument =
-  | { readonly array: DeviceArray }
+  | { readonly tile: Tile }
   | { readonly type: "Integer" | "Float"; readonly value: number };
 
 interface CachedKernel {
@@ -41,11 +47,14 @@ const maxKernels = 512;
 const maxKernelBytes = 256 * 2 ** 20;
 
 const deviceLost = "gpu: the WebGPU device was lost; call init() again";
+const contextLost = "gpu: the WebGL context was lost; call init() again";
 
 const storageAndCopies = 0x80 | 0x04 | 0x08;
 
 export class Device {
   readonly mode: GpuMode;
+  /** Elements of the largest array in one piece; a power of two, or Infinity. */
+  readonly largest: number;
   /** Bytes of the arrays in use. */
   used = 0;
   peak = 0;
@@ -55,25 +64,32 @@ export class Device {
   readonly #gpu: GpuInstance;
   readonly #cache = new Map<string, CachedKernel>();
   #cachedBytes = 0;
+  readonly #tables = new Map<Float32Array, DeviceArray>();
   /** WebGPU runs kernels in order, each after the one before was submitted. */
   #queue: Promise<void> = Promise.resolve();
   #context: WebGpuContext | null = null;
   #failure: BackendError | null = null;
 
-  private constructor(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode) {
+  private constructor(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode, largest: number) {
     this.#library = library;
     this.#gpu = gpu;
     this.mode = mode;
+    this.largest = largest;
   }
 
-  static async create(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode): Promise<Device> {
-    const device = new Device(library, gpu, mode);
-    if (mode === "webgpu") {
-      device.#context = await library.WebGPUContext.acquire();
-      void device.#context.device.lost.then(() => {
-        device.#failure ??= new BackendError(deviceLost);
-      });
-    }
+  /** @param largest - most elements in one piece, where that shall be fewer than the device can hold */
+  static async create(
+    library: GpuLibrary,
+    gpu: GpuInstance,
+    mode: GpuMode,
+    largest = Number.POSITIVE_INFINITY,
+  ): Promise<Device> {
+    const context = mode === "webgpu" ? await library.WebGPUContext.acquire() : null;
+    const device = new Device(library, gpu, mode, Math.min(largest, largestTile(gpu, context)));
+    device.#context = context;
+    void context?.device.lost.then(() => {
+      device.#failure ??= new BackendError(deviceLost);
+    });
     return device;
   }
 
@@ -85,6 +101,7 @@ export class Device {
   /** Why nothing can run any more; null while all is well. */
   get failure(): BackendError | null {
     if (this.#context?.isLost) this.#failure ??= new BackendError(deviceLost);
+    if (this.#gpu.context?.isContextLost?.()) this.#failure ??= new BackendError(contextLost);
     return this.#failure;
   }
 
@@ -92,8 +109,8 @@ export class Device {
     return this.#cache.size;
   }
 
-  /** Runs `source` for `length` threads. The caller owns the result. @throws {BackendError} when the device was lost */
-  run(source: string, args: readonly KernelArgument[], length: number): DeviceArray {
+  /** Runs `source` for `length` threads, `largest` at most. The caller owns the result. @throws {BackendError} when the device was lost */
+  run(source: string, args: readonly KernelArgument[], length: number): Tile {
     if (this.failure) throw this.failure;
     const kernel = this.#kernel(source, args, length);
     const output = this.#track({ length, result: null, references: 1, maker: this.onHost ? null : kernel });
@@ -103,13 +120,13 @@ export class Device {
       return output;
     }
     kernel.live++;
-    for (const argument of args) if ("array" in argument) argument.array.references++;
+    for (const argument of args) if ("tile" in argument) argument.tile.references++;
     this.#enqueue(async () => {
       try {
         output.result = await this.#launch(kernel, args);
         if (output.references === 0) this.#destroy(output);
       } finally {
-        for (const argument of args) if ("array" in argument) this.release(argument.array);
+        for (const argument of args) if ("tile" in argument) this.#release(argument.tile);
         this.#letGo(kernel);
       }
     });
@@ -118,6 +135,25 @@ export class Device {
 
   /** The values as an array on the device; they are copied, or already on their way when this returns. */
   upload(values: Float32Array): DeviceArray {
+    const tiles: Tile[] = [];
+    for (let from = 0; from < values.length; from += this.largest) {
+      tiles.push(this.#uploadTile(values.subarray(from, Math.min(from + this.largest, values.length))));
+    }
+    return { length: values.length, tiles };
+  }
+
+  /** Constants, uploaded once and kept; they are not counted. */
+  table(values: Float32Array): DeviceArray {
+    let array = this.#tables.get(values);
+    if (!array) {
+      array = this.upload(values);
+      this.used -= 4 * values.length;
+      this.#tables.set(values, array);
+    }
+    return array;
+  }
+
+  #uploadTile(values: Float32Array): Tile {
     if (this.failure) throw this.failure;
     if (this.onHost) {
       return this.#track({ length: values.length, result: values.slice(), references: 1, maker: null });
@@ -128,10 +164,10 @@ export class Device {
       values.length,
     );
     kernel.live++;
-    const array = this.#track({ length: values.length, result: null, references: 1, maker: kernel });
-    if (this.#context) array.result = this.#uploadBuffer(kernel, values, this.#context);
-    else array.result = this.#detach(kernel, kernel.run!(values) as KernelResult);
-    return array;
+    const tile = this.#track({ length: values.length, result: null, references: 1, maker: kernel });
+    if (this.#context) tile.result = this.#uploadBuffer(kernel, values, this.#context);
+    else tile.result = this.#detach(kernel, kernel.run!(values) as KernelResult);
+    return tile;
   }
 
   #uploadBuffer(kernel: CachedKernel, values: Float32Array, context: WebGpuContext): KernelResult {
@@ -149,18 +185,15 @@ export class Device {
 
   /** The values of `array`. @throws {BackendError} when the device was lost */
   async download(array: DeviceArray): Promise<Float32Array> {
-    array.references++;
+    this.retain(array);
     try {
       await this.#queue;
-      if (this.failure) throw this.failure;
-      const { result } = array;
-      if (result === null) throw new BackendError("gpu: an array was read that no kernel made");
-      if (result instanceof Float32Array) return result;
-      const values = await result.toArray();
-      if (array.maker?.run?.kernel.context?.isContextLost?.()) {
-        throw (this.#failure = new BackendError("gpu: the WebGL context was lost; call init() again"));
+      const { tiles } = array;
+      if (tiles.length === 1) return await this.#downloadTile(tiles[0]);
+      const values = new Float32Array(array.length);
+      for (const [i, tile] of tiles.entries()) {
+        values.set(await this.#downloadTile(tile), i * this.largest);
       }
-      if (this.failure) throw this.failure;
       return values;
     } catch (error) {
       // The browser tells of a lost device shortly after the reads that it broke.
@@ -174,15 +207,28 @@ export class Device {
     }
   }
 
+  async #downloadTile({ result }: Tile): Promise<Float32Array> {
+    if (this.failure) throw this.failure;
+    if (result === null) throw new BackendError("gpu: an array was read that no kernel made");
+    if (result instanceof Float32Array) return result;
+    const values = await result.toArray();
+    if (this.failure) throw this.failure;
+    return values;
+  }
+
   retain(array: DeviceArray): DeviceArray {
-    array.references++;
+    for (const tile of array.tiles) tile.references++;
     return array;
   }
 
   release(array: DeviceArray): void {
-    if (--array.references > 0) return;
-    this.used -= 4 * array.length;
-    if (array.result) this.#destroy(array);
+    for (const tile of array.tiles) this.#release(tile);
+  }
+
+  #release(tile: Tile): void {
+    if (--tile.references > 0) return;
+    this.used -= 4 * tile.length;
+    if (tile.result) this.#destroy(tile);
   }
 
   /** Frees all kernels. */
@@ -192,16 +238,16 @@ export class Device {
     void this.#queue.then(() => this.#gpu.destroy()).catch(() => undefined);
   }
 
-  #track(array: DeviceArray): DeviceArray {
-    this.used += 4 * array.length;
+  #track(tile: Tile): Tile {
+    this.used += 4 * tile.length;
     this.peak = Math.max(this.peak, this.used);
-    return array;
+    return tile;
   }
 
-  #destroy(array: DeviceArray): void {
-    if (array.result && !(array.result instanceof Float32Array)) array.result.delete();
-    array.result = null;
-    if (array.maker) this.#letGo(array.maker);
+  #destroy(tile: Tile): void {
+    if (tile.result && !(tile.result instanceof Float32Array)) tile.result.delete();
+    tile.result = null;
+    if (tile.maker) this.#letGo(tile.maker);
   }
 
   #letGo(kernel: CachedKernel): void {
@@ -226,7 +272,7 @@ export class Device {
   }
 
   #launch(kernel: CachedKernel, args: readonly KernelArgument[]): KernelResult | Promise<KernelResult> {
-    const values = args.map((argument) => ("array" in argument ? argument.array.result : argument.value));
+    const values = args.map((argument) => ("tile" in argument ? argument.tile.result : argument.value));
     try {
       const result = kernel.run!(...values);
       if (result instanceof Promise) return result.then((value) => this.#detach(kernel, value));
@@ -270,7 +316,7 @@ export class Device {
     length: number,
   ): CachedKernel {
     const lengths = args.map((argument) =>
-      "array" in argument ? argument.array.length : "length" in argument ? argument.length : argument.type,
+      "tile" in argument ? argument.tile.length : "length" in argument ? argument.length : argument.type,
     );
     const key = `${source}|${length}|${lengths.join()}`;
     const known = this.#cache.get(key);
@@ -327,4 +373,13 @@ export class Device {
       if (at >= 0) this.#gpu.kernels.splice(at, 1);
     }
   }
+}
+
+/** The largest power of two of elements that fits one texture or buffer. */
+function largestTile(gpu: GpuInstance, context: WebGpuContext | null): number {
+  const edge = gpu.Kernel.features?.maxTextureSize ?? Number.POSITIVE_INFINITY;
+  const { maxStorageBufferBindingSize = Number.POSITIVE_INFINITY, maxBufferSize = Number.POSITIVE_INFINITY } =
+    context?.device.limits ?? {};
+  const most = Math.min(edge ** 2, maxStorageBufferBindingSize / 4, maxBufferSize / 4);
+  return Number.isFinite(most) ? 2 ** Math.floor(Math.log2(most)) : most;
 }

@@ -92,6 +92,26 @@ const list: readonly ScalarFunction[] = [
     settings: { argumentTypes: ["Integer"], returnType: "Float" },
   },
 
+  // Bytes lie three in a float; products with powers of two are exact, quotients need not be.
+  scalar(
+    "function byteOf(word, k) { let x = word; if (k > 0.5) { x = Math.floor(x * 0.00390625); } if (k > 1.5) { x = Math.floor(x * 0.00390625); } return x - 256.0 * Math.floor(x * 0.00390625); }",
+  ),
+  scalar("function signedByte(x) { if (x > 127.5) { return x - 256.0; } return x; }"),
+  scalar(
+    "function halfOf(x, k) { const high = Math.floor(x * 0.0625); if (k > 0.5) { return high; } return x - 16.0 * high; }",
+  ),
+  scalar(
+    "function bitOf(x, k) { let y = x; for (let n = 0; n < 7; n++) { if (toFloat(n) < k) { y = Math.floor(y * 0.5); } } return y - 2.0 * Math.floor(y * 0.5); }",
+  ),
+  scalar(`function float16(low, high) {
+    let rest = high; let sign = 1.0;
+    if (rest > 127.5) { rest = rest - 128.0; sign = -1.0; }
+    const exponent = Math.floor(rest * 0.25);
+    const mantissa = (rest - 4.0 * exponent) * 256.0 + low;
+    if (exponent < 0.5) { return sign * mantissa * ${(2 ** -24).toFixed(24)}; }
+    return sign * (1024.0 + mantissa) * powerOfTwo(exponent) * ${(2 ** -25).toFixed(25)};
+  }`),
+
   scalar("function neg(x) { return -x; }"),
   scalar("function absolute(x) { return Math.abs(x); }"),
   scalar("function signOf(x) { if (x > 0.0) { return 1.0; } if (x < 0.0) { return -1.0; } return x; }"),

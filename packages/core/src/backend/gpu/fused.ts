@@ -6,6 +6,7 @@ import { bufferOf, clear, GpuBuffer } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, type Reader, termsOf, thread } from "./builder.js";
 import type { Device } from "./device.js";
 import { compute } from "./elementwise.js";
+import { packedMatmul, unpack } from "./packed.js";
 import { reduce } from "./reduce.js";
 
 /** `x` [...] with axes put in front by stride 0 or dropped, as the same operand seen in `shape`. */
@@ -226,6 +227,10 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
         commit(device, rows, backward.run(count * classes));
       });
     },
+
+    unpack: (weight, out) => unpack(device, weight, out),
+    packedMatmul: (x, weight, transposed, beta, out) =>
+      packedMatmul(device, x, weight, transposed, beta, out),
 
     adamw(parameter, gradient, m, v, options) {
       if (sizeOf(parameter.shape) === 0) return;

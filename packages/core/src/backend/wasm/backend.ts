@@ -10,7 +10,6 @@ import type {
   BinaryKind,
   BufferHandle,
   CompareKind,
-  FusedKernels,
   MatmulOptions,
   Operand,
   ReduceKind,
@@ -41,7 +40,7 @@ export class WasmBackend implements Backend {
     "bool",
   ]);
   readonly arithmetic: ReadonlySet<DType> = new Set<DType>(["float32", "int32"]);
-  readonly fused: FusedKernels;
+  readonly fused: ReturnType<typeof fusedKernels>;
   /** Memory, threads and kernel modules; other packages register their kernels here. */
   readonly runtime: WasmRuntime;
 

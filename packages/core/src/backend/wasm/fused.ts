@@ -42,7 +42,7 @@ function attentionInts(
 }
 
 /** The table of fused kernels over one runtime. */
-export function fusedKernels(runtime: WasmRuntime): FusedKernels {
+export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" | "packedMatmul"> {
   const { core } = runtime;
   const address = (x: Operand) => runtime.address(x);
   const addressOrNull = (x: Operand | null) => (x ? runtime.address(x) : 0);
