@@ -16,6 +16,8 @@ describe("arguments", () => {
       length: undefined,
       format: "nf4",
       out: "out/finetune",
+      backend: "wasm",
+      mode: undefined,
       threads: undefined,
       seed: DEFAULTS.seed,
       prompts: undefined,
@@ -24,7 +26,7 @@ describe("arguments", () => {
 
   it("are all understood", () => {
     const argv =
-      "--model m --data d.txt --steps 7 --rank 4 --alpha 12.5 --learning-rate 1e-3 --batch 2 --length 64 --format q4_0 --out o --threads 2 --seed 0 --prompt one --prompt two";
+      "--model m --data d.txt --steps 7 --rank 4 --alpha 12.5 --learning-rate 1e-3 --batch 2 --length 64 --format q4_0 --out o --backend gpu --mode webgl2 --threads 2 --seed 0 --prompt one --prompt two";
     expect(readArguments(argv.split(" "))).toEqual({
       model: "m",
       data: "d.txt",
@@ -36,6 +38,8 @@ describe("arguments", () => {
       length: 64,
       format: "q4_0",
       out: "o",
+      backend: "gpu",
+      mode: "webgl2",
       threads: 2,
       seed: 0,
       prompts: ["one", "two"],

@@ -76,6 +76,24 @@ async function heldOutPerplexity(out: string, format: "nf4" | null): Promise<num
 }
 
 describe("the program", () => {
+  it("gives on the gpu backend what it gives on wasm, to rounding", async () => {
+    const common = quick("notes.txt", "--prompt", "The quick");
+    const wasm = await run(...common, "--out", "wasm");
+    const gpu = await run(...common, "--backend", "gpu", "--mode", "webasm", "--out", "gpu");
+    expect(wasm.stderr + gpu.stderr).toBe("");
+    expect(gpu.stdout).toContain("Backend: gpu.js, mode webasm");
+    expect(gpu.stdout).toContain("gives the same held-out perplexity");
+    const [expected, actual] = ["wasm", "gpu"].map((out) =>
+      JSON.parse(readFileSync(join(folder, out, "report.json"), "utf8")),
+    );
+    expect(actual.losses).toHaveLength(3);
+    actual.losses.forEach((loss: number, i: number) => {
+      expect(Math.abs(loss - expected.losses[i])).toBeLessThan(1e-3);
+    });
+    expect(actual.figures.perplexity.adapted / expected.figures.perplexity.adapted).toBeCloseTo(1, 3);
+    expect(actual.figures.linearBytes).toEqual(expected.figures.linearBytes);
+  }, 240_000);
+
   it("fine-tunes, reports, and writes an adapter that loads", async () => {
     const { code, stdout, stderr } = await run(
       ...quick("notes.txt", "--out", "a/b", "--prompt", "The quick"),

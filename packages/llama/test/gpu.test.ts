@@ -4,7 +4,7 @@ import { type BackendName, Generator, init, shutdown } from "@nomoat/core";
 import { gpuBackend } from "@nomoat/core/gpu";
 import { applyLora } from "@nomoat/lora";
 import { afterAll, describe, expect, it } from "vitest";
-import { Chromium, call, installed } from "../../core/test/gpu/chromium.js";
+import { BrowserRun, call, installed } from "../../core/test/gpu/browsers.js";
 import { finetune, perplexity } from "../src/index.js";
 import type { Page } from "./gpu-page/main.js";
 import { byteTokenizer, byteTokenizerFiles, tinyModel } from "./support.js";
@@ -47,13 +47,13 @@ describe.each(["webasm", "cpu"] as const)("finetune on the gpu backend, %s", (mo
 const modes =
   (import.meta as { env?: { MODE?: string } }).env?.MODE === "full" ? ["webgl2", "webgpu"] : ["webgl2"];
 
-describe.skipIf(!installed)("finetune in Chromium", () => {
+describe.skipIf(!installed("chromium"))("finetune in Chromium", () => {
   it.each(modes as ("webgl2" | "webgpu")[])(
     "10 steps on %s give the wasm backend's losses",
     async (mode) => {
-      const chromium = await Chromium.start(new URL("./gpu-page/main.ts", import.meta.url));
+      const browser = await BrowserRun.start("chromium", new URL("./gpu-page/main.ts", import.meta.url));
       try {
-        const tab = await chromium.open("/isolated/");
+        const tab = await browser.open("/isolated/");
         const { expected, actual, left } = await call<Page, "compare">(
           tab,
           "compare",
@@ -68,7 +68,7 @@ describe.skipIf(!installed)("finetune in Chromium", () => {
         expect(actual[9]).toBeLessThan(actual[0]);
         expect(left).toBe(0);
       } finally {
-        await chromium.stop();
+        await browser.stop();
       }
     },
     300_000,

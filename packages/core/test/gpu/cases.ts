@@ -2,6 +2,8 @@
 
 import { arithmeticCases } from "../conformance/cases/arithmetic.js";
 import { elementwiseCases } from "../conformance/cases/elementwise.js";
+import { layerCases } from "../conformance/cases/layers.js";
+import { linalgCases } from "../conformance/cases/linalg.js";
 import { matmulCases, neuralCases } from "../conformance/cases/neural.js";
 import { rearrangeCases } from "../conformance/cases/rearrange.js";
 import { selectionCases } from "../conformance/cases/selection.js";
@@ -15,6 +17,8 @@ const cases = [
   ...arithmeticCases,
   ...rearrangeCases,
   ...selectionCases,
+  ...linalgCases,
+  ...layerCases,
   ...viewCases,
   ...indexingCases,
   ...reduceCases,

@@ -37,7 +37,6 @@ describe("arrays in tiles of 7 elements", () => {
   });
   afterAll(shutdown);
 
-  test.each(computedCases.map((each) => [each.name, each] as const))("%s", (_, each) =>
-    checkOnGpu(each, full ? layoutNames : ["sliced"]),
-  );
+  const some = computedCases.filter((_, i) => full || i % 8 === 0);
+  test.each(some.map((each) => [each.name, each] as const))("%s", (_, each) => checkOnGpu(each, ["sliced"]));
 });

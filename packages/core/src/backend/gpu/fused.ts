@@ -2,6 +2,7 @@
 
 import { sizeOf } from "../../shape.js";
 import type { AdamWOptions, BufferHandle, FusedKernels, Operand } from "../types.js";
+import { attention, attentionBackward } from "./attention.js";
 import { bufferOf, clear, GpuBuffer } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, type Reader, termsOf, thread } from "./builder.js";
 import type { Device } from "./device.js";
@@ -227,6 +228,10 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
         commit(device, rows, backward.run(count * classes));
       });
     },
+
+    attention: (q, k, v, options, out, logSumExp) => attention(device, q, k, v, options, out, logSumExp),
+    attentionBackward: (q, k, v, out, logSumExp, dOut, options, dq, dk, dv) =>
+      attentionBackward(device, [q, k, v, out, logSumExp, dOut], options, [dq, dk, dv]),
 
     unpack: (weight, out) => unpack(device, weight, out),
     packedMatmul: (x, weight, transposed, beta, out) =>

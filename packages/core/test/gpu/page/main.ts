@@ -1,9 +1,12 @@
 // The page that the browser tests drive: each function runs in the page and reports in plain values.
 
-import { gpuBackend } from "../../../src/backend/gpu/index.js";
+import { createGpuBackend, type GpuMode, gpuBackend } from "../../../src/backend/gpu/index.js";
 import * as nm from "../../../src/index.js";
+import { runtime } from "../../../src/runtime.js";
 import { computedCases } from "../cases.js";
 import { checkOnGpu } from "../check.js";
+import { liveResources, loseContexts } from "./devices.js";
+import { type WasmReport, wasmReport } from "./wasm.js";
 
 const page = {
   /** The mode that truly runs. */
@@ -31,6 +34,8 @@ const page = {
 
   /** Special values and large arguments, as the device computes them. */
   async specials(): Promise<Record<string, number[]>> {
+    // WebGL 1 counts positions in floats.
+    const far = gpuBackend().mode !== "webgl";
     const n = 5000;
     const computed = nm.tidy(() => {
       const x = nm.tensor([-1e30, -1000, -50, 0, 50, 1000, 1e30]);
@@ -42,7 +47,7 @@ const page = {
         loop: nm.matmul(nm.mul(nm.ones([1, n]), 1), nm.ones([n, 1])),
         wide: nm.sum(wide, -1),
         infinity: nm.exp(masked),
-        positions: nm.clone(nm.slice(positionsPast24Bits(), [2 ** 24, 2 ** 24 + 4])),
+        ...(far && { positions: nm.clone(nm.slice(positionsPast24Bits(), [2 ** 24, 2 ** 24 + 4])) }),
       };
     });
     const found: Record<string, number[]> = {};
@@ -53,10 +58,10 @@ const page = {
     return found;
   },
 
-  /** Bytes on the device after 10 and after `steps` steps of training, and the last loss. */
-  async train(steps: number): Promise<{ first: number; last: number; loss: number }> {
+  /** What is held after 20 and after `steps` steps of training, and the last loss. */
+  async train(steps: number): Promise<{ first: Held; last: Held; loss: number }> {
     const w = nm.keep(nm.full([4, 3], 0.1, { requiresGrad: true }));
-    let first = 0;
+    let first = held();
     let loss = 0;
     for (let step = 0; step < steps; step++) {
       const value = nm.tidy(() => {
@@ -72,35 +77,60 @@ const page = {
       });
       loss = (await value.data())[0];
       value.dispose();
-      if (step === 9) first = gpuBackend().memory().used;
+      if (step === 19) first = held();
     }
-    const last = gpuBackend().memory().used;
+    const last = held();
     w.dispose();
     return { first, last, loss };
   },
 
-  /** The wasm backend in this page: a product of two matrices, in threads where memory can be shared. */
-  async wasm(wanted: number): Promise<{ isolated: boolean; threads: number; sum: number }> {
-    nm.shutdown();
-    await nm.init({ backend: "wasm", threads: wanted });
-    const a = nm.ones([256, 256]);
-    const sum = nm.sum(nm.matmul(a, a)).item();
-    return { isolated: crossOriginIsolated, threads: nm.wasmRuntime(a)!.threads, sum };
+  /** The wasm backend in this page. */
+  wasm: (wanted: number): Promise<WasmReport> => wasmReport(wanted),
+
+  /** The wasm backend in a worker of this page. */
+  async wasmInWorker(wanted: number): Promise<WasmReport> {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    try {
+      return await new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => ("error" in data ? reject(new Error(data.error)) : resolve(data));
+        worker.onerror = (event) => reject(new Error(`the worker failed: ${event.message}`));
+        worker.postMessage(wanted);
+      });
+    } finally {
+      worker.terminate();
+    }
   },
 
-  /** Ends the device under a read, and starts anew. */
-  async lose(): Promise<{ error: string; again: number[] }> {
+  /** The greatest of 2²³ + 3 numbers and the sum of four, in arrays of tiles. */
+  async tiles(mode: GpuMode): Promise<number[]> {
+    nm.shutdown();
+    runtime.backends.set("gpu", await createGpuBackend({ mode, largestTile: 2 ** 14 }));
+    const device = "gpu";
+    const x = nm.tensor(
+      Float32Array.from({ length: 2 ** 16 + 3 }, (_, i) => i),
+      { device },
+    );
+    const y = nm.mul(x, 2);
+    const result = [
+      nm.max(y),
+      nm.sum(nm.slice(y, [2 ** 14 - 2, 2 ** 14 + 2])),
+      nm.sum(nm.gather(y, nm.tensor([1, 40_000, 2 ** 16], { dtype: "int32", device }))),
+    ];
+    const values = await Promise.all(result.map(async (each) => (await each.data())[0]));
+    nm.shutdown();
+    return values as number[];
+  },
+
+  /** Ends the device under a read, computes on it, and starts anew. */
+  async lose(): Promise<{ pending: string; later: string; again: number[] }> {
     const x = nm.mul(nm.tensor([1, 2]), 3);
     await x.data();
     const { mode } = gpuBackend();
-    const pending = x.data().then(
-      () => "none",
-      (reason: Error) => `${reason.name}: ${reason.message}`,
-    );
+    const pending = failureOf(() => x.data());
     await loseDevice();
-    const error = await pending;
+    const found = { pending: await pending, later: await failureOf(() => nm.mul(x, 2).data()) };
     await nm.init({ backend: "gpu", mode });
-    return { error, again: Array.from(await nm.mul(nm.tensor([1, 2]), 3).data()) };
+    return { ...found, again: Array.from(await nm.mul(nm.tensor([1, 2]), 3).data()) };
   },
 };
 
@@ -110,7 +140,31 @@ function positionsPast24Bits(): nm.Tensor {
   return nm.mul(nm.tensor(Float32Array.from({ length: count }, (_, i) => i % 1024)), 1);
 }
 
+interface Held {
+  /** Bytes on the device, as the backend counts them. */
+  bytes: number;
+  /** Textures or buffers, as the browser has them. */
+  resources: number;
+  tensors: number;
+  storages: number;
+}
+
+function held(): Held {
+  const { tensors, storages } = nm.memoryStats();
+  return { bytes: gpuBackend().memory().used, resources: liveResources(), tensors, storages };
+}
+
+const failureOf = async (fn: () => Promise<unknown>): Promise<string> => {
+  try {
+    await fn();
+    return "none";
+  } catch (error) {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  }
+};
+
 async function loseDevice(): Promise<void> {
+  loseContexts();
   const { loadLibrary } = await import("../../../src/backend/gpu/library.js");
   const library = await loadLibrary();
   if (gpuBackend().mode === "webgpu") {
