@@ -27,6 +27,8 @@ type Json = Record<string, unknown>;
 
 /** Gemma's, the largest in use, has 33 MB. */
 const LARGEST_FILE = 64 * 2 ** 20;
+/** Levels of objects and arrays in it at most; real files have about ten. */
+const DEEPEST_JSON = 100;
 /** Above every vocabulary in use (Gemma's has 262,144), below what an array of names would cost. */
 const LARGEST_VOCAB = 2 ** 20;
 const LONGEST_PATTERN = 4096;
@@ -217,11 +219,29 @@ class Fault extends Error {
 
 function parse(text: string): unknown {
   if (text.length > LARGEST_FILE) throw new Fault(`is larger than ${LARGEST_FILE} characters`);
+  if (nestsDeeper(text, DEEPEST_JSON)) throw new Fault(`is nested more than ${DEEPEST_JSON} levels deep`);
   try {
     return JSON.parse(text);
   } catch (error) {
     throw new Fault(`is not JSON: ${(error as Error).message}`);
   }
+}
+
+/** True when objects and arrays stand in each other more than `limit` deep, which `JSON.parse` takes seconds to refuse. */
+function nestsDeeper(text: string, limit: number): boolean {
+  const [quote, backslash] = [34, 92];
+  // A bracket and a brace differ in bit 5 alone.
+  const [open, close] = [91, 93];
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === quote) {
+      for (i++; i < text.length && text.charCodeAt(i) !== quote; i++)
+        if (text.charCodeAt(i) === backslash) i++;
+    } else if ((code & ~32) === open && ++depth > limit) return true;
+    else if ((code & ~32) === close) depth--;
+  }
+  return false;
 }
 
 function isObject(value: unknown): value is Json {

@@ -229,6 +229,8 @@ describe("files that are not what they should be", () => {
 
   it.each<[string, string | object, RegExp]>([
     ["no JSON", "{", /not JSON/],
+    ["brackets without end", "[".repeat(5e6), /nested more than 100 levels deep/],
+    ["braces without end", '{"a\\"":'.repeat(1e5), /nested more than 100 levels deep/],
     ["a list", "[]", /not a JSON object/],
     ["null", "null", /not a JSON object/],
     ["no model", { ...byteLevel(), model: undefined }, /model: is missing/],
@@ -271,6 +273,11 @@ describe("files that are not what they should be", () => {
     expect(read).toThrow(FormatError);
     expect(read).toThrow(message);
     expect(read).toThrow(/^folder\/tokenizer\.json: /);
+  });
+
+  it("does not take brackets in strings for nesting", () => {
+    const json = JSON.stringify({ ...byteLevel(), comment: `${"[{".repeat(200)}\\"\\` });
+    expect(Tokenizer.fromJson(json, CONFIG).vocabSize).toBeGreaterThan(0);
   });
 
   it("refuses a bos that is asked for and is not there", () => {
