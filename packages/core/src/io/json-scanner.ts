@@ -36,6 +36,13 @@ export function printable(name: string): string {
   return JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name);
 }
 
+/** The value of an ASCII hexadecimal digit; −1 for any other byte. */
+function hexDigit(byte: number): number {
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;
+  const letter = byte & ~0x20;
+  return letter >= 0x41 && letter <= 0x46 ? letter - 0x37 : -1;
+}
+
 /** Reads one JSON text value by value. Every method throws a {@link FormatError} with the offset and the path of the fault. */
 export class JsonScanner {
   readonly #bytes: Uint8Array;
@@ -184,7 +191,7 @@ export class JsonScanner {
     for (;;) {
       const byte = bytes[this.#position];
       if (byte === quote || byte === backslash) {
-        text += this.#decode(start, this.#position);
+        if (start < this.#position) text += this.#decode(start, this.#position);
         this.#position++;
         if (byte === quote) break;
         text += this.#escape();
@@ -219,11 +226,14 @@ export class JsonScanner {
       this.#position++;
       return simpleEscapes[char];
     }
-    const start = this.#position - 1;
-    const digits = String.fromCharCode(...this.#bytes.subarray(start + 2, start + 6));
-    if (!/^[\da-fA-F]{4}$/.test(digits)) throw this.error("JSON has \\u without four digits", start);
+    let code = 0;
+    for (let i = 1; i <= 4; i++) {
+      const digit = hexDigit(this.#bytes[this.#position + i]);
+      if (digit < 0) throw this.error("JSON has \\u without four digits", this.#position - 1);
+      code = code * 16 + digit;
+    }
     this.#position += 5;
-    return String.fromCharCode(Number.parseInt(digits, 16));
+    return String.fromCharCode(code);
   }
 
   /** A number's spelling, checked against the grammar. */
