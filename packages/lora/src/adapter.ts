@@ -5,6 +5,9 @@ import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
+import { layerPlacer, type MergeQuantizer } from "./merge-quantizer.js";
+import { MergeReport, mayRound, mergeEnergies } from "./merge-report.js";
+import type { WarningHandler } from "./peft-config.js";
 import type { Replacements } from "./replacements.js";
 import { runThenRestore } from "./scope.js";
 import type { MergePlan } from "./slots.js";
@@ -239,16 +242,19 @@ export class Adapter {
     return [...this.layers.values()].some((layer) => layer.slots.merged.includes(this.name));
   }
 
-  /** Puts its update into the base's weights: the model runs without extra work. The base's own weights are kept for `unmerge`. */
-  merge(): this {
+  /**
+   * Puts its update into the base's weights: the model runs without extra work. The base's own weights are kept for `unmerge`.
+   * @throws {ArgumentError} for values that are not finite; nothing is changed then
+   */
+  merge(options: MergeOptions = {}): this {
     this.branches();
-    mergeLayers(this.layers.values(), (merged) => [...new Set([...merged, this.name])]);
+    mergeLayers(this.layers, (merged) => [...new Set([...merged, this.name])], options);
     return this;
   }
 
   /** Takes its update out of the base's weights; when no other adapter is merged these are the original ones, byte for byte. */
   unmerge(): this {
-    mergeLayers(this.layers.values(), (merged) => merged.filter((name) => name !== this.name));
+    mergeLayers(this.layers, (merged) => merged.filter((name) => name !== this.name));
     return this;
   }
 
@@ -317,55 +323,77 @@ function withDisabled<T>(adapters: readonly Adapter[], fn: () => T): T {
   return runThenRestore(fn, restore);
 }
 
+export interface MergeOptions {
+  /**
+   * Makes the layers that the merged weights go into (default: the base's own kind, quantized again where the base is quantized):
+   * `denseMerge`, or a quantizer with error compensation. The next change of what is merged does it the same way.
+   */
+  quantize?: MergeQuantizer;
+  /** Told when rounding the merged weights would lose the update (default `console.warn`); `mergeReport` tells it beforehand. */
+  onWarning?: WarningHandler;
+}
+
+type MergeChoice = (merged: string[], layer: AdaptedLayer) => string[];
+
 /** Changes what is merged, in all layers or, after a fault, in none; `anew`: also where the names stay the same. */
 function mergeLayers(
-  layers: Iterable<AdaptedLayer>,
-  choose: (merged: string[], layer: AdaptedLayer) => string[],
-  anew = false,
+  layers: Iterable<readonly [name: string, layer: AdaptedLayer]>,
+  choose: MergeChoice,
+  { quantize, onWarning = console.warn, anew = false }: MergeOptions & { anew?: boolean } = {},
 ): void {
   const plans: MergePlan[] = [];
+  const rounded = new Map<string, ReturnType<typeof mergeEnergies>>();
   try {
-    for (const layer of layers) {
+    for (const [name, layer] of layers) {
       const merged = layer.slots.merged;
       const names = choose(merged, layer);
-      if (names.join() !== merged.join() || anew) plans.push(layer.slots.planMerge(names));
+      if (names.join() === merged.join() && !anew) continue;
+      const plan = layer.slots.planMerge(names, layerPlacer(name, quantize));
+      plans.push(plan);
+      const grows = names.some((one) => !merged.includes(one));
+      if (plan.merged && grows && mayRound(plan.merged))
+        rounded.set(name, mergeEnergies(layer, names, plan.merged));
     }
   } catch (error) {
     for (const plan of plans) plan.merged?.dispose();
     throw error;
   }
   for (const plan of plans) plan.slots.commitMerge(plan);
+  const warning = rounded.size > 0 ? new MergeReport(rounded).warning : null;
+  if (warning) onWarning(`merge: ${warning}`);
 }
+
+/** The enabled adapters of a layer. */
+const enabledOf = (layer: AdaptedLayer): string[] =>
+  layer.adapters.filter((branch) => branch.enabled).map((branch) => branch.adapter);
 
 /**
  * Merges an adapter, or every enabled adapter of a model, into the base's weights, dense or quantized.
  * @throws {ArgumentError} for values that are not finite; nothing is changed then
  */
-export function merge(target: Adapter | Module): void {
-  if (target instanceof Adapter) target.merge();
-  else {
-    mergeLayers(adaptedLayers(target).values(), (merged, layer) => {
-      const enabled = layer.adapters.filter((branch) => branch.enabled);
-      return [...new Set([...merged, ...enabled.map((branch) => branch.adapter)])];
-    });
-  }
+export function merge(target: Adapter | Module, options: MergeOptions = {}): void {
+  if (target instanceof Adapter) target.merge(options);
+  else
+    mergeLayers(
+      adaptedLayers(target),
+      (merged, layer) => [...new Set([...merged, ...enabledOf(layer)])],
+      options,
+    );
 }
 
 /** Takes an adapter, or every adapter of a model, out of the base's weights again. */
 export function unmerge(target: Adapter | Module): void {
   if (target instanceof Adapter) target.unmerge();
-  else mergeLayers(adaptedLayers(target).values(), () => []);
+  else mergeLayers(adaptedLayers(target), () => []);
 }
 
 /**
  * Merges every enabled adapter for good: the model has plain layers again, and adapters and original weights are disposed.
  * Adapter objects of this model are of no use afterwards.
  */
-export function mergeAndUnload<M extends Module>(model: M): M {
+export function mergeAndUnload<M extends Module>(model: M, options: MergeOptions = {}): M {
   const layers = adaptedLayers(model);
-  const enabled = (_: string[], layer: AdaptedLayer) =>
-    layer.adapters.filter((branch) => branch.enabled).map((branch) => branch.adapter);
-  mergeLayers(layers.values(), enabled, true);
+  mergeLayers(layers, (_, layer) => enabledOf(layer), { ...options, anew: true });
   for (const [at, layer] of layers) {
     const { base_layer } = layer;
     const { original } = layer.slots;

@@ -4,6 +4,7 @@ export {
   Adapter,
   adaptedLayers,
   adaptersOf,
+  type MergeOptions,
   merge,
   mergeAndUnload,
   peftPrefix,
@@ -30,11 +31,13 @@ export {
 export { hotSwapAdapter } from "./hot-swap.js";
 export { applyEva, type EvaOptions } from "./init/eva.js";
 export { initLoftq, type LoftqError, type LoftqOptions } from "./init/loftq.js";
+export { InputMoments, layerInputs } from "./inputs.js";
 export { type KohyaPrefix, kohyaToPeft, loadKohyaAdapter } from "./kohya.js";
 export { type AdaptedLayer, LoraConv2d, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
-export { type MergeFidelity, mergeReport } from "./merge-report.js";
+export { denseMerge, type MergeQuantizer } from "./merge-quantizer.js";
+export { type MergeFidelity, MergeReport, type MergeReportOptions, mergeReport } from "./merge-report.js";
 export { withAdapterRows } from "./mixed.js";
 export { loadMlxAdapter, mlxToPeft, saveMlxAdapter, serializeMlxAdapter } from "./mlx.js";
 export {

@@ -3,6 +3,7 @@
 import { ArgumentError, noGrad, type Tensor, tidy } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch } from "./branch.js";
+import type { LayerPlacer } from "./merge-quantizer.js";
 
 /** A base that holds the updates of some adapters, made but not yet put in place. */
 export interface MergePlan {
@@ -10,6 +11,8 @@ export interface MergePlan {
   readonly names: readonly string[];
   /** null: the original base. */
   readonly merged: Module | null;
+  /** What made `merged`, for the next time. */
+  readonly place: LayerPlacer | undefined;
 }
 
 /** The layer that owns the slots. Its properties of these names give the names in a state dict. */
@@ -37,6 +40,8 @@ export class AdapterSlots<B extends Module> {
   #original: B | null = null;
   /** Merged adapters and the weights that they had then. */
   readonly #merged = new Map<AdapterBranch, number>();
+  /** How the last merge placed its weight. */
+  #place: LayerPlacer | undefined;
   readonly #frozenByMerge = new Map<AdapterBranch, Tensor[]>();
 
   constructor(owner: SlotOwner<B>, method: MergeMethod<B>) {
@@ -110,9 +115,10 @@ export class AdapterSlots<B extends Module> {
 
   /**
    * Prepares the base that has exactly the named adapters merged; nothing is changed yet.
+   * @param place - makes the layer of the merged weight (default: as in the merge before, or the base's own way)
    * @throws {ArgumentError} for an adapter that is not here, or has values that are not finite
    */
-  planMerge(names: readonly string[]): MergePlan {
+  planMerge(names: readonly string[], place = this.#place): MergePlan {
     const branches = names.map((name) => {
       const branch = this.branch(name);
       if (!branch) throw new ArgumentError(`merge: there is no adapter "${name}"`);
@@ -125,17 +131,18 @@ export class AdapterSlots<B extends Module> {
       return branch;
     });
     const slots = this as unknown as AdapterSlots<Module>;
-    if (branches.length === 0) return { slots, names, merged: null };
+    if (branches.length === 0) return { slots, names, merged: null, place: undefined };
     const { original } = this;
     const weight = this.#withUpdates(this.#method.weight(original), branches);
     try {
-      const merged = this.#method.withWeight(original, weight);
+      const merged =
+        (place?.(weight, original) as B | null | undefined) ?? this.#method.withWeight(original, weight);
       merged.train(original.training).requiresGrad(false);
       this.#writeBias(
         merged,
         branches.map((branch) => [branch, branch.weight]),
       );
-      return { slots, names, merged };
+      return { slots, names, merged, place };
     } finally {
       weight.dispose();
     }
@@ -179,6 +186,7 @@ export class AdapterSlots<B extends Module> {
     if (owner.base_layer !== original) owner.base_layer.dispose();
     this.#merged.clear();
     this.#original = plan.merged ? original : null;
+    this.#place = plan.place;
     owner.base_layer = (plan.merged as B | null) ?? original;
     for (const branch of owner.adapters) {
       if (plan.names.includes(branch.adapter)) {
