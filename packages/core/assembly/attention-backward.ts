@@ -1,13 +1,17 @@
-// Gradients of attention. Probabilities are recomputed block by block from logSumExp; dq by blocks of queries, dk and dv
-// by blocks of keys over all heads that share them, so that every number has one writer and one order of additions.
+// Gradients of attention. Probabilities are recomputed block by block from logSumExp, once, and serve all three gradients:
+// P = exp(s·q·kᵀ + mask − logSumExp), dP = dOut·vᵀ, dS = P·(dP − delta), delta = Σ out·dOut; dq = s·dS·k, dk = s·dSᵀ·q,
+// dv = Pᵀ·dOut.
 //
-// P = exp(s·q·kᵀ − logSumExp), dP = dOut·vᵀ, dS = P·(dP − delta), delta = Σ out·dOut; dq = s·dS·k, dk = s·dSᵀ·q,
-// dv = Pᵀ·dOut. The arguments stand in attention.ts.
+// One unit owns some blocks of keys of one key head, and with them dk and dv, which it sums over all queries that see them. What
+// it adds to dq goes to sums of its own (or to dq itself, where a key head is one unit), which are added up in order afterwards:
+// every number has one writer and one order of additions. The arguments stand in attention.ts.
 
 import { address, float, int } from "./abi";
-import { vectorOf, visibleKeys } from "./attention";
-import { BLOCK, dotGroup, pack, padded, padRows, ROW, sumGroup } from "./attention-tiles";
-import { exp4 } from "./math";
+import { hideScores, maskOf } from "./attention";
+import {
+  addColumns, addRows, BLOCK, exp2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
+} from "./attention-tiles";
+import { packA, packB } from "./pack";
 import { dotOf } from "./softmax";
 
 /** delta [batch, heads, queries]; a unit is one query. */
@@ -19,195 +23,170 @@ export function attentionDelta(args: usize, begin: i32, end: i32, _scratch: usiz
     const head = (unit / queries) % heads;
     const batch = unit / queries / heads;
     const out = vectorOf(args, 18, batch, head, t);
-    store<f32>(address(args, 39) + ((<usize>unit) << 2), <f32>dotOf(out, vectorOf(args, 23, batch, head, t), int(args, 4)));
+    store<f32>(address(args, 45) + ((<usize>unit) << 2), <f32>dotOf(out, vectorOf(args, 29, batch, head, t), int(args, 4)));
   }
 }
 
-/** scores → dS in place, for one query: columns are keys, of which the first `visible` count. */
-function queryRow(scores: usize, dP: usize, visible: i32, n: i32, logSumExp: f32, delta: f32): void {
-  const l = f32x4.splat(logSumExp);
+/** scores → P and dP → dS in place, for one query and n keys, a multiple of 8. */
+function gradeRow(scores: usize, dP: usize, n: i32, logSumExp: f32, delta: f32): void {
+  // A query that sees no key has −∞: every P is then 0.
+  const l = f32x4.splat(logSumExp == -Infinity ? Infinity : <f32>(<f64>logSumExp * LOG2_E));
   const d = f32x4.splat(delta);
-  const whole = (visible + 3) & ~3;
-  for (let at: usize = 0; at < ((<usize>whole) << 2); at += 16) {
-    const p = exp4(f32x4.sub(v128.load(scores + at), l));
-    v128.store(scores + at, f32x4.mul(p, f32x4.sub(v128.load(dP + at), d)));
-  }
-  for (let column = visible; column < n; column++) store<f32>(scores + ((<usize>column) << 2), 0);
-}
-
-/** scores → P and dP → dS in place, for one key: columns are queries, of which those from `first` on count. */
-function keyRow(scores: usize, dP: usize, first: i32, n: i32, logSumExp: usize, delta: usize): void {
-  const start = (<usize>(first & ~3)) << 2;
-  for (let at = start; at < ((<usize>n) << 2); at += 16) {
-    const p = exp4(f32x4.sub(v128.load(scores + at), v128.load(logSumExp + at)));
-    v128.store(scores + at, p);
-    v128.store(dP + at, f32x4.mul(p, f32x4.sub(v128.load(dP + at), v128.load(delta + at))));
-  }
-  for (let at: usize = 0; at < ((<usize>first) << 2); at += 4) {
-    store<f32>(scores + at, 0);
-    store<f32>(dP + at, 0);
+  for (const end = scores + ((<usize>n) << 2); scores < end; scores += 16, dP += 16) {
+    const p = exp2(f32x4.sub(v128.load(scores), l));
+    v128.store(scores, p);
+    v128.store(dP, f32x4.mul(p, f32x4.sub(v128.load(dP), d)));
   }
 }
 
-/** Writes rows of padded sums, times `scale`, to where they belong. */
-function writeRows(sums: usize, rows: i32, depth: i32, scale: f32, out: usize, stride: usize): void {
+/** Adds the rows of padded sums, times `factor`, to where they belong, or writes them there. */
+function putRows(sums: usize, rows: i32, depth: i32, factor: f32, out: usize, stride: usize, add: bool): void {
   const paddedRow = (<usize>padded(depth)) << 2;
+  const whole = (<usize>(depth & ~3)) << 2;
+  const factors = f32x4.splat(factor);
   for (let row = 0; row < rows; row++, sums += paddedRow, out += stride) {
-    for (let d: usize = 0; d < ((<usize>depth) << 2); d += 4) store<f32>(out + d, load<f32>(sums + d) * scale);
-  }
-}
-
-/**
- * dq; a unit is one block of queries of one head. Scratch in blocks of [BLOCK, D] or [BLOCK, padded D] floats: q and dOut
- * packed by 4, k and v packed by 8, k in rows, sums; then scores and dP [BLOCK, BLOCK].
- */
-export function attentionQueryGradient(args: usize, begin: i32, end: i32, scratch: usize): void {
-  const heads = int(args, 0);
-  const group = int(args, 1);
-  const queries = int(args, 2);
-  const keys = int(args, 3);
-  const depth = int(args, 4);
-  const causal = int(args, 5);
-  const scale = <f32>float(args, 0);
-  const blocks = (queries + BLOCK - 1) / BLOCK;
-  const paddedRow = (<usize>padded(depth)) << 2;
-  const area = <usize>padded(depth) * ROW;
-  const packedQ = scratch;
-  const packedGradient = packedQ + area;
-  const packedK = packedGradient + area;
-  const packedV = packedK + area;
-  const paddedK = packedV + area;
-  const sums = paddedK + area;
-  const scores = sums + area;
-  const dP = scores + <usize>BLOCK * ROW;
-  for (let unit = begin; unit < end; unit++) {
-    const q0 = (blocks - 1 - (unit % blocks)) * BLOCK;
-    const head = (unit / blocks) % heads;
-    const batch = unit / blocks / heads;
-    const rows = min(BLOCK, queries - q0);
-    const shift = q0 + keys - queries;
-    const position = (<usize>((batch * heads + head) * queries + q0)) << 2;
-    const logSumExp = address(args, 22) + position;
-    const delta = address(args, 39) + position;
-    pack(vectorOf(args, 6, batch, head, q0), address(args, 9), rows, depth, scale, packedQ, 4);
-    pack(vectorOf(args, 23, batch, head, q0), address(args, 26), rows, depth, 1, packedGradient, 4);
-    memory.fill(sums, 0, area);
-    const seen = visibleKeys(causal, rows - 1 + shift, 0, keys);
-    for (let k0 = 0; k0 < seen; k0 += BLOCK) {
-      const n = min(BLOCK, seen - k0);
-      let k = vectorOf(args, 10, batch, head / group, k0);
-      let keyStride = address(args, 13);
-      pack(k, keyStride, n, depth, 1, packedK, 8);
-      pack(vectorOf(args, 14, batch, head / group, k0), address(args, 17), n, depth, 1, packedV, 8);
-      if (depth & 7) {
-        padRows(k, keyStride, n, depth, paddedK);
-        k = paddedK;
-        keyStride = paddedRow;
-      }
-      for (let row = 0; row < rows; row += 4) {
-        const visible = visibleKeys(causal, row + 3 + shift, k0, n);
-        if (visible == 0) continue;
-        const packedAt = ((<usize>row) << 2) * <usize>depth;
-        const groupScores = scores + <usize>row * ROW;
-        const groupP = dP + <usize>row * ROW;
-        dotGroup(packedQ + packedAt, packedK, depth, visible, groupScores);
-        dotGroup(packedGradient + packedAt, packedV, depth, visible, groupP);
-        const present = min(4, rows - row);
-        for (let i = 0; i < present; i++) {
-          const at = (<usize>(row + i)) << 2;
-          const own = visibleKeys(causal, row + i + shift, k0, n);
-          queryRow(groupScores + <usize>i * ROW, groupP + <usize>i * ROW, own, visible, load<f32>(logSumExp + at), load<f32>(delta + at));
-        }
-        sumGroup(groupScores, k, keyStride, visible, sums + <usize>row * paddedRow, depth);
-      }
+    let d: usize = 0;
+    for (; d < whole; d += 16) {
+      const x = f32x4.mul(v128.load(sums + d), factors);
+      v128.store(out + d, add ? f32x4.add(v128.load(out + d), x) : x);
     }
-    writeRows(sums, rows, depth, scale, vectorOf(args, 27, batch, head, q0), address(args, 30));
+    for (; d < (<usize>depth) << 2; d += 4) {
+      const x = load<f32>(sums + d) * factor;
+      store<f32>(out + d, add ? load<f32>(out + d) + x : x);
+    }
   }
 }
 
 /**
- * dk and dv; a unit is one block of keys of one key head. Scratch in blocks of [BLOCK, D] or [BLOCK, padded D] floats: k
- * and v packed by 4, q and dOut packed by 8, q and dOut in rows, sums of dk and of dv; then scores and dP [BLOCK, BLOCK],
- * logSumExp and delta [BLOCK].
+ * dk, dv, and dq or its partial sums; a unit is every splits-th block of keys of one key head. Scratch in blocks of
+ * [BLOCK, padded D] floats: k and v packed by 8 keys, k by 8 columns, q and dOut by 4 queries and by 8 columns, sums of dq, dk and
+ * dv; then scores and dP [BLOCK, BLOCK].
  */
-export function attentionKeyGradient(args: usize, begin: i32, end: i32, scratch: usize): void {
+export function attentionGradient(args: usize, begin: i32, end: i32, scratch: usize): void {
   const heads = int(args, 0);
   const group = int(args, 1);
   const queries = int(args, 2);
   const keys = int(args, 3);
   const depth = int(args, 4);
   const causal = int(args, 5);
+  const mask = int(args, 23);
+  const splits = int(args, 46);
   const scale = <f32>float(args, 0);
+  const factor = <f32>(float(args, 0) * LOG2_E);
   const keyHeads = heads / group;
-  const blocks = (keys + BLOCK - 1) / BLOCK;
-  const paddedRow = (<usize>padded(depth)) << 2;
-  const area = <usize>padded(depth) * ROW;
+  const batches = int(args, 48);
+  const width = padded(depth);
+  const row = (<usize>width) << 2;
+  const area = <usize>width * ROW;
   const packedK = scratch;
   const packedV = packedK + area;
-  const packedQ = packedV + area;
+  const columnsK = packedV + area;
+  const packedQ = columnsK + area;
   const packedGradient = packedQ + area;
-  const paddedQ = packedGradient + area;
-  const paddedGradient = paddedQ + area;
-  const sumsK = paddedGradient + area;
+  const columnsQ = packedGradient + area;
+  const columnsGradient = columnsQ + area;
+  const sumsQ = columnsGradient + area;
+  const sumsK = sumsQ + area;
   const sumsV = sumsK + area;
   const scores = sumsV + area;
   const dP = scores + <usize>BLOCK * ROW;
-  const logSumExp = dP + <usize>BLOCK * ROW;
-  const delta = logSumExp + ROW;
   const shift = keys - queries; // query i sees the keys up to i + shift
   for (let unit = begin; unit < end; unit++) {
-    const k0 = (unit % blocks) * BLOCK;
-    const keyHead = (unit / blocks) % keyHeads;
-    const batch = unit / blocks / keyHeads;
-    const rows = min(BLOCK, keys - k0);
-    pack(vectorOf(args, 10, batch, keyHead, k0), address(args, 13), rows, depth, scale, packedK, 4);
-    pack(vectorOf(args, 14, batch, keyHead, k0), address(args, 17), rows, depth, 1, packedV, 4);
-    memory.fill(sumsK, 0, 2 * area);
-    const firstQuery = causal ? max(0, k0 - shift) : 0;
+    const split = unit % splits;
+    const keyHead = (unit / splits) % keyHeads;
+    const batch = unit / splits / keyHeads;
+    const partial = address(args, 47) + (((<usize>(split * batches + batch)) * <usize>heads * <usize>queries * <usize>depth) << 2);
+    const gradientRow = splits > 1 ? (<usize>depth) << 2 : address(args, 36);
     for (let head = keyHead * group; head < (keyHead + 1) * group; head++) {
-      for (let q0 = firstQuery & ~(BLOCK - 1); q0 < queries; q0 += BLOCK) {
-        const n = min(BLOCK, queries - q0);
-        let q = vectorOf(args, 6, batch, head, q0);
-        let gradient = vectorOf(args, 23, batch, head, q0);
-        let queryStride = address(args, 9);
-        let gradientStride = address(args, 26);
-        pack(q, queryStride, n, depth, 1, packedQ, 8);
-        pack(gradient, gradientStride, n, depth, 1, packedGradient, 8);
-        if (depth & 7) {
-          padRows(q, queryStride, n, depth, paddedQ);
-          padRows(gradient, gradientStride, n, depth, paddedGradient);
-          q = paddedQ;
-          gradient = paddedGradient;
-          queryStride = paddedRow;
-          gradientStride = paddedRow;
-        }
-        const position = (<usize>((batch * heads + head) * queries + q0)) << 2;
-        memory.copy(logSumExp, address(args, 22) + position, (<usize>n) << 2);
-        memory.copy(delta, address(args, 39) + position, (<usize>n) << 2);
-        for (let row = 0; row < rows; row += 4) {
-          // Key k0 + row + i is seen by the queries from k0 + row + i − shift on.
-          const from = causal ? max(0, k0 + row - shift - q0) : 0;
-          if (from >= n) continue;
-          const packedAt = ((<usize>row) << 2) * <usize>depth;
-          const groupScores = scores + <usize>row * ROW;
-          const groupP = dP + <usize>row * ROW;
-          // Whole panels of eight queries that nobody in the group is seen by are left out.
-          const skip = from & ~7;
-          const panels = ((<usize>skip) << 2) * <usize>depth;
-          const skipped = (<usize>skip) << 2;
-          dotGroup(packedK + packedAt, packedQ + panels, depth, n - skip, groupScores + skipped);
-          dotGroup(packedV + packedAt, packedGradient + panels, depth, n - skip, groupP + skipped);
-          for (let i = 0; i < 4; i++) {
-            const own = causal ? min(n, max(0, k0 + row + i - shift - q0)) : 0;
-            keyRow(groupScores + <usize>i * ROW, groupP + <usize>i * ROW, own, n, logSumExp, delta);
+      const dq = splits > 1 ? partial + <usize>head * <usize>queries * gradientRow : vectorOf(args, 33, batch, head, 0);
+      for (let i = 0; i < queries; i++) memory.fill(dq + <usize>i * gradientRow, 0, (<usize>depth) << 2);
+    }
+    for (let k0 = split * BLOCK; k0 < keys; k0 += splits * BLOCK) {
+      const n = min(BLOCK, keys - k0);
+      const k = vectorOf(args, 10, batch, keyHead, k0);
+      packB(k, 4, address(args, 13), depth, n, packedK);
+      packB(k, address(args, 13), 4, n, depth, columnsK);
+      packB(vectorOf(args, 14, batch, keyHead, k0), 4, address(args, 17), depth, n, packedV);
+      memory.fill(sumsK, 0, 2 * area);
+      const firstQuery = causal ? max(0, k0 - shift) : 0;
+      for (let head = keyHead * group; head < (keyHead + 1) * group; head++) {
+        const dq = splits > 1 ? partial + <usize>head * <usize>queries * gradientRow : vectorOf(args, 33, batch, head, 0);
+        for (let q0 = firstQuery & ~(BLOCK - 1); q0 < queries; q0 += BLOCK) {
+          const rows = min(BLOCK, queries - q0);
+          const q = vectorOf(args, 6, batch, head, q0);
+          const gradient = vectorOf(args, 29, batch, head, q0);
+          packA(q, address(args, 9), 4, rows, depth, packedQ);
+          packA(gradient, address(args, 32), 4, rows, depth, packedGradient);
+          packB(q, address(args, 9), 4, rows, depth, columnsQ);
+          packB(gradient, address(args, 32), 4, rows, depth, columnsGradient);
+          memory.fill(sumsQ, 0, area);
+          const position = (<usize>((batch * heads + head) * queries + q0)) << 2;
+          for (let i = 0; i < rows; i += 4) {
+            const visible = visibleKeys(causal, q0 + i + 3, shift, k0, n);
+            if (visible == 0) continue;
+            const own = scores + <usize>i * ROW;
+            const ownP = dP + <usize>i * ROW;
+            const columns = padded(visible);
+            const packedAt = (<usize>i * <usize>depth) << 2;
+            scoreRows(packedQ + packedAt, packedK, depth, visible, factor, own);
+            scoreRows(packedGradient + packedAt, packedV, depth, visible, 1, ownP);
+            const present = min(4, rows - i);
+            if (mask != NO_MASK) {
+              for (let j = 0; j < present; j++) {
+                maskScores(mask, maskOf(args, batch, head, q0 + i + j, k0), address(args, 28), visible, own + <usize>j * ROW);
+              }
+            }
+            hideScores(own, q0 + i + shift + 1 - k0, causal, n, columns);
+            for (let j = 0; j < present; j++) {
+              const at = position + ((<usize>(i + j)) << 2);
+              const down = <usize>j * ROW;
+              gradeRow(own + down, ownP + down, columns, load<f32>(address(args, 22) + at), load<f32>(address(args, 45) + at));
+            }
+            addRows(ownP, columnsK, (<usize>n) << 5, visible, sumsQ + <usize>i * row, width);
           }
-          const sumAt = <usize>row * paddedRow;
-          sumGroup(groupScores + skipped, gradient + <usize>skip * gradientStride, gradientStride, n - skip, sumsV + sumAt, depth);
-          sumGroup(groupP + skipped, q + <usize>skip * queryStride, queryStride, n - skip, sumsK + sumAt, depth);
+          for (let j = 0; j < n; j += 4) {
+            // Key k0 + j is seen by the queries from k0 + j − shift on.
+            const from = causal ? max(0, k0 + j - shift - q0) : 0;
+            if (from >= rows) break;
+            const at = <usize>from * ROW + ((<usize>j) << 2);
+            const skip = (<usize>from) << 5;
+            const panel = (<usize>rows) << 5;
+            const sumAt = <usize>j * row;
+            addColumns(scores + at, columnsGradient + skip, panel, rows - from, sumsV + sumAt, width);
+            addColumns(dP + at, columnsQ + skip, panel, rows - from, sumsK + sumAt, width);
+          }
+          putRows(sumsQ, rows, depth, scale, dq + <usize>q0 * gradientRow, gradientRow, true);
         }
       }
+      putRows(sumsK, n, depth, scale, vectorOf(args, 37, batch, keyHead, k0), address(args, 40), false);
+      putRows(sumsV, n, depth, 1, vectorOf(args, 41, batch, keyHead, k0), address(args, 44), false);
     }
-    writeRows(sumsK, rows, depth, scale, vectorOf(args, 31, batch, keyHead, k0), address(args, 34));
-    writeRows(sumsV, rows, depth, 1, vectorOf(args, 35, batch, keyHead, k0), address(args, 38));
+  }
+}
+
+/** dq from its partial sums [splits, batch, heads, queries, headDim]; a unit is one query. */
+export function attentionGatherGradient(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const heads = int(args, 0);
+  const queries = int(args, 2);
+  const depth = int(args, 4);
+  const splits = int(args, 46);
+  const bytes = (<usize>depth) << 2;
+  const part = <usize>int(args, 48) * <usize>heads * <usize>queries * bytes;
+  for (let unit = begin; unit < end; unit++) {
+    const t = unit % queries;
+    const head = (unit / queries) % heads;
+    const out = vectorOf(args, 33, unit / queries / heads, head, t);
+    const from = address(args, 47) + <usize>unit * bytes;
+    let d: usize = 0;
+    for (const whole = bytes & ~15; d < whole; d += 16) {
+      let sum = v128.load(from + d);
+      for (let split = 1; split < splits; split++) sum = f32x4.add(sum, v128.load(from + <usize>split * part + d));
+      v128.store(out + d, sum);
+    }
+    for (; d < bytes; d += 4) {
+      let sum = load<f32>(from + d);
+      for (let split = 1; split < splits; split++) sum += load<f32>(from + <usize>split * part + d);
+      store<f32>(out + d, sum);
+    }
   }
 }

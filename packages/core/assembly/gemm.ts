@@ -9,62 +9,10 @@
 
 import { address, float, int, madd } from "./abi";
 import { KC, MR, NR, packA, packB } from "./pack";
-
-// What a tile does with C: overwrite, add to it, or scale it by beta and add.
-const STORE: i32 = 0;
-const ADD: i32 = 1;
-const SCALE: i32 = 2;
+import { ADD, packedTile, put, putTile, SCALE, STORE } from "./tile";
 
 /** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
 export const EDGE_BYTES: i32 = 128;
-
-// @ts-ignore: decorator
-@inline
-function put(c: usize, sum: v128, alpha: v128, beta: v128, mode: i32): void {
-  let x = f32x4.mul(alpha, sum);
-  if (mode == ADD) x = f32x4.add(v128.load(c), x);
-  else if (mode == SCALE) x = f32x4.add(f32x4.mul(beta, v128.load(c)), x);
-  v128.store(c, x);
-}
-
-/**
- * One tile, C[4×8] (+)= alpha · A·B, from one panel of packed A and one of packed B.
- * K is not unrolled: more live values than the 16 registers of SSE would be spilled.
- */
-// @ts-ignore: decorator
-@inline
-function packedTile(a: usize, b: usize, kc: i32, c: usize, row: usize, alpha: v128, beta: v128, mode: i32): void {
-  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
-  const end = a + ((<usize>kc) << 4);
-  do {
-    const b0 = v128.load(b), b1 = v128.load(b, 16);
-    let x = v128.load32_splat(a);
-    c00 = madd(x, b0, c00);
-    c01 = madd(x, b1, c01);
-    x = v128.load32_splat(a, 4);
-    c10 = madd(x, b0, c10);
-    c11 = madd(x, b1, c11);
-    x = v128.load32_splat(a, 8);
-    c20 = madd(x, b0, c20);
-    c21 = madd(x, b1, c21);
-    x = v128.load32_splat(a, 12);
-    c30 = madd(x, b0, c30);
-    c31 = madd(x, b1, c31);
-    a += 16;
-    b += 32;
-  } while (a != end);
-  put(c, c00, alpha, beta, mode);
-  put(c + 16, c01, alpha, beta, mode);
-  c += row;
-  put(c, c10, alpha, beta, mode);
-  put(c + 16, c11, alpha, beta, mode);
-  c += row;
-  put(c, c20, alpha, beta, mode);
-  put(c + 16, c21, alpha, beta, mode);
-  c += row;
-  put(c, c30, alpha, beta, mode);
-  put(c + 16, c31, alpha, beta, mode);
-}
 
 /** One tile from rows of A at a0 … a3 with k stride `ak`, and rows of eight floats of B with k stride `bk`. */
 // @ts-ignore: decorator
@@ -93,23 +41,18 @@ function stridedTile(
     at += ak;
     b += bk;
   } while (--p);
-  put(c, c00, alpha, beta, mode);
-  put(c + 16, c01, alpha, beta, mode);
-  c += row;
-  put(c, c10, alpha, beta, mode);
-  put(c + 16, c11, alpha, beta, mode);
-  c += row;
-  put(c, c20, alpha, beta, mode);
-  put(c + 16, c21, alpha, beta, mode);
-  c += row;
-  put(c, c30, alpha, beta, mode);
-  put(c + 16, c31, alpha, beta, mode);
+  putTile(c, row, c00, c01, c10, c11, c20, c21, c30, c31, alpha, beta, mode);
 }
 
 // Adds the part of a tile at `edge` that lies within C to it.
 function merge(edge: usize, rows: i32, columns: i32, c: usize, row: usize, alpha: f32, beta: f32, mode: i32): void {
+  const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta);
+  const whole = (<usize>(columns & ~3)) << 2;
+  const all = (<usize>columns) << 2;
   for (let i = 0; i < rows; i++) {
-    for (let j: usize = 0; j < (<usize>columns) << 2; j += 4) {
+    let j: usize = 0;
+    for (; j < whole; j += 16) put(c + j, v128.load(edge + j), alphas, betas, mode);
+    for (; j < all; j += 4) {
       let x = alpha * load<f32>(edge + j);
       if (mode == ADD) x = load<f32>(c + j) + x;
       else if (mode == SCALE) x = beta * load<f32>(c + j) + x;
@@ -144,23 +87,23 @@ export function macroKernel(
   for (let j = 0; j < nc; j += NR) {
     const columns = min(NR, nc - j);
     let a = packedA;
-    let tile = c + ((<usize>j) << 2);
+    let to = c + ((<usize>j) << 2);
     if (columns == NR) {
       for (let i = 0; i < fullRows; i += MR) {
-        packedTile(a, b, kc, tile, row, alphas, betas, mode);
+        packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
         a += aPanel;
-        tile += row << 2;
+        to += row << 2;
       }
       if (fullRows < mc) {
-        packedTile(a, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, mc - fullRows, NR, tile, row, alpha, beta, mode);
+        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, mc - fullRows, NR, to, row, alpha, beta, mode);
       }
     } else {
       for (let i = 0; i < mc; i += MR) {
-        packedTile(a, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, min(MR, mc - i), columns, tile, row, alpha, beta, mode);
+        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
         a += aPanel;
-        tile += row << 2;
+        to += row << 2;
       }
     }
     b += bPanel;
@@ -185,17 +128,17 @@ function directKernel(
     const a2 = rows > 2 ? a1 + ai : a1;
     const a3 = rows > 3 ? a2 + ai : a2;
     let panel = b;
-    let tile = c + (<usize>i) * row;
+    let to = c + (<usize>i) * row;
     for (let j = 0; j < nc; j += NR) {
       const columns = min(NR, nc - j);
       if (rows == MR && columns == NR) {
-        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, tile, row, alphas, betas, mode);
+        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, to, row, alphas, betas, mode);
       } else {
         stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, edge, 32, ones, ones, STORE);
-        merge(edge, rows, columns, tile, row, alpha, beta, mode);
+        merge(edge, rows, columns, to, row, alpha, beta, mode);
       }
       panel += bPanel;
-      tile += 32;
+      to += 32;
     }
   }
 }

@@ -18,4 +18,4 @@ export { gemm, gemmPackB, gemmScale } from "./gemm";
 export { gemvAxpy, gemvDot } from "./gemv";
 export { peak } from "./peak";
 export { attention, attentionDecode } from "./attention";
-export { attentionDelta, attentionKeyGradient, attentionQueryGradient } from "./attention-backward";
+export { attentionDelta, attentionGatherGradient, attentionGradient } from "./attention-backward";

@@ -21,7 +21,7 @@ import { recordsBackward } from "../ops/fused.js";
 import * as ops from "../ops/index.js";
 import { crossEntropyReference } from "../ops/loss.js";
 import { matmulBackward } from "../ops/matmul.js";
-import { rmsNormReference } from "../ops/norm.js";
+import { layerNormReference, rmsNormReference } from "../ops/norm.js";
 import { prodReference, sumTo } from "../ops/reduce.js";
 import { emptyLike, ropeReference } from "../ops/rope.js";
 import { cumprodReference } from "../ops/scan.js";
@@ -59,9 +59,10 @@ export interface OperationAttributes
   softmax: null;
   logSoftmax: null;
   rmsNorm: { eps: number };
+  layerNorm: { eps: number };
   rope: { inverse: boolean };
   swiglu: null;
-  attention: AttentionOptions;
+  attention: Omit<AttentionOptions, "mask">;
   crossEntropy: { ignoreIndex: number };
 }
 
@@ -416,6 +417,27 @@ export const rules: RuleTable = {
       return [dx, dWeight];
     },
   ),
+  layerNorm: fused(
+    ["extras"],
+    [0, 1, 2],
+    ([x, weight, bias], { eps }) => layerNormReference(x, weight, bias, eps),
+    (c, dy) => {
+      const x = c.input(0);
+      const gradients = c.wants.map((wanted, i) => (wanted ? like(x, c.shape(i)) : undefined));
+      const [dx, dWeight, dBias] = gradients.map((t) => (t ? operand(t) : null));
+      dy.storage.backend.fused.layerNormBackward!(
+        operand(x),
+        operand(c.input(1)),
+        operand(c.extra(0)),
+        operand(c.extra(1)),
+        operand(dy),
+        dx,
+        dWeight,
+        dBias,
+      );
+      return gradients;
+    },
+  ),
   rope: {
     needs: (i) => (i === 0 ? [1, 2] : [0, 1, 2]),
     backward: (c, dy) => {
@@ -447,12 +469,14 @@ export const rules: RuleTable = {
     },
   ),
   attention: {
-    needs: () => [0, 1, 2, "output", "extras"],
+    // The fourth input, if there is one, is the mask, which never wants a gradient here.
+    needs: (_, count) => [0, 1, 2, ...(count > 3 ? [3] : []), "output", "extras"],
     backward: (c, dy) => {
       const [q, k, v] = [c.input(0), c.input(1), c.input(2)];
+      const mask = c.wants.length > 3 ? c.input(3) : undefined;
       if (recordsBackward()) {
         return gradientsThrough(
-          (x) => attentionReference(x[0], x[1], x[2], c.attributes),
+          (x) => attentionReference(x[0], x[1], x[2], { ...c.attributes, mask }),
           [q, k, v],
           dy,
           c.wants,
@@ -467,7 +491,7 @@ export const rules: RuleTable = {
         operand(c.output()),
         operand(c.extra(0)),
         operand(dOut),
-        c.attributes,
+        { ...c.attributes, mask: mask ? operand(mask) : null },
         operand(dq),
         operand(dk),
         operand(dv),

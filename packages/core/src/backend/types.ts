@@ -85,6 +85,11 @@ export interface AttentionOptions {
   readonly scale: number;
   /** Query i sees keys up to i + (keys − queries): queries are aligned to the end of the keys. */
   readonly causal: boolean;
+  /**
+   * Bool (true where a query sees a key) or float32 (added to the scaled scores; below −1e30 the key is not seen), of shape
+   * [batch, heads, queries, keys], any strides; null for none, and where the kernels are not `attentionMasks`.
+   */
+  readonly mask: Operand | null;
 }
 
 export interface AdamWOptions {
@@ -160,6 +165,30 @@ export interface FusedKernels {
     dWeight: Operand | null,
   ): void;
   /**
+   * out = (x − mean) · inverse · weight + bias; mean and inverse [rows] = 1/√(variance + eps), the biased variance, are kept for
+   * backward. weight and bias [n].
+   */
+  layerNorm(
+    x: Operand,
+    weight: Operand,
+    bias: Operand,
+    eps: number,
+    out: Operand,
+    mean: Operand,
+    inverse: Operand,
+  ): void;
+  /** dx [rows, n], dWeight and dBias [n]; each may be null when nobody wants it. */
+  layerNormBackward(
+    x: Operand,
+    weight: Operand,
+    mean: Operand,
+    inverse: Operand,
+    dy: Operand,
+    dx: Operand | null,
+    dWeight: Operand | null,
+    dBias: Operand | null,
+  ): void;
+  /**
    * Rotary embedding in the half-split convention. x, out [batch, heads, length, headDim], any strides but the last, which is 1;
    * cos, sin [length, headDim/2]. out = (x1·cos − s·x2·sin, x2·cos + s·x1·sin), s = +1, or −1 for the inverse.
    */
@@ -180,6 +209,8 @@ export interface FusedKernels {
     out: Operand,
     logSumExp: Operand | null,
   ): void;
+  /** attention and attentionBackward take masks; without it, an attention under a mask runs as its composition. */
+  readonly attentionMasks: true;
   /** dq, dk, dv are laid out freely but for a last stride of 1; all three are written whole. */
   attentionBackward(
     q: Operand,

@@ -10,13 +10,16 @@ import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
 import { dropout } from "./dropout.js";
-import { add, greater, mul, sub, where } from "./elementwise.js";
+import { add, cast, greater, less, mul, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { matmul } from "./matmul.js";
 import { max } from "./reduce.js";
 import { emptyLike } from "./rope.js";
 import { softmax } from "./softmax.js";
 import { expand, reshape, unsqueeze } from "./view.js";
+
+/** A mask's float below which a key is not seen; near the lowest of float32 the softmax would know no differences. */
+const hiddenBelow = -1e30;
 
 export interface AttentionArguments {
   /** Query i sees keys up to i + (keys − queries) only: queries are aligned to the end of the keys. Default false. */
@@ -25,7 +28,8 @@ export interface AttentionArguments {
   scale?: number;
   /**
    * Which keys a query sees: bool (true where it does), or float numbers added to the scaled scores. Broadcasts to
-   * [batch, heads, queries, keys]. A mask takes the composition, which stores the scores.
+   * [batch, heads, queries, keys]. A float below −1e30 hides its key as −∞ does; a query that sees no key gives zeros.
+   * A mask that wants a gradient takes the composition, which stores the scores.
    */
   mask?: Tensor;
   /** Probability with which each weight of a key is dropped, the others scaled by 1/(1 − p), in training (default 0). Stores the scores. */
@@ -83,22 +87,22 @@ export function scaledDotProductAttention(
       );
     }
   }
-  if (mask || dropoutP > 0) return attentionReference(q, k, v, { scale, causal, mask, dropoutP, generator });
-  if (!fusedKernels([q, k, v], "attention", "attentionBackward"))
-    return attentionReference(q, k, v, { scale, causal });
+  const masks = mask ? (["attentionMasks"] as const) : [];
+  const kernels = fusedKernels([q, k, v], "attention", "attentionBackward", ...masks);
+  if (!kernels || mask?.requiresGrad || dropoutP > 0)
+    return attentionReference(q, k, v, { scale, causal, mask, dropoutP, generator });
   return tidy(() => {
-    const [queries, keys, values] = [q, k, v].map((x) => (x.strides[3] === 1 ? x : contiguous(x)));
-    const out = emptyLike(queries);
+    const inputs = [q, k, v].map((x) => (x.strides[3] === 1 ? x : contiguous(x)));
+    if (mask) {
+      const laid = mask.dtype === "bool" ? mask : cast(mask, "float32");
+      inputs.push(expand(laid, [...q.shape.slice(0, 3), k.shape[2]]));
+    }
+    const [queries, keys, values, seen] = inputs.map((x) => operand(x));
+    const out = emptyLike(inputs[0]);
     const logSumExp = empty(backend, "float32", q.shape.slice(0, 3));
-    backend.fused.attention!(
-      operand(queries),
-      operand(keys),
-      operand(values),
-      { scale, causal },
-      operand(out),
-      operand(logSumExp),
-    );
-    return finish("attention", [queries, keys, values], { scale, causal }, out, [logSumExp]);
+    const options = { scale, causal, mask: seen ?? null };
+    kernels.attention(queries, keys, values, options, operand(out), operand(logSumExp));
+    return finish("attention", inputs, { scale, causal }, out, [logSumExp]);
   });
 }
 
@@ -138,7 +142,9 @@ export function attentionReference(
 /** `mask` laid over scores [batch, kvHeads, group, queries, keys]. */
 function masked(scores: Tensor, mask: Tensor, shape: readonly number[]): Tensor {
   const grouped = reshape(expand(mask, shape), scores.shape);
-  return mask.dtype === "bool" ? where(grouped, scores, Number.NEGATIVE_INFINITY) : add(scores, grouped);
+  return mask.dtype === "bool"
+    ? where(grouped, scores, Number.NEGATIVE_INFINITY)
+    : where(less(grouped, hiddenBelow), Number.NEGATIVE_INFINITY, add(scores, grouped));
 }
 
 /** Softmax over the last axis in which a row of −∞ alone, a query that sees no key, gives zeros. */

@@ -1,5 +1,7 @@
 // Normalisations: over the last axes, and over groups of channels.
 
+import type { BackendName } from "../backend/registry.js";
+import { ones, zeros } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -57,7 +59,7 @@ export function layerNorm(
   bias: Tensor | null = null,
   eps = 1e-5,
 ): Tensor {
-  commonBackend("layerNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
+  const backend = commonBackend("layerNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
   requireFloat("layerNorm", "x", x.dtype);
   const shape = (weight ?? bias)?.shape ?? x.shape.slice(-1);
   for (const [name, t] of [
@@ -72,11 +74,26 @@ export function layerNorm(
   }
   if (x.rank === 0) throw new ShapeError("layerNorm: a scalar has no axes to normalise");
   return tidy(() => {
-    const axes = shape.map((_, i) => x.rank - shape.length + i);
-    let y = standardize(x, axes, eps);
-    if (weight) y = mul(y, weight);
-    return bias ? add(y, bias) : y;
+    // One axis to normalise, and parameters that are there: the kernel knows nothing else.
+    const width = sizeOf(shape);
+    const rows = reshape(x, [...x.shape.slice(0, x.rank - shape.length), width]);
+    const device = { dtype: x.dtype, device: x.device as BackendName };
+    const scale = weight ? reshape(weight, [width]) : ones([width], device);
+    const shift = bias ? reshape(bias, [width]) : zeros([width], device);
+    if (!fusedKernels([rows, scale, shift], "layerNorm", "layerNormBackward"))
+      return reshape(layerNormReference(rows, scale, shift, eps), x.shape);
+    const inputs = [rows, scale, shift].map(contiguous);
+    const out = empty(backend, x.dtype, rows.shape);
+    const [mean, inverse] = [0, 1].map(() => empty(backend, x.dtype, rows.shape.slice(0, -1)));
+    const [xs, weights, biases] = inputs.map((t) => operand(t));
+    backend.fused.layerNorm!(xs, weights, biases, eps, operand(out), operand(mean), operand(inverse));
+    return reshape(finish("layerNorm", inputs, { eps }, out, [mean, inverse]), x.shape);
   });
+}
+
+/** layerNorm over the last axis in primitives; weight and bias [n]. */
+export function layerNormReference(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
+  return tidy(() => add(mul(standardize(x, [-1], eps), weight), bias));
 }
 
 /**

@@ -24,6 +24,42 @@ interface Case {
   causal: boolean;
   /** Positions before heads in memory, as a projection's output viewed as heads is. */
   interleaved: boolean;
+  mask?: MaskCase;
+}
+
+interface MaskCase {
+  dtype: "bool" | "float32";
+  /** Which of [batch, heads, queries, keys] it has elements of its own for; it is broadcast over the others. */
+  own: readonly [boolean, boolean, boolean, boolean];
+  /** Keys before queries in memory. */
+  transposed?: boolean;
+}
+
+/** A mask of a case's scores: about a third of the keys hidden, and the first query's all. */
+function maskOf({ dtype, own, transposed }: MaskCase, shape: readonly number[], next: () => number): Operand {
+  const extents = shape.map((extent, i) => (own[i] ? extent : 1));
+  const [e1, e2, e3] = extents.slice(1);
+  const full = transposed ? [e1 * e2 * e3, e2 * e3, 1, e2] : [e1 * e2 * e3, e2 * e3, e3, 1];
+  const view = { ...contiguousView(extents), strides: full };
+  const base = operandOf(wasm, dtype, view, (i) => {
+    const first = transposed ? i % e2 === 0 : i % (e2 * e3) < e3;
+    const hidden = next() < 0.3 || (own[2] && own[3] && first);
+    if (dtype === "bool") return hidden ? 0 : 1;
+    return hidden ? (next() < 0.5 ? Number.NEGATIVE_INFINITY : -3e38) : 2 * next() - 1;
+  });
+  return { ...base, shape, strides: base.strides.map((stride, i) => (own[i] ? stride : 0)) };
+}
+
+/** What a mask adds to the score of query i and key j. */
+function reading(mask: Operand | null): (b: number, h: number, i: number, j: number) => number {
+  if (!mask) return () => 0;
+  const all = storageOf(wasm, mask);
+  const [s0, s1, s2, s3] = mask.strides;
+  return (b, h, i, j) => {
+    const value = all[b * s0 + h * s1 + i * s2 + j * s3];
+    if (mask.dtype === "bool") return value ? 0 : Number.NEGATIVE_INFINITY;
+    return value < -1e30 ? Number.NEGATIVE_INFINITY : value;
+  };
 }
 
 function viewOf(batch: number, heads: number, length: number, depth: number, interleaved: boolean): View {
@@ -46,8 +82,10 @@ function expected(
   k: Operand,
   v: Operand,
   dOut: Operand,
+  mask: Operand | null,
 ) {
   const [readQ, readK, readV, readD] = [q, k, v, dOut].map(reader);
+  const added = reading(mask);
   const heads = kvHeads * group;
   const zeros = (length: number) => new Float64Array(length);
   const result = {
@@ -66,12 +104,13 @@ function expected(
         const scores = Array.from({ length: seen }, (_, j) => {
           let dot = 0;
           for (let d = 0; d < depth; d++) dot += readQ(b, h, i, d) * readK(b, kh, j, d);
-          return dot * scale;
+          return dot * scale + added(b, h, i, j);
         });
         const highest = Math.max(...scores);
         const sum = scores.reduce((total, s) => total + Math.exp(s - highest), 0);
-        result.logSumExp[row] = seen === 0 ? Number.NEGATIVE_INFINITY : highest + Math.log(sum);
-        const p = scores.map((s) => Math.exp(s - result.logSumExp[row]));
+        const blind = seen === 0 || highest === Number.NEGATIVE_INFINITY;
+        result.logSumExp[row] = blind ? Number.NEGATIVE_INFINITY : highest + Math.log(sum);
+        const p = scores.map((s) => (blind ? 0 : Math.exp(s - result.logSumExp[row])));
         const dP = p.map((_, j) => {
           let dot = 0;
           for (let d = 0; d < depth; d++) dot += readD(b, h, i, d) * readV(b, kh, j, d);
@@ -126,9 +165,10 @@ function check(one: Case, spread = 2): void {
     blank(kvHeads, keys),
   ];
   const logSumExp = outputOf(wasm, "float32", [batch, heads, queries]);
-  const options = { scale: 1 / Math.sqrt(Math.max(1, depth)), causal };
+  const mask = one.mask ? maskOf(one.mask, [batch, heads, queries, keys], next) : null;
+  const options = { scale: 1 / Math.sqrt(Math.max(1, depth)), causal, mask };
   wasm.fused.attention(q, k, v, options, out, logSumExp);
-  const want = expected(one, options.scale, q, k, v, dOut);
+  const want = expected(one, options.scale, q, k, v, dOut, mask);
   expect(firstDifference(inOrder(out), want.out, 2e-6 * spread, 0), "out").toBeNull();
   expect(
     firstDifference(
@@ -146,6 +186,7 @@ function check(one: Case, spread = 2): void {
   expect(firstDifference(inOrder(dk), want.dk, 2e-6 * several * spread * spread, 1e-5), "dk").toBeNull();
   expect(firstDifference(inOrder(dv), want.dv, 2e-6 * several * spread, 1e-5), "dv").toBeNull();
   for (const { buffer } of [q, k, v, dOut, out, dq, dk, dv, logSumExp]) wasm.free(buffer);
+  if (mask) wasm.free(mask.buffer);
 }
 
 it("equals the plain loops at any small size", () => {
@@ -158,6 +199,14 @@ it("equals the plain loops at any small size", () => {
     depth: fc.integer({ min: 1, max: 20 }),
     causal: fc.boolean(),
     interleaved: fc.boolean(),
+    mask: fc.option(
+      fc.record({
+        dtype: fc.constantFrom("bool" as const, "float32" as const),
+        own: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean()),
+        transposed: fc.boolean(),
+      }),
+      { nil: undefined },
+    ),
   });
   fc.assert(
     fc.property(small, (one) => check(one)),
@@ -188,6 +237,25 @@ it.each<Partial<Case>>([
   // More queries than keys: the first rows see nothing.
   { queries: 100, keys: 30, depth: 20 },
   { queries: 2, keys: 1, depth: 5 },
+  // Few key heads: their keys are shared among several units.
+  { queries: 140, keys: 260, depth: 12, causal: false, group: 3 },
+  { queries: 130, keys: 130, depth: 64, mask: { dtype: "bool", own: [false, false, true, true] } },
+  { queries: 150, keys: 190, depth: 32, mask: { dtype: "float32", own: [true, true, true, true] } },
+  { queries: 2, keys: 131, depth: 7, mask: { dtype: "float32", own: [false, true, true, true] } },
+  {
+    queries: 70,
+    keys: 70,
+    batch: 2,
+    causal: false,
+    mask: { dtype: "float32", own: [false, false, true, true], transposed: true },
+  },
+  {
+    queries: 70,
+    keys: 130,
+    batch: 3,
+    causal: false,
+    mask: { dtype: "bool", own: [true, false, false, true] },
+  },
 ])("equals the plain loops over several blocks: %o", (change) => {
   check({ ...base, ...change });
 });
@@ -207,8 +275,19 @@ it("gives the same bits for every number of threads", () => {
     const logSumExp = outputOf(wasm, "float32", [2, 4, 200]);
     const [q, k, v, dOut] = operands;
     const [out, dq, dk, dv] = outputs;
-    wasm.fused.attention(q, k, v, { scale: 0.2, causal: true }, out, logSumExp);
-    wasm.fused.attentionBackward(q, k, v, out, logSumExp, dOut, { scale: 0.2, causal: true }, dq, dk, dv);
+    wasm.fused.attention(q, k, v, { scale: 0.2, causal: true, mask: null }, out, logSumExp);
+    wasm.fused.attentionBackward(
+      q,
+      k,
+      v,
+      out,
+      logSumExp,
+      dOut,
+      { scale: 0.2, causal: true, mask: null },
+      dq,
+      dk,
+      dv,
+    );
     const bits = outputs
       .map((x) => Buffer.from(wasm.readSync(x.buffer, 0, x.buffer.bytes)).toString("base64"))
       .join();

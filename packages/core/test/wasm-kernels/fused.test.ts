@@ -189,6 +189,63 @@ describe("rmsNorm", () => {
   });
 });
 
+describe("layerNorm", () => {
+  it("and its gradients", () => {
+    const manyRows = fc.tuple(
+      fc.oneof(fc.integer({ min: 0, max: 9 }), fc.constantFrom(32, 33, 100)),
+      fc.oneof(fc.integer({ min: 2, max: 70 }), fc.constantFrom(512, 515, 1030)),
+      fc.nat(),
+    );
+    fc.assert(
+      fc.property(manyRows, ([rows, n, seed]) => {
+        const { x, values } = random([rows, n], seed);
+        const { x: weight, values: w } = random([n], seed + 1);
+        const { x: bias, values: shift } = random([n], seed + 2);
+        const { x: dy, values: g } = random([rows, n], seed + 3);
+        const [out, dx, dx2] = [0, 1, 2].map(() => outputOf(wasm, "float32", [rows, n]));
+        const [mean, inverse] = [0, 1].map(() => outputOf(wasm, "float32", [rows]));
+        const [dWeight, dBias, dWeight2, dBias2] = [0, 1, 2, 3].map(() => outputOf(wasm, "float32", [n]));
+        const eps = 1e-3;
+        wasm.fused.layerNorm(x, weight, bias, eps, out, mean, inverse);
+        wasm.fused.layerNormBackward(x, weight, mean, inverse, dy, dx, dWeight, dBias);
+        const expected = { out: [] as number[], dx: [] as number[], size: 1 };
+        const expectedWeight = new Array<number>(n).fill(0);
+        const expectedBias = new Array<number>(n).fill(0);
+        for (let r = 0; r < rows; r++) {
+          const row = values.slice(r * n, (r + 1) * n);
+          const d = g.slice(r * n, (r + 1) * n);
+          const average = sum(row) / n;
+          const inv = 1 / Math.sqrt(sum(row.map((v) => (v - average) ** 2)) / n + eps);
+          const standard = row.map((v) => (v - average) * inv);
+          const pulled = d.map((v, j) => v * w[j]);
+          const [plain, along] = [sum(pulled) / n, sum(pulled.map((v, j) => v * standard[j])) / n];
+          expected.out.push(...standard.map((v, j) => v * w[j] + shift[j]));
+          expected.dx.push(...pulled.map((v, j) => inv * (v - plain - standard[j] * along)));
+          expected.size = Math.max(expected.size, inv);
+          for (const [j, v] of standard.entries()) {
+            expectedWeight[j] += v * d[j];
+            expectedBias[j] += d[j];
+          }
+        }
+        // The mean is rounded to float32 before it is subtracted, at the size of inverse.
+        expect(firstDifference(valuesOf(out), expected.out, 1e-6 * expected.size, 1e-6)).toBeNull();
+        expect(firstDifference(valuesOf(dx), expected.dx, 5e-6 * expected.size, 1e-5)).toBeNull();
+        expect(firstDifference(valuesOf(dWeight), expectedWeight, 3e-5 * expected.size, 1e-5)).toBeNull();
+        expect(firstDifference(valuesOf(dBias), expectedBias, 2e-5, 1e-5)).toBeNull();
+        // Each alone gives the same.
+        wasm.fused.layerNormBackward(x, weight, mean, inverse, dy, dx2, null, null);
+        wasm.fused.layerNormBackward(x, weight, mean, inverse, dy, null, dWeight2, null);
+        wasm.fused.layerNormBackward(x, weight, mean, inverse, dy, null, null, dBias2);
+        expect(valuesOf(dx2)).toEqual(valuesOf(dx));
+        expect(valuesOf(dWeight2)).toEqual(valuesOf(dWeight));
+        expect(valuesOf(dBias2)).toEqual(valuesOf(dBias));
+        free(x, weight, bias, dy, out, dx, dx2, mean, inverse, dWeight, dBias, dWeight2, dBias2);
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
+
 describe("rope", () => {
   it.each([1, -1] as const)("turns by the angle times %i", (sign) => {
     const extent = fc.integer({ min: 0, max: 3 });

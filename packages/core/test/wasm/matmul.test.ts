@@ -133,6 +133,11 @@ describe("matmul", () => {
     [999, 1, 301],
     [1031, 3, 70],
     [64, 64, 64],
+    [5, 1031, 259],
+    [7, 130, 2051],
+    [13, 901, 301],
+    [200, 6, 35],
+    [9, 3, 130],
   ])("equals the sum in float64 in all transposes: %i × %i, depth %i", (m, n, k) => {
     for (const layoutA of ["rows", "columns"] as const) {
       for (const layoutB of ["rows", "columns"] as const) {
@@ -172,6 +177,8 @@ describe("matmul", () => {
       [40, 700, 300, true, 1],
       [1, 3000, 500, true, 1],
       [1, 3000, 500, false, 1],
+      [5, 3000, 500, true, 1],
+      [5, 3000, 500, false, 1],
       [33, 65, 64, true, 24],
     ];
     const results = [1, 2, 3, 8].map((threads) => {

@@ -11,32 +11,44 @@ const heavyChunk = 8192;
 const lightChunk = 16384;
 /** Rows whose contribution to a weight's gradient is summed in one go. */
 const rowsPerPartial = 32;
-/** Queries and keys of a block, as in assembly/attention-tiles.ts. */
+/** Queries and keys of a block, as in assembly/attention-tiles.ts, and queries of a block forward, as in attention.ts. */
 const attentionBlock = 64;
+const forwardQueries = 128;
 /** Up to so many queries a head are taken one by one. */
 const decodeQueries = 2;
 /** Multiply-adds of one chunk of attention. */
 const attentionChunk = 500_000;
+/** Units that attention's backward makes at least, by splitting the keys of a head. */
+const attentionUnits = 8;
+/** Kinds of masks, as in assembly/attention-tiles.ts. */
+const boolMask = 1;
+const floatMask = 2;
 
 /** Byte strides of all axes but the last of a float32 operand. */
 function byteStrides(x: Operand): number[] {
   return x.strides.slice(0, -1).map((stride) => stride * 4);
 }
 
+/** Arguments 0 to 28 of the attention kernels, and the descriptions of further operands. */
 function attentionInts(
   runtime: WasmRuntime,
   q: Operand,
   k: Operand,
-  causal: boolean,
-  operands: readonly (Operand | null)[],
+  { causal, mask }: AttentionOptions,
+  operands: readonly Operand[],
   logSumExp: Operand | null,
 ): number[] {
   const [, heads, queries, depth] = q.shape;
   const [, kvHeads, keys] = k.shape;
   const ints = [heads, heads / kvHeads, queries, keys, depth, causal ? 1 : 0];
-  const describe = (x: Operand | null) => (x ? [runtime.address(x), ...byteStrides(x)] : [0, 0, 0, 0]);
+  const describe = (x: Operand) => [runtime.address(x), ...byteStrides(x)];
   for (const x of operands.slice(0, 4)) ints.push(...describe(x));
   ints.push(logSumExp ? runtime.address(logSumExp) : 0);
+  if (mask) {
+    const size = mask.dtype === "bool" ? 1 : 4;
+    ints.push(mask.dtype === "bool" ? boolMask : floatMask, runtime.address(mask));
+    ints.push(...mask.strides.map((stride) => stride * size));
+  } else ints.push(0, 0, 0, 0, 0, 0);
   for (const x of operands.slice(4)) ints.push(...describe(x));
   return ints;
 }
@@ -62,6 +74,44 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
       });
   }
 
+  /**
+   * A normalisation's backward: `dx` row by row, and the gradients of its parameters as sums over blocks of rows, which are then
+   * added up. `inverse` has one element a row.
+   */
+  function normBackward(
+    kernel: string,
+    inverse: Operand,
+    width: number,
+    inputs: readonly number[],
+    dx: Operand | null,
+    parameters: readonly (Operand | null)[],
+  ): void {
+    const rows = sizeOf(inverse.shape);
+    const wanted = parameters.filter((x) => x !== null);
+    if (rows === 0 || width === 0) {
+      for (const x of wanted) runtime.views.f32().fill(0, address(x) / 4, address(x) / 4 + width);
+      return;
+    }
+    const units = Math.ceil(rows / rowsPerPartial);
+    const launch = (partials: readonly number[]) =>
+      core.launch(
+        kernel,
+        units,
+        [rows, width, rowsPerPartial, ...inputs, addressOrNull(dx), ...partials],
+        undefined,
+        { grain: rowGrain(width * rowsPerPartial, lightChunk) },
+      );
+    if (wanted.length === 0) launch(parameters.map(() => 0));
+    else {
+      withTemporary(runtime, "float32", [parameters.length, units, width], (sums) => {
+        const partials = parameters.map((_, i) => address(sums) + 4 * i * units * width);
+        launch(partials);
+        for (const [i, x] of parameters.entries())
+          if (x) sumColumns(runtime, partials[i], units, width, address(x));
+      });
+    }
+  }
+
   return {
     softmax(x, out) {
       launchOverRows("softmax", x, [address(x), address(out)]);
@@ -84,39 +134,17 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
     },
 
     rmsNormBackward(x, weight, inverse, dy, dx, dWeight) {
-      const width = weight.shape[0];
-      const rows = sizeOf(inverse.shape);
-      if (rows === 0 || width === 0) {
-        if (dWeight) runtime.views.f32().fill(0, address(dWeight) / 4, address(dWeight) / 4 + width);
-        return;
-      }
-      const units = Math.ceil(rows / rowsPerPartial);
-      const launch = (partial: number) =>
-        core.launch(
-          "rmsNormBackward",
-          units,
-          [
-            rows,
-            width,
-            rowsPerPartial,
-            address(x),
-            address(weight),
-            address(inverse),
-            address(dy),
-            addressOrNull(dx),
-            partial,
-          ],
-          undefined,
-          { grain: rowGrain(width * rowsPerPartial, lightChunk) },
-        );
-      if (!dWeight) launch(0);
-      else if (units === 1) launch(address(dWeight));
-      else {
-        withTemporary(runtime, "float32", [units, width], (partial) => {
-          launch(address(partial));
-          sumColumns(runtime, address(partial), units, width, address(dWeight));
-        });
-      }
+      const inputs = [x, weight, inverse, dy].map(address);
+      normBackward("rmsNormBackward", inverse, weight.shape[0], inputs, dx, [dWeight]);
+    },
+
+    layerNorm(x, weight, bias, eps, out, mean, inverse) {
+      launchOverRows("layerNorm", x, [x, weight, bias, out, mean, inverse].map(address), [eps]);
+    },
+
+    layerNormBackward(x, weight, mean, inverse, dy, dx, dWeight, dBias) {
+      const inputs = [x, weight, mean, inverse, dy].map(address);
+      normBackward("layerNormBackward", inverse, weight.shape[0], inputs, dx, [dWeight, dBias]);
     },
 
     rope(x, cos, sin, sign, out) {
@@ -153,11 +181,13 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
       launchFlat(runtime, "swigluBackward", sizeOf(dy.shape), heavyChunk, addresses);
     },
 
+    attentionMasks: true,
+
     attention(q, k, v, options, out, logSumExp) {
       const [batch, heads, queries, depth] = q.shape;
       if (depth === 0) return;
       const keys = k.shape[2];
-      const ints = attentionInts(runtime, q, k, options.causal, [q, k, v, out], logSumExp);
+      const ints = attentionInts(runtime, q, k, options, [q, k, v, out], logSumExp);
       const width = Math.ceil(depth / 8) * 8;
       const work = keys * depth * 2 + 256;
       if (queries <= decodeQueries) {
@@ -168,9 +198,10 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
         });
         return;
       }
-      const scratchBytes = 4 * attentionBlock * (4 * width + attentionBlock + 2);
-      core.launch("attention", batch * heads * Math.ceil(queries / attentionBlock), ints, [options.scale], {
-        grain: rowGrain(work * Math.min(queries, attentionBlock), attentionChunk),
+      const scratchBytes =
+        8 * forwardQueries * width + 8 * attentionBlock * width + 4 * forwardQueries * (attentionBlock + 2);
+      core.launch("attention", batch * heads * Math.ceil(queries / forwardQueries), ints, [options.scale], {
+        grain: rowGrain(work * Math.min(queries, forwardQueries), attentionChunk),
         scratchBytes,
       });
     },
@@ -180,38 +211,27 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
       const [, kvHeads, keys] = k.shape;
       if (depth === 0) return;
       const width = Math.ceil(depth / 8) * 8;
-      withTemporary(runtime, "float32", [batch, heads, queries], (delta) => {
-        const operands = [q, k, v, out, dOut, dq, dk, dv];
-        const ints = attentionInts(runtime, q, k, options.causal, operands, logSumExp);
-        ints.push(address(delta));
-        const floats = [options.scale];
-        core.launch("attentionDelta", batch * heads * queries, ints, floats, {
-          grain: rowGrain(depth + 32, lightChunk),
-        });
-        core.launch(
-          "attentionQueryGradient",
-          batch * heads * Math.ceil(queries / attentionBlock),
-          ints,
-          floats,
-          {
-            grain: rowGrain(keys * depth * 3 * Math.min(queries, attentionBlock), attentionChunk),
-            scratchBytes: 4 * attentionBlock * (6 * width + 2 * attentionBlock),
-          },
-        );
-        core.launch(
-          "attentionKeyGradient",
-          batch * kvHeads * Math.ceil(keys / attentionBlock),
-          ints,
-          floats,
-          {
-            grain: rowGrain(
-              ((queries * heads) / kvHeads) * depth * 4 * Math.min(keys, attentionBlock),
-              attentionChunk,
-            ),
-            scratchBytes: 4 * attentionBlock * (8 * width + 2 * attentionBlock + 2),
-          },
-        );
-      });
+      const keyBlocks = Math.ceil(keys / attentionBlock);
+      const splits = Math.max(1, Math.min(keyBlocks, Math.ceil(attentionUnits / (batch * kvHeads))));
+      const withPartial = (fn: (partial: number) => void) =>
+        splits === 1
+          ? fn(0)
+          : withTemporary(runtime, "float32", [splits, ...q.shape], (partial) => fn(address(partial)));
+      withTemporary(runtime, "float32", [batch, heads, queries], (delta) =>
+        withPartial((partial) => {
+          const operands = [q, k, v, out, dOut, dq, dk, dv];
+          const ints = attentionInts(runtime, q, k, options, operands, logSumExp);
+          ints.push(address(delta), splits, partial, batch);
+          const floats = [options.scale];
+          const rows = { grain: rowGrain(depth + 32, lightChunk) };
+          core.launch("attentionDelta", batch * heads * queries, ints, floats, rows);
+          core.launch("attentionGradient", batch * kvHeads * splits, ints, floats, {
+            grain: rowGrain(((queries * heads) / kvHeads / splits) * keys * depth * 5, attentionChunk),
+            scratchBytes: 4 * attentionBlock * (10 * width + 2 * attentionBlock),
+          });
+          if (splits > 1) core.launch("attentionGatherGradient", batch * heads * queries, ints, floats, rows);
+        }),
+      );
     },
 
     crossEntropy(logits, targets, ignoreIndex, losses, scales) {

@@ -18,6 +18,10 @@ const prepacked = 2;
 const blockRows = 96;
 /** Operations that are worth a thread's while: about 20 µs. */
 const grainOperations = 600_000;
+/** Up to so many vectors a matrix of `largeMatrix` elements is read in place: by inner products, and by rows. */
+const dotVectors = 16;
+const axpyVectors = 8;
+const largeMatrix = 1 << 18;
 /** Most bytes of packed B that are made at once, for all threads and for one chunk. */
 const packedBytesLimit = 8 << 20;
 const chunkBytesLimit = 1 << 19;
@@ -152,7 +156,7 @@ function scale(runtime: WasmRuntime, { out, outRow, m, n, axes, batch, beta }: P
 
 /** Runs products with few vectors along the matrix's contiguous direction; false when this is none. */
 function vectors(runtime: WasmRuntime, p: Product): boolean {
-  if (p.m <= 3 && p.n > p.m) {
+  if (p.n > p.m && fewVectors(p.m, p.n, p.k, p.bK)) {
     // Bᵀ is the matrix, the rows of A are the vectors.
     const kernel = p.bK === 4 ? "gemvDot" : p.bColumn === 4 ? "gemvAxpy" : undefined;
     if (!kernel) return false;
@@ -161,7 +165,7 @@ function vectors(runtime: WasmRuntime, p: Product): boolean {
     launchVectors(runtime, kernel, ints, p, (axis) => [axis.length, axis.b, axis.a, axis.out]);
     return true;
   }
-  if (p.n <= 3) {
+  if (fewVectors(p.n, p.m, p.k, p.aK)) {
     const kernel = p.aK === 4 ? "gemvDot" : p.aRow === 4 ? "gemvAxpy" : undefined;
     if (!kernel) return false;
     const stride = p.aK === 4 ? p.aRow : p.aK;
@@ -172,6 +176,16 @@ function vectors(runtime: WasmRuntime, p: Product): boolean {
   return false;
 }
 
+/** Whether so many vectors times a matrix [rows, k] are worth the kernels that read it where it stands, once. */
+function fewVectors(count: number, rows: number, k: number, kStride: number): boolean {
+  if (count === 1) return true;
+  const inner = kStride === 4;
+  if (rows * k >= largeMatrix) return count <= (inner ? dotVectors : axpyVectors);
+  // Packing the vectors, and sums over lanes at the end, want some rows and some k to pay.
+  if (count <= 3) return rows >= 8 && k >= 8;
+  return inner && count <= 7 && rows >= 16 && k >= 32;
+}
+
 function launchVectors(
   runtime: WasmRuntime,
   kernel: "gemvDot" | "gemvAxpy",
@@ -179,15 +193,16 @@ function launchVectors(
   p: Product,
   strides: (axis: Axis) => number[],
 ): void {
-  const rows = ints[6];
+  const [rows, , vectors] = ints.slice(6);
   // A block's part of the matrix fits L2, so that several vectors read it from there; axpy's rows are long for the prefetcher.
   const fit = Math.max(4, Math.floor(32768 / p.k) & ~3);
   const block = kernel === "gemvDot" ? Math.min(rows, fit, 256) : Math.min(rows, 1024);
   ints.push(block, p.axes.length);
   for (const axis of p.axes) ints.push(...strides(axis));
   const units = Math.ceil(rows / block) * p.batch;
-  const grain = Math.max(1, Math.ceil(65536 / (block * p.k)));
-  const scratchBytes = 4 * Math.max(p.k, block);
+  const grain = Math.max(1, Math.ceil(65536 / (block * p.k * Math.ceil(vectors / 2))));
+  const dotFloats = vectors === 1 ? p.k : 2 * ceilTo(Math.min(p.k, 2048), 4);
+  const scratchBytes = 4 * (kernel === "gemvDot" ? dotFloats : ceilTo(block, 4) * ceilTo(vectors, 2));
   runtime.core.launch(kernel, units, ints, [p.alpha, p.beta], { grain, scratchBytes });
 }
 

@@ -1,0 +1,70 @@
+// The tile that all matrix products are made of: four rows by two vectors of four columns, summed in registers.
+
+import { madd } from "./abi";
+
+/** What a tile does with C: overwrite, add to it, or scale it by beta and add. */
+export const STORE: i32 = 0;
+export const ADD: i32 = 1;
+export const SCALE: i32 = 2;
+
+// @ts-ignore: decorator
+@inline
+export function put(c: usize, sum: v128, alpha: v128, beta: v128, mode: i32): void {
+  let x = f32x4.mul(alpha, sum);
+  if (mode == ADD) x = f32x4.add(v128.load(c), x);
+  else if (mode == SCALE) x = f32x4.add(f32x4.mul(beta, v128.load(c)), x);
+  v128.store(c, x);
+}
+
+// @ts-ignore: decorator
+@inline
+export function putTile(
+  c: usize, row: usize, c00: v128, c01: v128, c10: v128, c11: v128, c20: v128, c21: v128, c30: v128, c31: v128,
+  alpha: v128, beta: v128, mode: i32,
+): void {
+  put(c, c00, alpha, beta, mode);
+  put(c + 16, c01, alpha, beta, mode);
+  c += row;
+  put(c, c10, alpha, beta, mode);
+  put(c + 16, c11, alpha, beta, mode);
+  c += row;
+  put(c, c20, alpha, beta, mode);
+  put(c + 16, c21, alpha, beta, mode);
+  c += row;
+  put(c, c30, alpha, beta, mode);
+  put(c + 16, c31, alpha, beta, mode);
+}
+
+/**
+ * C[4×8] (+)= alpha · A·B over kc ≥ 1, from a panel of B packed by 8, and A whose four rows' elements stand side by side, `step`
+ * bytes from one k to the next: a packed panel (16), or four columns of a matrix (its rows' distance).
+ *
+ * K is not unrolled: V8 gathers the loads of a block before its additions, and more live values than the 16 registers of SSE
+ * would be spilled.
+ */
+// @ts-ignore: decorator
+@inline
+export function packedTile(
+  a: usize, step: usize, b: usize, kc: i32, c: usize, row: usize, alpha: v128, beta: v128, mode: i32,
+): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  const end = a + <usize>kc * step;
+  do {
+    const b0 = v128.load(b), b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a, 4);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a, 8);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a, 12);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    a += step;
+    b += 32;
+  } while (a != end);
+  putTile(c, row, c00, c01, c10, c11, c20, c21, c30, c31, alpha, beta, mode);
+}
