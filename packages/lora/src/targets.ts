@@ -33,15 +33,19 @@ export function isEmbedding(module: Module): module is Embedding | LoraEmbedding
   return module instanceof Embedding || module instanceof LoraEmbedding;
 }
 
-/** Throws unless `config` can adapt this convolution. */
-function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: LoraConfig): void {
+/** Throws unless `config` can adapt this convolution with rank `r`. */
+function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: LoraConfig, r: number): void {
   const { groups = 1 } = (module instanceof Conv2d ? module : module.slots.original).options;
-  const plain = config.peftType === "LORA" && !config.useDora && !config.loraBias;
+  const refuse = (why: string) => {
+    throw new ArgumentError(`${name} is a convolution${groups > 1 ? ` of ${groups} groups` : ""}, ${why}`);
+  };
   const init = config.initLoraWeights;
-  if (plain && groups === 1 && (typeof init === "boolean" || init === "gaussian")) return;
-  throw new ArgumentError(
-    `${name} is a convolution, which takes plain LoRA without groups, begun by true, false or "gaussian", alone`,
-  );
+  if (config.peftType !== "LORA") refuse(`which ${config.peftType} does not support here`);
+  if (init === "orthogonal") refuse("which cannot begin orthogonal");
+  if (groups === 1) return;
+  if (config.useDora) refuse("which DoRA does not support");
+  if (typeof init === "string" && init !== "gaussian") refuse(`which cannot begin with ${init}`);
+  if (r % groups !== 0) refuse(`which needs a rank that they divide, not ${r}`);
 }
 
 /** The model's modules by name, parents first, without what is inside adapted layers. */
@@ -175,7 +179,6 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     if (wanted === null) excluded++;
     if (!wanted) continue;
     const convolution = module instanceof Conv2d || module instanceof LoraConv2d;
-    if (convolution) checkConvolution(name, module, config);
     if (!isLinear(module) && !isEmbedding(module) && !convolution) {
       unfit.push(`${name} (${module.constructor.name})`);
       continue;
@@ -189,6 +192,7 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     const ada = config.peftType === "ADALORA";
     const left = config.rankMasks?.[`${name}.lora_E`]?.filter(Boolean).length;
     const r = ada ? (left ?? config.initR) : rankOf(name);
+    if (convolution) checkConvolution(name, module, config, r);
     const alpha = alphaOf(name);
     // PEFT's AdaLoRA divides by the rank that it began with.
     const scaling = ada ? alpha / (config.initR + 1e-5) : scalingOf(alpha, r, config.useRslora);

@@ -178,7 +178,7 @@ describe("merging into a base that rounds", () => {
     const { model, adapter } = setUp(0.01);
     const before = model.forward(tokens());
     expect(mergeReport(adapter).total.relativeError).toBeGreaterThan(0.8);
-    expect(mergeReport(adapter, { quantize: denseMerge() }).total.relativeError).toBeLessThan(1e-5);
+    expect(mergeReport(adapter, { quantize: denseMerge() }).total.relativeError).toBeLessThan(1e-3);
     adapter.merge({ quantize: denseMerge("float32"), onWarning: (message) => expect.fail(message) });
     expect(maxDifference(model.forward(tokens()), before)).toBeLessThan(1e-5);
     const layer = adapter.layers.get("model.layers.0.mlp.up_proj") as AdaptedLayer;

@@ -8,6 +8,17 @@ import type { BranchOptions, LoraVariant, UpdateContext } from "../branch.js";
 import { lowRankUpdate } from "../low-rank.js";
 import { baseOf, factorShapes, givenOrInitial, LoraBranch } from "./lora.js";
 
+/**
+ * ‖W + s·B·A‖ of each row, outside the graph: ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·wᵀ) + s²·b·A·Aᵀ·bᵀ for a row w of W and b of B.
+ * @param squared - ‖w‖² [rows]
+ * @param crossed - W·Aᵀ [rows, r]
+ */
+export function rowNorms(squared: Tensor, crossed: Tensor, a: Tensor, b: Tensor, s: number): Tensor {
+  const cross = sum(mul(b, crossed), 1).mul(2 * s);
+  const square = sum(mul(matmul(b, matmul(a, a, { transB: true })), b), 1).mul(s * s);
+  return sqrt(squared.add(cross).add(square).maximum(0));
+}
+
 class DoraBranch extends LoraBranch {
   /** m [outFeatures]. */
   readonly magnitude: Tensor;
@@ -37,12 +48,9 @@ class DoraBranch extends LoraBranch {
     return noGrad(() =>
       tidy(() => {
         const { loraA: a, loraB: b, scaling: s } = this;
-        // ‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·wᵀ) + s²·b·A·Aᵀ·bᵀ for a row w of W and b of B
         const rows = base.forward(a);
         const aw = base.bias ? rows.sub(base.bias) : rows;
-        const cross = sum(mul(b, aw.cast(a.dtype).transpose()), 1).mul(2 * s);
-        const square = sum(mul(matmul(b, matmul(a, a, { transB: true })), b), 1).mul(s * s);
-        return sqrt(this.#squaredNorms.add(cross).add(square).maximum(0));
+        return rowNorms(this.#squaredNorms, aw.cast(a.dtype).transpose(), a, b, s);
       }),
     );
   }
