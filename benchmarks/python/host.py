@@ -58,14 +58,14 @@ class PyTorch:
 
         self.torch = torch
         torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
         self.version = torch.__version__ + blas()
 
     def array(self, values):
         return self.torch.from_numpy(values)
 
     def multiply(self, a, b, out):
-        self.torch.matmul(a, b, out=out)
+        with self.torch.no_grad():
+            self.torch.matmul(a, b, out=out)
 
     def empty(self, shape):
         return self.torch.empty(shape)
@@ -100,6 +100,142 @@ class Product:
         return np.ascontiguousarray(self.library.values(self.out), dtype=np.float32)
 
 
+def stored(task):
+    """The tensors of a file (src/peers/stored.ts) by name."""
+    table = task["stored"]["tensors"]
+    values = np.fromfile(task["stored"]["file"], "<f4")
+    found = {}
+    for name, entry in table.items():
+        start = entry["offset"] // 4
+        count = int(np.prod(entry["shape"]))
+        found[name] = values[start : start + count].reshape(entry["shape"]).copy()
+    return found
+
+
+class LoraMlp:
+    """Forward and backward through a gated MLP with low-rank adapters."""
+
+    parameters = ["x"] + [f"{name}.{which}" for name in ["gate", "up", "down"] for which in "AB"]
+
+    def __init__(self, library, task):
+        if not hasattr(library, "torch"):
+            raise ValueError("has no gradients")
+        self.torch = library.torch
+        self.tensors = {name: self.torch.from_numpy(values) for name, values in stored(task).items()}
+        for name in self.parameters:
+            self.tensors[name].requires_grad_(True)
+
+    def project(self, name, x):
+        weight, a, b = (self.tensors[f"{name}.{part}"] for part in ["weight", "A", "B"])
+        linear = self.torch.nn.functional.linear
+        return linear(x, weight) + linear(linear(x, a), b)
+
+    def forward(self):
+        x = self.tensors["x"]
+        gate = self.torch.nn.functional.silu(self.project("gate", x))
+        return self.project("down", gate * self.project("up", x))
+
+    def run(self):
+        inputs = [self.tensors[name] for name in self.parameters]
+        y = self.forward()
+        return [y] + list(self.torch.autograd.grad((y * self.tensors["dy"]).sum(), inputs))
+
+    def result(self):
+        return np.concatenate([part.detach().numpy().reshape(-1) for part in self.run()])
+
+
+class TrainStep:
+    """A training step of a LLaMA with low-rank adapters at its seven projections."""
+
+    projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    projections += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+
+    def __init__(self, library, task):
+        if not hasattr(library, "torch"):
+            raise ValueError("has no gradients")
+        torch = self.torch = library.torch
+        self.task = task
+        self.weights = {name: torch.from_numpy(values) for name, values in stored(task).items()}
+        self.trained = []
+        for name, tensor in self.weights.items():
+            if name.endswith((".lora_A", ".lora_B")):
+                tensor.requires_grad_(True)
+                self.trained.append(tensor)
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=task["learningRate"], betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
+        )
+        self.ids = torch.tensor(task["ids"])
+        length = self.ids.shape[1]
+        head = self.weights["model.embed_tokens.weight"].shape[1] // task["heads"]
+        frequencies = task["theta"] ** (-torch.arange(0, head, 2, dtype=torch.float64) / head)
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+        angles = torch.cat([angles, angles], -1)
+        self.cos, self.sin = angles.cos().float(), angles.sin().float()
+        self.mask = torch.full((length, length), float("-inf")).triu(1)
+
+    def linear(self, name, x):
+        linear = self.torch.nn.functional.linear
+        weights = self.weights
+        low = linear(linear(x, weights[f"{name}.lora_A"]), weights[f"{name}.lora_B"])
+        return linear(x, weights[f"{name}.weight"]) + low
+
+    def norm(self, name, x):
+        scale = self.torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.task["epsilon"])
+        return x * scale * self.weights[f"{name}.weight"]
+
+    def rotate(self, x):
+        half = x.shape[-1] // 2
+        turned = self.torch.cat([-x[..., half:], x[..., :half]], -1)
+        return x * self.cos + turned * self.sin
+
+    def block(self, name, x):
+        torch = self.torch
+        batch, length, width = x.shape
+        heads = self.task["heads"]
+
+        def split(y):
+            # Key and value heads may be fewer: several query heads share one.
+            parts = y.view(batch, length, -1, width // heads).transpose(1, 2)
+            return parts.repeat_interleave(heads // parts.shape[1], 1)
+
+        normed = self.norm(f"{name}.input_layernorm", x)
+        q, k, v = (split(self.linear(f"{name}.self_attn.{which}_proj", normed)) for which in "qkv")
+        q, k = self.rotate(q), self.rotate(k)
+        scores = q @ k.transpose(-1, -2) / (width // heads) ** 0.5 + self.mask
+        mixed = (torch.softmax(scores, -1) @ v).transpose(1, 2).reshape(batch, length, width)
+        x = x + self.linear(f"{name}.self_attn.o_proj", mixed)
+        normed = self.norm(f"{name}.post_attention_layernorm", x)
+        gate = torch.nn.functional.silu(self.linear(f"{name}.mlp.gate_proj", normed))
+        return x + self.linear(f"{name}.mlp.down_proj", gate * self.linear(f"{name}.mlp.up_proj", normed))
+
+    def loss(self):
+        embedding = self.weights["model.embed_tokens.weight"]
+        x = self.torch.nn.functional.embedding(self.ids, embedding)
+        for layer in range(self.task["layers"]):
+            x = self.block(f"model.layers.{layer}", x)
+        # The output layer is the embedding.
+        logits = self.norm("model.norm", x)[:, :-1] @ embedding.T
+        return self.torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), self.ids[:, 1:].reshape(-1)
+        )
+
+    def run(self):
+        loss = self.loss()
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def result(self):
+        # From the weights of the file, whatever was run before.
+        fresh = TrainStep(type("Library", (), {"torch": self.torch}), self.task)
+        return np.array([fresh.run() for _ in range(self.task["losses"])], np.float32)
+
+
+jobs = {"gemm": Product, "lora-mlp": LoraMlp, "train-step": TrainStep}
+
+
 class Host:
     def __init__(self):
         self.library = None
@@ -111,9 +247,10 @@ class Host:
             self.library = {"numpy": NumPy, "pytorch": PyTorch}[request["peer"]](request["threads"])
             return {"version": self.library.version}
         if what == "prepare":
-            if request["task"]["kind"] != "gemm":
-                raise ValueError("has no quantized product")
-            self.job = Product(self.library, request["task"])
+            kind = request["task"]["kind"]
+            if kind not in jobs:
+                raise ValueError(f"has no {kind}")
+            self.job = jobs[kind](self.library, request["task"])
             return {}
         if what == "time":
             started = time.perf_counter()

@@ -1,11 +1,12 @@
 // The command line: `nomoat-bench COMMAND`, inside the repository `npm run bench -- COMMAND`.
 
 import { Command, CommanderError } from "commander";
+import { addBrowser } from "./commands/browser.js";
 import { addCompare } from "./commands/compare.js";
 import { addFiles } from "./commands/files.js";
-import { addPeers } from "./commands/peers.js";
 import { addReport } from "./commands/report.js";
 import { addRun } from "./commands/run.js";
+import { addSelfCheck } from "./commands/selfcheck.js";
 import { ownVersion } from "./machine.js";
 import { BenchError } from "./model.js";
 import { reasonOf } from "./run.js";
@@ -22,7 +23,8 @@ export async function main(args: readonly string[]): Promise<void> {
     .showSuggestionAfterError(false);
   addRun(program);
   addCompare(program);
-  addPeers(program);
+  addBrowser(program);
+  addSelfCheck(program);
   addFiles(program);
   addReport(program);
   for (const command of program.commands)

@@ -2,11 +2,10 @@
 
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import * as os from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { peakKernels } from "./measure/emitter.js";
+import { relaxedSimd } from "./measure/emitter.js";
 
 export interface Machine {
   readonly cpu: string;
@@ -16,7 +15,7 @@ export interface Machine {
   readonly frequency: number | null;
   /** Such as "L2 512K", of the first processor. */
   readonly caches: readonly string[];
-  readonly memoryBytes: number;
+  readonly memoryBytes: number | null;
   readonly system: string;
   readonly architecture: string;
   /** Such as "Node 20.20.2". */
@@ -28,8 +27,8 @@ export interface Machine {
   readonly libraries: Readonly<Record<string, string>>;
   /** Of the repository, with "+" where files differ from it; null outside of one. */
   readonly commit: string | null;
-  /** Mean of runnable processes over a minute, before and after the run. */
-  readonly load: { readonly before: number; readonly after: number };
+  /** Mean of runnable processes over a minute, before and after the run; null where the system does not say. */
+  readonly load: { readonly before: number; readonly after: number } | null;
   /** Such as "governor performance", where the system says. */
   readonly power: string | null;
 }
@@ -93,17 +92,24 @@ export function ownVersion(): string {
   return (JSON.parse(readFileSync(packageFile("package.json"), "utf8")) as { version: string }).version;
 }
 
-/** The version of an installed package; "unknown" where its package.json is not to be read. */
-export function versionOf(name: string, from: string = import.meta.url): string {
-  try {
-    return (createRequire(from)(`${name}/package.json`) as { version: string }).version;
-  } catch {
-    return "unknown";
+/** The version of an installed package; "unknown" where it cannot be found. */
+export function versionOf(name: string): string {
+  // Not every package exports its package.json, so it is looked for where packages are.
+  let folder = dirname(fileURLToPath(import.meta.url));
+  for (;;) {
+    const text = textOf(join(folder, "node_modules", ...name.split("/"), "package.json"));
+    if (text) return (JSON.parse(text) as { version: string }).version;
+    if (dirname(folder) === folder) return "unknown";
+    folder = dirname(folder);
   }
 }
 
-function relaxedSimd(): boolean {
-  return WebAssembly.validate(peakKernels().relaxed) && process.env.NOMOAT_SIMD !== "baseline";
+/** Packages whose versions stand in the machine print. */
+const measuredPackages = ["@nomoat/core", "@nomoat/quant", "@nomoat/lora", "@nomoat/llama", "tinybench"];
+
+/** Versions of what is measured and of what measures. */
+export function libraryVersions(): Record<string, string> {
+  return Object.fromEntries(measuredPackages.map((name) => [name, versionOf(name)]));
 }
 
 function runtimeName(): string {
@@ -113,7 +119,7 @@ function runtimeName(): string {
   return `Node ${process.versions.node}`;
 }
 
-/** The print, but for the load after the run. */
+/** The print; the load after the run is filled in then. */
 export function describeMachine(): Machine {
   const [processor] = os.cpus();
   const load = os.loadavg()[0];
@@ -127,21 +133,11 @@ export function describeMachine(): Machine {
     architecture: os.arch(),
     runtime: runtimeName(),
     v8: process.versions.v8 ?? "none",
-    simd: relaxedSimd() ? "relaxed" : "baseline",
+    simd: relaxedSimd() && process.env.NOMOAT_SIMD !== "baseline" ? "relaxed" : "baseline",
     gpu: gpu(),
-    libraries: Object.fromEntries(
-      ["@nomoat/core", "@nomoat/quant", "@nomoat/lora", "@nomoat/llama", "tinybench"].map((name) => [
-        name,
-        versionOf(name),
-      ]),
-    ),
+    libraries: libraryVersions(),
     commit: commit(),
     load: { before: load, after: load },
     power: power(),
   };
-}
-
-/** The print with the load as it is now. */
-export function afterRun(machine: Machine): Machine {
-  return { ...machine, load: { ...machine.load, after: os.loadavg()[0] } };
 }

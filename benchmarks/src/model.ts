@@ -38,7 +38,9 @@ export interface Prepared {
   time?(calls: number): Promise<number>;
   /** Compares a result with the float64 reference; absent where none can be computed in reasonable time. */
   verify?(): Accuracy | Promise<Accuracy>;
-  dispose(): void;
+  /** Other figures that are worth keeping, by name, such as `scriptBytes`. */
+  details?(): Readonly<Record<string, number>> | Promise<Readonly<Record<string, number>>>;
+  dispose(): unknown;
 }
 
 export interface Implementation {

@@ -73,6 +73,12 @@ export function formatSeconds(value: number | null): string {
   return `${(value / 1e-9).toPrecision(3)} ns`;
 }
 
+/** Such as "4:05". */
+export function formatTimeLeft(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
 export function formatBytes(value: number): string {
   for (const [unit, size] of [
     ["GiB", 2 ** 30],
@@ -144,5 +150,33 @@ export function failureLines({ results }: Run): string[] {
   return [...reasons].map(([reason, cases]) => {
     const more = cases.length > 1 ? ` and ${cases.length - 1} more` : "";
     return `failed: ${reason} (${cases[0]}${more})`;
+  });
+}
+
+/** For each backend beside wasm: the sizes from which on it is faster, in the crossover suite. */
+export function crossoverLines(run: Run): string[] {
+  const rows = rowsOf(run).filter(({ result, summary }) => result.suite === "crossover" && summary);
+  const times = (backend: string): Map<number, number> => {
+    const best = new Map<number, number>();
+    for (const { result, summary } of rows) {
+      if (result.backend !== backend) continue;
+      const size = Number(result.parameters.size);
+      // Wasm as fast as it is with all the threads that were measured.
+      best.set(size, Math.min(best.get(size) ?? Number.POSITIVE_INFINITY, summary!.typical));
+    }
+    return best;
+  };
+  const wasm = times("wasm");
+  const others = [...new Set(rows.map(({ result }) => result.backend))].filter((one) => one !== "wasm");
+  return others.flatMap((backend) => {
+    const common = [...times(backend)].filter(([size]) => wasm.has(size)).sort(([a], [b]) => a - b);
+    if (common.length === 0) return [];
+    const ratios = common.map(([size, seconds]) => `${size}: ${formatNumber(wasm.get(size)! / seconds)}×`);
+    const slower = common.findLastIndex(([size, seconds]) => seconds >= wasm.get(size)!);
+    const verdict =
+      slower === common.length - 1
+        ? `does not overtake wasm up to ${common.at(-1)![0]}`
+        : `is faster than wasm from ${common[slower + 1][0]} on`;
+    return [`${backend} ${verdict} (speed by that of wasm, result read back: ${ratios.join(", ")})`];
   });
 }

@@ -13,20 +13,23 @@ export function sortedCopy(values: readonly number[]): number[] {
   return [...values].sort((a, b) => a - b);
 }
 
-/** Which quantile of a round's samples stands for it. */
-export const quartile = 0.25;
+/** Which quantile of a round's samples stands for it, and which quantile of the rounds for a run. */
+export const quantiles = { samples: 0.1, rounds: 0.25 } as const;
 
 /**
- * What a round says of the time of one call: the first quartile of its samples. Other programs and the collector only ever
- * add time, so it is steadier than the median, and it is no rare event as the minimum is.
+ * What a round says of the time of one call: the first decile of its samples. Other programs and the collector only ever add
+ * time, so a low quantile is steadier than the median, and it is no rare event as the minimum is.
  */
 export function timeOfRound(samples: readonly number[]): number {
-  return quantile(sortedCopy(samples), quartile);
+  return quantile(sortedCopy(samples), quantiles.samples);
 }
 
-/** The geometric mean of what the rounds say. */
+/**
+ * The first quartile of what the rounds say: a disturbance that lasts longer than a round slows all samples of it, so half of the
+ * rounds may be disturbed without moving it much.
+ */
 export function timeOfRounds(rounds: readonly (readonly number[])[]): number {
-  return Math.exp(rounds.reduce((sum, round) => sum + Math.log(timeOfRound(round)), 0) / rounds.length);
+  return quantile(sortedCopy(rounds.map(timeOfRound)), quantiles.rounds);
 }
 
 export interface Summary {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../src/cli.js";
-import { formatResults } from "../src/results/files.js";
+import { formatResults } from "../src/results/format.js";
 import { parseResultFile } from "../src/results/schema.js";
 import { aResult, aRun } from "./support.js";
 
@@ -66,7 +66,10 @@ describe("errors are one line, with exit code 1", () => {
     [["run", "--sizes", "x"], "argument 'x' is invalid. Give positive integers"],
     [["run", "--threads", "0"], "argument '0' is invalid"],
     [["run", "--quick", "--long"], "--quick and --long exclude each other"],
-    [["run", "--backends", "gpu"], 'unknown backend "gpu" (known: wasm, reference)'],
+    [["run", "--backends", "cuda"], 'unknown backend "cuda" (known: wasm, reference, gpu, gpu:MODE)'],
+    [["browser", "load"], 'unknown suite "load" (known: gemm, '],
+    [["browser", "--out", "x.json"], "--out needs --run"],
+    [["peers", "--python", "a,,b"], "argument 'a,,b' is invalid"],
     [["run", "--filter", "/(/"], "--filter: Invalid regular expression"],
     [["run", "--filter", "no such case"], "no case is left"],
     [["run", "quant", "--formats", "int3"], 'unknown format "int3" (known: '],
@@ -118,7 +121,7 @@ test("a run measures, checks and writes, and its file makes a report", async () 
   expect(measured.results.map((one) => one.backend)).toEqual(["wasm", "reference"]);
   for (const { rounds, accuracy, failure } of measured.results) {
     expect(failure).toBeNull();
-    expect(rounds).toHaveLength(3);
+    expect(rounds).toHaveLength(5);
     expect(accuracy!.compared).toBe(256);
     expect(accuracy!.maxError).toBeLessThan(1e-5);
   }

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { exportRuns } from "../src/results/export.js";
-import { formatResults, readResults, readRuns, writeText } from "../src/results/files.js";
+import { readResults, readRuns, writeText } from "../src/results/files.js";
+import { formatResults } from "../src/results/format.js";
 import { parseResultFile } from "../src/results/schema.js";
 import { aResult, aRun } from "./support.js";
 
@@ -42,6 +43,7 @@ const result = fc.record({
       compared: fc.nat(),
     }),
   ),
+  details: fc.dictionary(name, seconds, { noNullPrototype: true }),
   failure: fc.option(name),
 });
 

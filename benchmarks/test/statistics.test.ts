@@ -27,7 +27,7 @@ function normals(seed: number): () => number {
   return () => Math.sqrt(-2 * Math.log((next() + 1) / 2 ** 32)) * Math.cos((2 * Math.PI * next()) / 2 ** 32);
 }
 
-function sampled(seed: number, seconds: number, noise: Noise, rounds = 7, count = 20): number[][] {
+function sampled(seed: number, seconds: number, noise: Noise, rounds = 8, count = 15): number[][] {
   const normal = normals(seed);
   const next = randomWords(seed ^ 0x5bd1e995);
   return Array.from({ length: rounds }, () => {
@@ -121,8 +121,8 @@ describe.each(Object.entries(machines))("on a %s machine", (_, noise) => {
 
 describe("a kernel slowed by 10 %", () => {
   test.each([
-    ["quick", 3, 12],
-    ["standard", 7, 20],
+    ["quick", 5, 8],
+    ["standard", 8, 15],
   ] as const)("is found by %s runs of a quiet machine", (_, rounds, count) => {
     const noise = machines.quiet;
     const found = share(100, (seed) => {

@@ -17,6 +17,7 @@ export function aResult(changes: Partial<Result> = {}): Result {
       [0.1, 0.1, 0.2],
     ],
     accuracy: { maxError: 1e-6, scale: 2, tolerance: 1e-5, compared: 1000 },
+    details: {},
     failure: null,
     ...changes,
   };

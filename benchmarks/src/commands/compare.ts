@@ -18,6 +18,7 @@ interface CompareFlags {
   threshold?: number;
   confidence: number;
   smallest: number;
+  drift: number;
   all?: boolean;
 }
 
@@ -142,7 +143,8 @@ export function addCompare(program: Command): void {
       percent,
     )
     .option("--confidence <percent>", "of the intervals", confidence, 0.99)
-    .option("--smallest <percent>", "changes below this count as none", percent, 0.01)
+    .option("--smallest <percent>", "changes below this count as none", percent, 0.02)
+    .option("--drift <percent>", "how far equal runs are apart, as a standard deviation", percent, 0.01)
     .option("--all", "show cases without significant change too")
     .action(compare);
 }

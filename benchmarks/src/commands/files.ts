@@ -2,7 +2,8 @@
 
 import { type Command, Option } from "commander";
 import { type ExportFormat, exportFormats, exportRuns } from "../results/export.js";
-import { formatResults, readRuns, writeText } from "../results/files.js";
+import { readRuns, writeText } from "../results/files.js";
+import { formatResults } from "../results/format.js";
 
 /** To a file, or to stdout. */
 async function deliver(text: string, out: string | undefined): Promise<void> {

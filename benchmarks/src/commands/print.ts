@@ -1,7 +1,15 @@
 // A run as people read it on a terminal: machine, peaks, a table for each suite, failures.
 
 import Table from "cli-table3";
-import { failureLines, machineLine, peakLines, rowCells, rowHeads, rowsOf } from "../present.js";
+import {
+  crossoverLines,
+  failureLines,
+  machineLine,
+  peakLines,
+  rowCells,
+  rowHeads,
+  rowsOf,
+} from "../present.js";
 import type { Run } from "../results/schema.js";
 
 export function runText(run: Run): string {
@@ -16,6 +24,6 @@ export function runText(run: Run): string {
     for (const row of rows) if (row.result.suite === suite) table.push([row.result.name, ...rowCells(row)]);
     lines.push(table.toString());
   }
-  lines.push(...failureLines(run));
+  lines.push(...crossoverLines(run), ...failureLines(run));
   return `${lines.join("\n")}\n`;
 }

@@ -1,9 +1,11 @@
 // How far a run is.
 
 import { SingleBar } from "cli-progress";
+import { formatTimeLeft } from "../present.js";
+import type { Step } from "../run.js";
 
 export interface ProgressDisplay {
-  step(done: number, total: number, what: string): void;
+  step(step: Step): void;
   stop(): void;
 }
 
@@ -11,18 +13,20 @@ export interface ProgressDisplay {
 export function progressDisplay(): ProgressDisplay {
   if (process.stderr.isTTY !== true) return tenths();
   const bar = new SingleBar({
-    format: "{bar} {percentage} % · {eta_formatted} left · {what}",
+    format: "{bar} {percentage} % · {left} · {what}",
     stream: process.stderr,
     hideCursor: true,
     clearOnComplete: true,
     barsize: 24,
-    etaBuffer: 50,
   });
   let started = false;
   return {
-    step(done, total, what) {
-      if (started) bar.update(done, { what });
-      else bar.start(total, done, { what });
+    step({ share, secondsLeft, what }) {
+      const left =
+        secondsLeft === null ? "measuring how long it takes" : `${formatTimeLeft(secondsLeft)} left`;
+      const done = Math.round(1000 * share);
+      if (started) bar.update(done, { what, left });
+      else bar.start(1000, done, { what, left });
       started = true;
     },
     stop() {
@@ -34,10 +38,10 @@ export function progressDisplay(): ProgressDisplay {
 function tenths(): ProgressDisplay {
   let shown = 0;
   return {
-    step(done, total) {
-      const now = Math.floor((10 * done) / total);
-      if (now > shown) process.stderr.write(`${now * 10} %\n`);
-      shown = now;
+    step({ share, secondsLeft }) {
+      const now = Math.floor(10 * share);
+      if (now > shown) process.stderr.write(`${now * 10} %, ${formatTimeLeft(secondsLeft ?? 0)} left\n`);
+      shown = Math.max(shown, now);
     },
     stop: () => undefined,
   };

@@ -4,9 +4,12 @@
 // The bootstrap therefore draws rounds first and samples within them second (Davison and Hinkley, 1997, section 3.8). With few
 // rounds it understates the spread between them by √((R − 1)/R), and its quantiles are a normal's rather than a t's: both
 // are corrected. Times are compared on a log scale, where slower by half and faster by half are alike.
+//
+// What differs between two runs of the same (where memory came to lie, what the compiler chose, who else was on the machine) is in
+// none of their rounds. It is added as a deviation of its own.
 
 import { randomWords } from "../inputs.js";
-import { quantile, quartile, sortedCopy, timeOfRounds } from "../statistics.js";
+import { quantile, quantiles, sortedCopy, timeOfRounds } from "../statistics.js";
 
 export interface RatioInterval {
   /** Typical time of the second by that of the first. */
@@ -19,6 +22,8 @@ export interface BootstrapOptions {
   /** Share of intervals that hold the true ratio (default 0.99: of a hundred cases one is expected to fool us). */
   readonly confidence?: number;
   readonly resamples?: number;
+  /** Standard deviation of the log of a run's times from run to run, beyond what its rounds show (default 0.01). */
+  readonly drift?: number;
   readonly seed?: number;
 }
 
@@ -65,23 +70,23 @@ export function studentQuantile(p: number, freedom: number): number {
   );
 }
 
-/** Draws logs of times of resampled rounds. */
+/** Draws times of a run: of resampled rounds, whose samples are resampled too. */
 function resampler(rounds: Rounds, next: () => number): () => number {
   const below = (n: number): number => Math.floor((next() / 2 ** 32) * n);
   const times = rounds.map((round) => {
     const drawn = new Float64Array(round.length);
     return Array.from({ length: round.length > 1 ? timesOfRound : 1 }, () => {
       for (let i = 0; i < drawn.length; i++) drawn[i] = round[below(round.length)];
-      return Math.log(quantile(drawn.sort(), quartile));
+      return quantile(drawn.sort(), quantiles.samples);
     });
   });
+  const run = new Float64Array(times.length);
   return () => {
-    let sum = 0;
-    for (let i = 0; i < times.length; i++) {
+    for (let i = 0; i < run.length; i++) {
       const drawn = times[below(times.length)];
-      sum += drawn[below(drawn.length)];
+      run[i] = drawn[below(drawn.length)];
     }
-    return sum / times.length;
+    return Math.log(quantile(run.sort(), quantiles.rounds));
   };
 }
 
@@ -97,13 +102,16 @@ function widening(rounds: readonly number[], confidence: number): number {
 
 /** The ratio second / first of typical times, with its interval. The same samples give the same interval. */
 export function ratioInterval(first: Rounds, second: Rounds, options: BootstrapOptions = {}): RatioInterval {
-  const { confidence = 0.99, resamples = 2000, seed = 1 } = options;
+  const { confidence = 0.99, resamples = 2000, drift = 0.01, seed = 1 } = options;
   const next = randomWords(seed);
   const [drawFirst, drawSecond] = [resampler(first, next), resampler(second, next)];
   const point = Math.log(timeOfRounds(second) / timeOfRounds(first));
   const differences = sortedCopy(Array.from({ length: resamples }, () => drawSecond() - drawFirst()));
   const wide = widening([first.length, second.length], confidence);
   const tail = (1 - confidence) / 2;
-  const at = (q: number): number => Math.exp(point + wide * (quantile(differences, q) - point));
-  return { ratio: Math.exp(point), low: at(tail), high: at(1 - tail) };
+  const between = Math.SQRT2 * drift * normalQuantile(1 - tail);
+  /** Distance of an end from the point, both deviations together. */
+  const end = (q: number): number => Math.hypot(wide * (quantile(differences, q) - point), between);
+  const [below, above] = [end(tail), end(1 - tail)];
+  return { ratio: Math.exp(point), low: Math.exp(point - below), high: Math.exp(point + above) };
 }

@@ -23,17 +23,25 @@ export interface RunComparison {
 
 export interface CompareOptions {
   readonly confidence?: number;
-  /** Changes below this share are none, however sure (default 0.01). */
+  /** Changes below this share are none, however sure (default 0.02). */
   readonly smallest?: number;
+  /** See BootstrapOptions. */
+  readonly drift?: number;
 }
 
 /** What makes two results one case. */
-export function keyOf({ suite, name, implementation, backend, threads }: Result): string {
+export function keyOf({
+  suite,
+  name,
+  implementation,
+  backend,
+  threads,
+}: Pick<Result, "suite" | "name" | "implementation" | "backend" | "threads">): string {
   return [suite, name, implementation.name, backend, `${threads}T`].join(" · ");
 }
 
 /** Faster or slower only where the interval excludes 1 and the change is worth mentioning. */
-export function verdictOf({ ratio, low, high }: RatioInterval, smallest = 0.01): Verdict {
+export function verdictOf({ ratio, low, high }: RatioInterval, smallest = 0.02): Verdict {
   if (low > 1 && ratio > 1 + smallest) return "slower";
   if (high < 1 && ratio < 1 / (1 + smallest)) return "faster";
   return "no significant change";
@@ -50,7 +58,8 @@ export function compareRuns(first: Run, second: Run, options: CompareOptions = {
     others.delete(title);
     const reason = other ? mismatch(result, other) : "only in the first";
     if (reason === null) {
-      const interval = ratioInterval(result.rounds, other!.rounds, { confidence: options.confidence });
+      const { confidence, drift } = options;
+      const interval = ratioInterval(result.rounds, other!.rounds, { confidence, drift });
       const verdict = verdictOf(interval, options.smallest);
       matched.push({ first: result, second: other!, interval, verdict });
     } else unmatched.push({ title, reason });
@@ -78,8 +87,8 @@ export function machineDifferences(runs: readonly Run[]): { field: string; value
       ...Object.entries(plain).map(([name, value]): [string, string] => [name, String(value ?? "unknown")]),
       ["caches", caches.join(", ")],
       ...Object.entries(libraries).map(([name, version]): [string, string] => [name, version]),
-      ["load before", load.before.toFixed(1)],
-      ["load after", load.after.toFixed(1)],
+      ["load before", load?.before.toFixed(1) ?? "unknown"],
+      ["load after", load?.after.toFixed(1) ?? "unknown"],
       ["effort", options.effort],
       ...peaks.map(({ threads, float32 }): [string, string] => [
         `peak float32 ${threads}T`,

@@ -175,3 +175,8 @@ export function peakKernels(): { baseline: Uint8Array<ArrayBuffer>; relaxed: Uin
     relaxed: assemble([dot(true), ...streams]),
   };
 }
+
+/** Whether the host has relaxed SIMD. */
+export function relaxedSimd(): boolean {
+  return WebAssembly.validate(peakKernels().relaxed);
+}

@@ -4,6 +4,7 @@
 import { init, operand, type Tensor, wasmRuntime, zeros } from "@nomoat/core";
 import { dotChains, dotRounds, peakKernels, streamUnit } from "./emitter.js";
 import { type Effort, timeEntry } from "./timing.js";
+import { workersRunning } from "./workers.js";
 
 /** Bandwidth of streams whose places together take `bytes`. */
 export interface Bandwidth {
@@ -31,18 +32,26 @@ const chunksOfThread = 4;
 
 const operationsOfPeakUnit = 96_000;
 
+/** Milliseconds of samples of each kernel: a peak is one fast sample, and every round looks for it anew. */
+const turn = 20;
+
 /** Best seconds of one call. */
-async function best(run: () => void, effort: Effort): Promise<number> {
-  const { seconds } = await timeEntry({ run, dispose: () => undefined }, effort, true);
+async function best(run: () => void, effort: Effort, first: boolean): Promise<number> {
+  const brief = { ...effort, milliseconds: Math.min(turn, effort.milliseconds) };
+  const { seconds } = await timeEntry({ run, dispose: () => undefined }, brief, first);
   return Math.min(...seconds);
 }
 
-/** Measures with `threads` threads of the wasm backend, which becomes the active one. */
-export async function measurePeaks(threads: number, effort: Effort): Promise<Peaks> {
+/**
+ * Measures with `threads` threads of the wasm backend, which becomes the active one.
+ *
+ * @param first - whether these kernels have not run before
+ */
+export async function measurePeaks(threads: number, effort: Effort, first: boolean): Promise<Peaks> {
   await init({ backend: "wasm", threads });
   const place = zeros([16]);
   const runtime = wasmRuntime(place)!;
-  runtime.waitForWorkers();
+  await workersRunning(threads);
   const module = runtime.registerKernels("@nomoat/bench", peakKernels());
   const address = (tensor: Tensor): number => runtime.address(operand(tensor));
   try {
@@ -51,8 +60,9 @@ export async function measurePeaks(threads: number, effort: Effort): Promise<Pea
     const float = await best(
       () => runtime.core.launch("peak", units, [address(place)], [0.5], options),
       effort,
+      first,
     );
-    const integer = await best(() => module.launch("dot", units, [0x01010101], [], options), effort);
+    const integer = await best(() => module.launch("dot", units, [0x01010101], [], options), effort, first);
     const products = runtime.relaxed ? 16 : 8;
     const dotOperations = 2 * products * dotChains * dotRounds;
     const bandwidth: Bandwidth[] = [];
@@ -83,6 +93,7 @@ export async function measurePeaks(threads: number, effort: Effort): Promise<Pea
       const seconds = await best(
         () => module.launch(kind, units, addresses, [], { grain, scratchBytes: 64 }),
         effort,
+        first,
       );
       for (const tensor of places) tensor.dispose();
       const rate = (streams * units * streamUnit) / seconds;

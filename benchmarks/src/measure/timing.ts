@@ -8,19 +8,28 @@ export interface Effort {
   readonly name: "quick" | "standard" | "long";
   /** Times that the whole selection is gone through; a case's samples spread over the run that way. */
   readonly rounds: number;
-  /** Least milliseconds of a case in a round. */
+  /** What a run aims at, however much was selected: cases get shorter turns the more there are. */
+  readonly seconds: number;
+  /** Most milliseconds of samples of a case in a round, unless few samples take longer. */
   readonly milliseconds: number;
-  /** Least samples of a case in a round. */
+  /** Least samples of a case in a round, where they fit into a few times its turn. */
   readonly samples: number;
   /** Most milliseconds of warming up in the first round. */
   readonly warmup: number;
 }
 
 export const efforts: Readonly<Record<Effort["name"], Effort>> = {
-  quick: { name: "quick", rounds: 3, milliseconds: 60, samples: 3, warmup: 300 },
-  standard: { name: "standard", rounds: 7, milliseconds: 150, samples: 5, warmup: 1500 },
-  long: { name: "long", rounds: 15, milliseconds: 500, samples: 10, warmup: 3000 },
+  quick: { name: "quick", seconds: 50, rounds: 5, milliseconds: 40, samples: 3, warmup: 200 },
+  standard: { name: "standard", seconds: 480, rounds: 8, milliseconds: 100, samples: 4, warmup: 800 },
+  long: { name: "long", seconds: 2700, rounds: 16, milliseconds: 400, samples: 8, warmup: 3000 },
 };
+
+/** The shortest turn of a case in a round, in milliseconds. */
+const shortestTurn = 6;
+/** Part of a case's share of the run that its samples may take: inputs and warming up take the rest. */
+const samplingShare = 0.4;
+/** Turns that `samples` samples may take. */
+const stretch = 3;
 
 /** A sample takes this long at least, so that reading the clock is far below 1 % of it. */
 const leastSampleMilliseconds = 0.1;
@@ -35,10 +44,20 @@ export interface Timing {
   /** Seconds of one call, a sample each. */
   readonly seconds: number[];
   readonly callsPerSample: number;
+  readonly asynchronous: boolean;
 }
 
-/** Seconds of one of `calls` calls, and whether a call gives a promise. */
-async function time(prepared: Prepared, calls: number): Promise<{ seconds: number; asynchronous: boolean }> {
+/** Calls longer than this, in seconds, are not warmed up by more of them when the last one is known. */
+const longCall = 2;
+
+/** Seconds of a call, and whether it gives a promise. */
+export interface Call {
+  readonly seconds: number;
+  readonly asynchronous: boolean;
+}
+
+/** The mean of `calls` calls. */
+export async function time(prepared: Prepared, calls: number): Promise<Call> {
   if (prepared.time) return { seconds: (await prepared.time(calls)) / calls, asynchronous: true };
   let asynchronous = false;
   const started = performance.now();
@@ -57,12 +76,10 @@ async function time(prepared: Prepared, calls: number): Promise<{ seconds: numbe
  *
  * @returns seconds of one call, at best
  */
-async function warmUp(
-  prepared: Prepared,
-  milliseconds: number,
-): Promise<{ seconds: number; asynchronous: boolean }> {
+async function warmUp(prepared: Prepared, milliseconds: number, last: Call | null): Promise<Call> {
+  if (last && last.seconds > longCall) return last;
   const deadline = performance.now() + milliseconds;
-  const best = await time(prepared, 1);
+  const best = { ...(await time(prepared, 1)) };
   let idle = 0;
   while (idle < 3 && performance.now() < deadline) {
     const calls = Math.round(batchSeconds / Math.max(best.seconds, 1e-9));
@@ -73,13 +90,27 @@ async function warmUp(
   return best;
 }
 
-/** Measures one round of an entry. */
-export async function timeEntry(prepared: Prepared, effort: Effort, first: boolean): Promise<Timing> {
-  const { seconds, asynchronous } = await warmUp(prepared, first ? effort.warmup : effort.warmup / 10);
+/**
+ * Measures one round of an entry.
+ *
+ * @param share - seconds that it may take in this round with all that belongs to it
+ * @param last - a call of before, where there was one
+ */
+export async function timeEntry(
+  prepared: Prepared,
+  effort: Effort,
+  first: boolean,
+  share = Number.POSITIVE_INFINITY,
+  last: Call | null = null,
+): Promise<Timing> {
+  const turn = Math.min(effort.milliseconds, Math.max(shortestTurn, 1000 * share * samplingShare));
+  // Tier-up has happened by the second round; only the inputs are new then.
+  const warmup = first ? Math.min(effort.warmup, 1000 * share * effort.rounds) : turn / 4;
+  const { seconds, asynchronous } = await warmUp(prepared, warmup, last);
   const callsPerSample = Math.max(1, Math.ceil(leastSampleMilliseconds / 1000 / Math.max(seconds, 1e-9)));
   const bench = new Bench({
-    time: effort.milliseconds,
-    iterations: effort.samples,
+    time: turn,
+    iterations: Math.max(1, Math.min(effort.samples, Math.floor((stretch * turn) / 1000 / seconds))),
     warmup: false,
     retainSamples: true,
     throws: true,
@@ -107,7 +138,7 @@ export async function timeEntry(prepared: Prepared, effort: Effort, first: boole
   const { result } = bench.tasks[0];
   const samples = result && "latency" in result ? result.latency.samples : undefined;
   if (!samples) throw new BenchError("tinybench gave no samples");
-  return { seconds: thin(samples).map((ms) => ms / 1000 / callsPerSample), callsPerSample };
+  return { seconds: thin(samples).map((ms) => ms / 1000 / callsPerSample), callsPerSample, asynchronous };
 }
 
 /** At most `mostSamples` of them, their quantiles kept. */

@@ -1,6 +1,7 @@
-// What a peer's adapter is. It runs in the peer's own process.
+// What a peer's adapter is. It runs in the peer's own process, or in a page of its own.
 
-import type { Task } from "./protocol.js";
+import type { StoredTensors, Task } from "./protocol.js";
+import type { Values } from "./stored.js";
 
 /** A task with its inputs made. */
 export interface PeerJob {
@@ -8,7 +9,7 @@ export interface PeerJob {
   run(): unknown;
   /** The result of one call. */
   result(): Promise<ArrayLike<number>> | ArrayLike<number>;
-  dispose(): void;
+  dispose(): unknown;
 }
 
 export interface PeerSession {
@@ -21,9 +22,12 @@ export interface PeerContext {
   /** Imports a package from the peer's folder. */
   load(name: string): Promise<Record<string, unknown>>;
   /** The installed version of a package. */
-  version(name: string): string;
-  /** The peer's folder. */
-  readonly folder: string;
+  version(name: string): Promise<string>;
+  /** Where a file of a package is: a path, or in a page an address. */
+  place(name: string, file: string): string;
+  tensors(stored: StoredTensors): Promise<Map<string, Values>>;
+  /** Bytes of a file that a task names, in a page. */
+  blob(file: string): Promise<Blob>;
   readonly threads: number;
 }
 

@@ -4,11 +4,15 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import type { Adapter, PeerContext, PeerJob, PeerSession } from "./adapter.js";
+import type { Adapter, PeerContext } from "./adapter.js";
 import { gpuJs, plain, stdlibBlas } from "./adapters/javascript.js";
+import { jaxJs } from "./adapters/jax.js";
+import { nodeLlamaCpp } from "./adapters/llama-cpp.js";
 import { onnxruntimeNode, onnxruntimeWeb } from "./adapters/onnxruntime.js";
-import { jaxJs, tfjs } from "./adapters/tensors.js";
-import type { Answer, Request } from "./protocol.js";
+import { tfjs } from "./adapters/tfjs.js";
+import { answerer } from "./answer.js";
+import type { Request } from "./protocol.js";
+import { readTensors } from "./stored.js";
 
 const adapters: Readonly<Record<string, Adapter>> = {
   plain,
@@ -20,10 +24,8 @@ const adapters: Readonly<Record<string, Adapter>> = {
   "jax-js": jaxJs,
   "onnxruntime-web": onnxruntimeWeb,
   "onnxruntime-node": onnxruntimeNode,
+  "node-llama-cpp": nodeLlamaCpp,
 };
-
-let session: PeerSession | null = null;
-let job: PeerJob | null = null;
 
 /** A module in the peer's folder, whose imports are resolved from there. */
 async function contextOf(folder: string, threads: number): Promise<PeerContext> {
@@ -33,62 +35,25 @@ async function contextOf(folder: string, threads: number): Promise<PeerContext> 
     writeFileSync(loader, "export const load = (name) => import(name);\n");
     ({ load } = (await import(pathToFileURL(loader).href)) as { load: PeerContext["load"] });
   }
+  const place = (name: string, file: string): string =>
+    join(folder, "node_modules", ...name.split("/"), ...file.split("/"));
   return {
     load,
-    folder,
+    place,
     threads,
-    version(name) {
-      const file = join(folder, "node_modules", ...name.split("/"), "package.json");
-      return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
-    },
+    version: async (name) =>
+      (JSON.parse(readFileSync(place(name, "package.json"), "utf8")) as { version: string }).version,
+    tensors: async (stored) => readTensors(stored),
+    blob: async (file) => new Blob([readFileSync(file)]),
   };
 }
 
-function base64(values: ArrayLike<number>): string {
-  const floats = Float32Array.from(values);
-  return Buffer.from(floats.buffer).toString("base64");
-}
-
-async function answer(request: Request): Promise<Answer> {
-  switch (request.do) {
-    case "start": {
-      session = await adapters[request.peer](await contextOf(request.folder, request.threads));
-      return { version: session.version };
-    }
-    case "prepare":
-      job = await session!.prepare(request.task);
-      return {};
-    case "time": {
-      const { run } = job!;
-      const started = performance.now();
-      for (let i = 0; i < request.calls; i++) {
-        const result = run();
-        if (result instanceof Promise) await result;
-      }
-      return { seconds: (performance.now() - started) / 1000 };
-    }
-    case "result":
-      return { values: base64(await job!.result()) };
-    case "dispose":
-      job?.dispose();
-      job = null;
-      return {};
-  }
-}
-
-/** Answers in the order of the requests. */
-let last: Promise<void> = Promise.resolve();
+const answer = answerer(adapters, contextOf);
 
 createInterface({ input: process.stdin })
-  .on("line", (line) => {
-    last = last.then(async () => {
-      const reply = await answer(JSON.parse(line) as Request).catch(
-        (error: unknown): Answer => ({
-          error: String((error as Error)?.message ?? error).split("\n")[0] || "failed",
-        }),
-      );
-      process.stdout.write(`${JSON.stringify({ nomoat: reply })}\n`);
-    });
+  .on("line", async (line) => {
+    const reply = await answer(JSON.parse(line) as Request);
+    process.stdout.write(`${JSON.stringify({ nomoat: reply })}\n`);
   })
   // Libraries leave workers behind that would keep the process.
   .on("close", () => process.exit(0));

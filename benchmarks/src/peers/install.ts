@@ -39,7 +39,9 @@ export async function installPeer(peer: Peer): Promise<void> {
   const folder = folderOf(peer);
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, "package.json"), '{ "private": true }\n');
-  const args = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", ...peer.packages];
+  // Optional dependencies are native builds for every platform, hundreds of megabytes; what is needed of them is named.
+  const flags = ["--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--no-progress"];
+  const args = ["install", ...flags, ...peer.packages];
   const windows = process.platform === "win32";
   try {
     await run(windows ? "npm.cmd" : "npm", args, { cwd: folder, shell: windows, timeout: 600_000 });

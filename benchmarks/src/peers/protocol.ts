@@ -32,7 +32,53 @@ export interface QuantTask {
   readonly seeds: readonly [x: number, w: number];
 }
 
-export type Task = ProductTask | QuantTask;
+/** float32 tensors in a file, little-endian, one after the other: what is too large or too particular to make from seeds. */
+export interface StoredTensors {
+  readonly file: string;
+  readonly tensors: Readonly<Record<string, { readonly offset: number; readonly shape: readonly number[] }>>;
+}
+
+/**
+ * Forward and backward through a gated MLP with a low-rank adapter at each projection, y = down(silu(gate x) · up x),
+ * projection p: x·Wᵀ + (x·Aᵀ)·Bᵀ. Tensors: x, dy, and for each of gate, up, down: p.weight, p.A, p.B.
+ *
+ * The result is y and the gradients of Σ y·dy by x, gate.A, gate.B, up.A, up.B, down.A, down.B, one after the other.
+ */
+export interface LoraMlpTask {
+  readonly kind: "lora-mlp";
+  readonly stored: StoredTensors;
+}
+
+/**
+ * A training step of a LLaMA with low-rank adapters at all seven projections: loss, backward, clipping to norm 1, AdamW.
+ * Tensors by Hugging Face's names, adapters as `NAME.lora_A` and `NAME.lora_B`; the output layer is the embedding.
+ *
+ * The result is the losses of the first steps, before each step.
+ */
+export interface TrainTask {
+  readonly kind: "train-step";
+  readonly stored: StoredTensors;
+  readonly heads: number;
+  readonly layers: number;
+  readonly epsilon: number;
+  readonly theta: number;
+  readonly learningRate: number;
+  /** Token ids, a text a row. */
+  readonly ids: readonly (readonly number[])[];
+  readonly losses: number;
+}
+
+/** Reads a prompt, or reads one and writes `tokens` more; the result is the next token's probabilities after `few` ids. */
+export interface GenerateTask {
+  readonly kind: "generate";
+  /** A GGUF file. */
+  readonly file: string;
+  readonly prompt: readonly number[];
+  readonly tokens: number;
+  readonly few: readonly number[];
+}
+
+export type Task = ProductTask | QuantTask | LoraMlpTask | TrainTask | GenerateTask;
 
 export type Request =
   | { readonly do: "start"; readonly peer: string; readonly folder: string; readonly threads: number }
@@ -52,12 +98,18 @@ export interface Answer {
 }
 
 /** How long a peer may take to answer. */
-const deadlineMilliseconds = 120_000;
+export const deadlineMilliseconds = 300_000;
 
 /** Longest part of an answer that an error message repeats. */
 const mostErrorText = 200;
 
-export class PeerProcess {
+/** Whatever answers a peer's requests. */
+export interface PeerHost {
+  ask(request: Request): Promise<Answer>;
+  close(): void;
+}
+
+export class PeerProcess implements PeerHost {
   readonly #child: ChildProcess;
   #waiting: { resolve(answer: Answer): void; reject(error: Error): void } | null = null;
   #ended: Error | null = null;
@@ -70,7 +122,8 @@ export class PeerProcess {
     });
     this.#child.on("error", (error) => this.#end(new BenchError(`cannot run ${command}: ${error.message}`)));
     this.#child.on("close", (code, signal) => {
-      const last = this.#stderr.trim().split("\n").at(-1) ?? "";
+      const lines = this.#stderr.trim().split("\n");
+      const last = lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1) ?? "";
       this.#end(new BenchError(`ended with ${signal ?? `exit code ${code}`}${last && `: ${last}`}`));
     });
     this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => {

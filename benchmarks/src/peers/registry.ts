@@ -1,6 +1,9 @@
 // The peers: what they are called, what they are installed from, and what they can do.
 
 import { BenchError } from "../model.js";
+import type { Task } from "./protocol.js";
+
+type Kind = Task["kind"];
 
 export interface Peer {
   readonly name: string;
@@ -8,24 +11,24 @@ export interface Peer {
   readonly backend: string;
   /** npm packages with versions; empty for what is installed otherwise or not at all. */
   readonly packages: readonly string[];
-  readonly language: "javascript" | "python";
+  /** Where its adapter runs; "browser": in a page of an installed Chromium. */
+  readonly language: "javascript" | "python" | "browser";
   /** Most threads that it can use here. */
   readonly mostThreads: number;
   /** True where code for the processor runs, with its wider vectors: no browser could. */
   readonly native: boolean;
-  /** Whether it has products with weights in integer formats. */
-  readonly quantized: boolean;
+  /** Tasks that it has. */
+  readonly kinds: readonly Kind[];
 }
 
-const javascript = { language: "javascript", mostThreads: 1, native: false, quantized: false } as const;
-const python = {
-  packages: [],
-  language: "python",
-  mostThreads: 256,
-  native: true,
-  quantized: false,
-} as const;
-const tfjs = ["@tensorflow/tfjs-core@4.22.0"];
+const any = Number.POSITIVE_INFINITY;
+const products: readonly Kind[] = ["gemm"];
+const gradients: readonly Kind[] = ["gemm", "lora-mlp"];
+const javascript = { language: "javascript", mostThreads: 1, native: false, kinds: products } as const;
+const python = { packages: [], language: "python", mostThreads: any, native: true } as const;
+const browser = { language: "browser", mostThreads: any, native: false } as const;
+const tfjs = ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-core@4.22.0"];
+const jax = ["@jax-js/jax@0.1.25"];
 
 export const peers: readonly Peer[] = [
   { ...javascript, name: "plain", backend: "javascript", packages: [] },
@@ -44,25 +47,51 @@ export const peers: readonly Peer[] = [
     name: "tfjs-wasm",
     backend: "wasm",
     packages: [...tfjs, "@tensorflow/tfjs-backend-wasm@4.22.0"],
+    kinds: gradients,
   },
-  { ...javascript, name: "jax-js", backend: "wasm", packages: ["@jax-js/jax@0.1.25"] },
+  // One thread in Node.
+  { ...javascript, name: "jax-js", backend: "wasm", packages: jax, kinds: gradients },
+  // It chooses its threads itself, by the processors: no figure for one thread can be had.
+  { ...browser, name: "jax-js-chromium", backend: "wasm", packages: jax, kinds: gradients },
   {
     ...javascript,
     name: "onnxruntime-web",
     backend: "wasm",
     packages: ["onnxruntime-web@1.30.0"],
-    ...{ mostThreads: 256, quantized: true },
+    ...{ mostThreads: any, kinds: ["gemm", "quant"] },
   },
   {
     ...javascript,
     name: "onnxruntime-node",
     backend: "native",
     packages: ["onnxruntime-node@1.30.0"],
-    ...{ mostThreads: 256, quantized: true, native: true },
+    ...{ mostThreads: any, kinds: ["gemm", "quant"], native: true },
   },
-  { ...python, name: "numpy", backend: "native" },
-  { ...python, name: "pytorch", backend: "native" },
+  { ...python, name: "numpy", backend: "native", kinds: products },
+  { ...python, name: "pytorch", backend: "native", kinds: ["gemm", "lora-mlp", "train-step"] },
+  {
+    ...javascript,
+    name: "node-llama-cpp",
+    backend: "native",
+    // The prebuilt library comes as a package of its own; the others' are left out (see install.ts).
+    packages: ["node-llama-cpp@3.22.1", `@node-llama-cpp/${prebuilt()}@3.22.1`],
+    ...{ mostThreads: any, kinds: ["generate"], native: true },
+  },
+  {
+    ...browser,
+    name: "wllama",
+    backend: "wasm",
+    packages: ["@wllama/wllama@2.4.0"],
+    kinds: ["generate"],
+  },
 ];
+
+/** How node-llama-cpp calls this machine's kind. */
+function prebuilt(): string {
+  const { platform, arch } = process;
+  if (platform === "darwin") return arch === "arm64" ? "mac-arm64-metal" : "mac-x64";
+  return `${platform === "win32" ? "win" : platform}-${arch}`;
+}
 
 /** @throws {BenchError} listing the known peers */
 export function peersByName(names: readonly string[]): Peer[] {

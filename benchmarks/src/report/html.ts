@@ -90,7 +90,9 @@ function section(run: Run): string {
     machineLine(run),
     ...peakLines(run),
     `${run.started}, ${run.options.effort}, ${formatSeconds(run.seconds)}`,
-    `load ${run.machine.load.before.toFixed(1)} before, ${run.machine.load.after.toFixed(1)} after`,
+    ...(run.machine.load
+      ? [`load ${run.machine.load.before.toFixed(1)} before, ${run.machine.load.after.toFixed(1)} after`]
+      : []),
     ...failureLines(run),
   ];
   const bars = barCharts(measured);

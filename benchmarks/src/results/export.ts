@@ -25,7 +25,11 @@ function toMarkdown(runs: readonly Run[]): string {
   const parts = runs.flatMap((run) => {
     const rows = rowsOf(run).filter((row) => row.summary);
     const suites = [...new Set(rows.map((row) => row.result.suite))];
-    const facts = [machineLine(run), ...peakLines(run), `${run.started}, ${run.options.effort}`];
+    const facts: (string | number | null)[] = [
+      machineLine(run),
+      ...peakLines(run),
+      `${run.started}, ${run.options.effort}`,
+    ];
     return [
       `## ${run.label || run.machine.cpu}`,
       facts.map((fact) => `- ${fact}`).join("\n"),
@@ -100,7 +104,7 @@ function toSql(runs: readonly Run[]): string {
   ];
   for (const run of runs) {
     const { machine } = run;
-    const facts = [
+    const facts: (string | number | null)[] = [
       run.id,
       run.label,
       run.started,

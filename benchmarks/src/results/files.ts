@@ -3,7 +3,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { writeFileAtomic } from "@nomoat/core";
 import { BenchError } from "../model.js";
-import { parseResultFile, type ResultFile, type Run, schemaName, schemaVersion } from "./schema.js";
+import { parseResultFile, type ResultFile, type Run } from "./schema.js";
 
 /** Larger files are none of this tool's. */
 const mostBytes = 256 << 20;
@@ -20,18 +20,6 @@ export async function readResults(path: string): Promise<ResultFile> {
     throw new BenchError(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code ?? error})`);
   }
   return parseResultFile(text, path);
-}
-
-/** The file's text; samples with six digits, which is finer than any clock tells. */
-export function formatResults(runs: readonly Run[]): string {
-  const file: ResultFile = { schema: schemaName, version: schemaVersion, runs: [...runs] };
-  const rounded = (key: string, value: unknown): unknown =>
-    key === "rounds"
-      ? (value as number[][]).map((round) => round.map((one) => Number(one.toPrecision(6))))
-      : value;
-  const text = JSON.stringify(file, rounded, 1);
-  // One line a round of samples.
-  return `${text.replace(/\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]/g, (_, list: string) => `[${list.replace(/\s+/g, " ")}]`)}\n`;
 }
 
 /** Writes to a temporary name and renames, so that a good file survives every fault. */

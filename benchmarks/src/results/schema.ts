@@ -22,6 +22,8 @@ export interface Result {
   /** Seconds of one call: samples, by round. Empty where it failed. */
   readonly rounds: readonly (readonly number[])[];
   readonly accuracy: Accuracy | null;
+  /** Other figures by name, such as `scriptBytes`. */
+  readonly details: Readonly<Record<string, number>>;
   /** Why there are no samples, or why they do not count; null where all is well. */
   readonly failure: string | null;
 }
@@ -114,14 +116,12 @@ function parseMachine(field: Field): Machine {
       "v8",
     ].concat(["simd", "gpu", "libraries", "commit", "load", "power"]),
   );
-  const load = field.member("load");
-  load.members(["before", "after"]);
   return {
     cpu: text("cpu"),
     processors: field.member("processors").integer(1),
     frequency: field.member("frequency").orNull((one) => one.number(0)),
     caches: field.member("caches").list((one) => one.text()),
-    memoryBytes: field.member("memoryBytes").number(0),
+    memoryBytes: field.member("memoryBytes").orNull((one) => one.number(0)),
     system: text("system"),
     architecture: text("architecture"),
     runtime: text("runtime"),
@@ -130,7 +130,10 @@ function parseMachine(field: Field): Machine {
     gpu: textOrNull("gpu"),
     libraries: field.member("libraries").record((one) => one.text()),
     commit: textOrNull("commit"),
-    load: { before: load.member("before").number(0), after: load.member("after").number(0) },
+    load: field.member("load").orNull((load) => {
+      load.members(["before", "after"]);
+      return { before: load.member("before").number(0), after: load.member("after").number(0) };
+    }),
     power: textOrNull("power"),
   };
 }
@@ -159,6 +162,7 @@ function parseResult(field: Field): Result {
     ["suite", "name", "parameters", "implementation", "backend", "threads", "work", "callsPerSample"].concat([
       "rounds",
       "accuracy",
+      "details",
       "failure",
     ]),
   );
@@ -183,6 +187,7 @@ function parseResult(field: Field): Result {
     callsPerSample: field.member("callsPerSample").integer(1),
     rounds: samples,
     accuracy: field.member("accuracy").orNull(parseAccuracy),
+    details: field.member("details").record((one) => one.number()),
     failure,
   };
 }

@@ -1,6 +1,6 @@
 // Text from LLaMA-shaped models: reading a prompt, and tokens one by one over the key-value cache.
 
-import { noGrad, tensor, tidy } from "@nomoat/core";
+import { noGrad } from "@nomoat/core";
 import { generateTokens, type LlamaForCausalLM } from "@nomoat/llama";
 import { type FormatName, formats, quantizeModel } from "@nomoat/quant";
 import { integerValues } from "../inputs.js";
@@ -15,7 +15,7 @@ import {
 } from "./llama-shapes.js";
 import { type Case, items, type Suite, type Sweep } from "./suite.js";
 
-interface Shape {
+export interface Shape {
   readonly model: ModelShape;
   /** A format, or "float32". */
   readonly format: string;
@@ -24,11 +24,17 @@ interface Shape {
   readonly tokens: number;
 }
 
-function quantized(shape: Shape): LlamaForCausalLM {
+/** The output layer of quantized models is in q8_0, as llama.cpp has it; it is the embedding here. */
+export function quantized(shape: Pick<Shape, "model" | "format">): LlamaForCausalLM {
   const model = modelOf(shape.model);
   model.train(false);
   if (shape.format !== "float32") {
-    quantizeModel(model, { format: shape.format as FormatName, activations: "int8" });
+    quantizeModel(model, {
+      format: shape.format as FormatName,
+      activations: "int8",
+      outputLayer: true,
+      perModule: [["lm_head", "q8_0"]],
+    });
   }
   return model;
 }
@@ -43,28 +49,29 @@ function verifyLogits(model: LlamaForCausalLM, shape: ModelShape): Accuracy {
 function prepare(shape: Shape): Prepared {
   const model = quantized(shape);
   const prompt = integerValues("prompt", shape.prompt, shape.model.vocabSize);
-  const ids = tensor(prompt, { dtype: "int32", shape: [1, shape.prompt] });
-  const read = (): void => tidy(() => noGrad(() => void model.forward(ids)));
+  // Whoever reads a prompt wants to know what comes next, and no logits but these.
+  const wanted = Math.max(1, shape.tokens);
   const write = async (): Promise<void> => {
-    const options = { model, prompt, maxNewTokens: shape.tokens, temperature: 0 };
+    const options = { model, prompt, maxNewTokens: wanted, temperature: 0 };
     let count = 0;
     for await (const _ of generateTokens(options)) count++;
-    if (count !== shape.tokens) throw new BenchError(`generate: ${count} tokens came`);
+    if (count !== wanted) throw new BenchError(`generate: ${count} tokens came`);
   };
   return {
-    run: shape.tokens === 0 ? read : write,
+    run: write,
     ...(shape.format === "float32" &&
       hasReference(shape.model) && { verify: () => verifyLogits(model, shape.model) }),
     dispose() {
-      ids.dispose();
       model.dispose();
     },
   };
 }
 
-function caseOf(shape: Shape): Case {
+/** The case of a model, a format, and so many tokens. */
+export function caseOf(shape: Shape): Case {
   const { model, format, prompt, tokens } = shape;
   const { linear, all } = weightsOf(model);
+  const output = model.vocabSize * model.hiddenSize;
   const count = tokens === 0 ? prompt : tokens;
   const bits = format === "float32" ? 32 : format === "q8_0" || format === "int8" ? 8.5 : 4.5;
   const kind = tokens === 0 ? "read" : "write";
@@ -77,7 +84,8 @@ function caseOf(shape: Shape): Case {
     work: items(
       count,
       "tokens",
-      count * (2 * linear + attention),
+      // Of a prompt, the output layer sees the last token alone.
+      count * (2 * (linear - output) + attention) + 2 * output * Math.max(1, tokens),
       (tokens === 0 ? 1 : tokens) * linear * (bits / 8),
     ),
     prepare: () => prepare(shape),

@@ -1,9 +1,9 @@
 // LLaMA-shaped models with random weights: what a model of that size costs, whatever it has learnt.
 
-import { type BackendName, Generator, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
+import { type BackendName, full, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
 import { type LlamaConfig, LlamaForCausalLM, llamaShapes } from "@nomoat/llama";
 import { compareArrays } from "../accuracy.js";
-import { integerValues } from "../inputs.js";
+import { hash, integerValues, uniformValues } from "../inputs.js";
 import type { Accuracy } from "../model.js";
 import { toReference } from "../reference.js";
 
@@ -61,9 +61,34 @@ export function configOf(shape: ModelShape): LlamaConfig {
   };
 }
 
-/** A model with seeded weights on the active backend. */
+/** Weights are cut from a stretch of so many random values, each from a place of its own; a prime, so that rows differ. */
+const stretch = 1_000_003;
+const deviation = 0.02;
+
+/** `count` seeded weights; a hundred million of them would otherwise take longer to draw than a step to compute. */
+function weightValues(name: string, count: number, source: Float32Array): Float32Array {
+  const values = new Float32Array(count);
+  let at = hash(name) % stretch;
+  for (let done = 0; done < count; at = 0) {
+    const part = source.subarray(at, Math.min(stretch, at + count - done));
+    values.set(part, done);
+    done += part.length;
+  }
+  return values;
+}
+
+/** A model with seeded weights on the active backend: norms of one, all others uniform with a deviation of 0.02. */
 export function modelOf(shape: ModelShape): LlamaForCausalLM {
-  return LlamaForCausalLM.create(configOf(shape), { generator: new Generator(7) });
+  const half = deviation * Math.sqrt(3);
+  const source = uniformValues("weights", stretch, -half, half);
+  const tensors = new Map<string, Tensor>();
+  for (const [name, size] of llamaShapes(configOf(shape))) {
+    const count = size.reduce((product, extent) => product * extent, 1);
+    const one =
+      size.length === 1 ? full(size, 1) : tensor(weightValues(name, count, source), { shape: [...size] });
+    tensors.set(name, one);
+  }
+  return LlamaForCausalLM.fromTensors(configOf(shape), tensors);
 }
 
 /** Weights in linear layers (the output layer among them, the embedding not), and all weights. */

@@ -7,7 +7,7 @@ import { type DType, type Tensor, tidy } from "@nomoat/core";
 import { loadSafetensors, saveSafetensors } from "@nomoat/core/safetensors";
 import { compareArrays } from "../accuracy.js";
 import type { Prepared } from "../model.js";
-import { type Case, movement, type Suite, seeded, sizesOf } from "./suite.js";
+import { type Case, dtypesOf, movement, type Suite, seeded, sizesOf } from "./suite.js";
 
 /** Relative rounding of each dtype, at the largest value. */
 const rounding: Partial<Record<DType, number>> = { float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 };
@@ -55,7 +55,7 @@ export const load: Suite = {
   cases(sweep): Case[] {
     const sizes = sizesOf(sweep, { quick: [16], standard: [16, 256] });
     return sizes.flatMap((megabytes) =>
-      (["float32", "float16", "bfloat16"] as const).map((dtype) => ({
+      dtypesOf(sweep, ["float32", "float16", "bfloat16"]).map((dtype) => ({
         suite: "load",
         name: `safetensors ${dtype} ${megabytes} MB`,
         parameters: { megabytes, dtype },

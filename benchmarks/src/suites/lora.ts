@@ -44,7 +44,7 @@ class One extends Module {
   }
 }
 
-interface Shape {
+export interface Shape {
   readonly kind: "layer" | "mlp";
   readonly rows: number;
   readonly inFeatures: number;
@@ -54,7 +54,7 @@ interface Shape {
   readonly format: "none" | "nf4";
 }
 
-function modelOf({
+export function modelOf({
   kind,
   inFeatures,
   outFeatures,
@@ -70,7 +70,7 @@ function modelOf({
 }
 
 /** Gradients of the adapter's matrices and of x, and the result. */
-function pass(model: Module & { forward(x: Tensor): Tensor }, x: Tensor, dy: Tensor): Tensor[] {
+export function pass(model: Module & { forward(x: Tensor): Tensor }, x: Tensor, dy: Tensor): Tensor[] {
   x.requiresGrad = true;
   const y = model.forward(x);
   y.mul(dy).sum().backward();

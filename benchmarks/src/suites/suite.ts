@@ -1,10 +1,18 @@
 // What suites have in common: a suite lists cases for a sweep; a case becomes an entry for each backend and thread count.
 
-import { activeBackend, type BackendName, init, type Tensor, tensor, wasmRuntime, zeros } from "@nomoat/core";
+import {
+  activeBackend,
+  type BackendName,
+  type DType,
+  type InitOptions,
+  init,
+  type Tensor,
+  tensor,
+} from "@nomoat/core";
 import { uniformValues } from "../inputs.js";
-import { versionOf } from "../machine.js";
 import type { Effort } from "../measure/timing.js";
-import { BenchError, type Entry, type Parameters, type Prepared, type Work } from "../model.js";
+import { workersRunning } from "../measure/workers.js";
+import type { Entry, Parameters, Prepared, Work } from "../model.js";
 
 /** What is gone through. */
 export interface Sweep {
@@ -13,6 +21,8 @@ export interface Sweep {
   readonly sizes: readonly number[] | null;
   /** Formats in place of the suite's own; for suites that quantize. */
   readonly formats: readonly string[] | null;
+  /** Dtypes in place of the suite's own; for suites that have several. */
+  readonly dtypes: readonly string[] | null;
 }
 
 export interface Case {
@@ -31,7 +41,9 @@ export interface Suite {
   cases(sweep: Sweep): Case[];
 }
 
-export const backendNames = ["wasm", "reference"] as const satisfies readonly BackendName[];
+export const backendNames = ["wasm", "reference", "gpu"] as const satisfies readonly BackendName[];
+
+type Mode = NonNullable<NonNullable<InitOptions>["mode"]>;
 
 /** Work in arithmetic operations. */
 export function arithmetic(operations: number, bytes: number, kind: Work["arithmetic"] = "float32"): Work {
@@ -46,6 +58,11 @@ export function movement(bytes: number, operations = 0): Work {
 /** Work that is shown as things done a second. */
 export function items(count: number, unit: string, operations: number, bytes: number): Work {
   return { operations, bytes, arithmetic: "float32", items: { count, unit }, shown: "items" };
+}
+
+/** Of the dtypes that a suite has, those that the sweep asks for. */
+export function dtypesOf<T extends DType>(sweep: Sweep, own: readonly T[]): readonly T[] {
+  return sweep.dtypes ? own.filter((dtype) => sweep.dtypes!.includes(dtype)) : own;
 }
 
 /** Seeded values as a float32 tensor on the active backend. */
@@ -70,25 +87,21 @@ export function sizesOf(
 
 /** Makes a backend with that many threads the active one, its workers running. */
 export async function activate(backend: string, threads: number): Promise<void> {
-  if (!(backendNames as readonly string[]).includes(backend)) {
-    throw new BenchError(`unknown backend "${backend}" (known: ${backendNames.join(", ")})`);
-  }
-  await init({ backend: backend as BackendName, threads });
-  if (activeBackend().name !== "wasm") return;
-  const probe = zeros([1]);
-  wasmRuntime(probe)?.waitForWorkers();
-  probe.dispose();
+  const [name, mode] = backend.split(":") as [BackendName, Mode | undefined];
+  if (name === "gpu") await init({ backend: "gpu", ...(mode && { mode }) });
+  else await init({ backend: name, threads });
+  if (activeBackend().name === "wasm") await workersRunning(threads);
 }
 
 /** This library's entry of a case. */
-export function nomoatEntry(one: Case, backend: string, threads: number): Entry {
+export function nomoatEntry(one: Case, backend: string, threads: number, version: string): Entry {
   const { suite, name, parameters, work } = one;
   return {
     suite,
     name,
     parameters,
     work,
-    implementation: { name: "nomoat", version: versionOf("@nomoat/core") },
+    implementation: { name: "nomoat", version },
     backend,
     threads,
     async prepare() {

@@ -72,7 +72,7 @@ export const stdlibBlas: Adapter = async (context) => {
   const loaded = await context.load("@stdlib/blas/base/sgemm");
   const sgemm = loaded.default as Sgemm;
   return {
-    version: context.version("@stdlib/blas"),
+    version: await context.version("@stdlib/blas"),
     prepare(task) {
       if (task.kind !== "gemm") return unsupported("quantized product");
       if (task.batch > 1) return unsupported("batches");
@@ -110,7 +110,7 @@ export function gpuJs(mode: "cpu" | "webasm"): Adapter {
     const loaded = await context.load("gpu.js");
     const { GPU, input } = (loaded.GPU ? loaded : loaded.default) as unknown as GpuJs;
     return {
-      version: context.version("gpu.js"),
+      version: await context.version("gpu.js"),
       prepare(task) {
         if (task.kind !== "gemm") return unsupported("quantized product");
         if (task.batch > 1) return unsupported("batches");

@@ -2,7 +2,7 @@
 // as constants, since the runtime packs those once.
 
 import { randomWords } from "../../inputs.js";
-import type { Adapter, PeerContext, PeerJob } from "../adapter.js";
+import { type Adapter, type PeerContext, type PeerJob, unsupported } from "../adapter.js";
 import { type InputPair, productInputs } from "../inputs.js";
 import type { ProductTask, QuantTask } from "../protocol.js";
 import { type ElementType, onnxModel, type TensorInfo } from "./onnx-model.js";
@@ -122,7 +122,7 @@ function adapter(name: string, provider: string): Adapter {
     const ort = (loaded.InferenceSession ? loaded : loaded.default) as unknown as Ort;
     if (provider === "wasm") ort.env.wasm.numThreads = context.threads;
     return {
-      version: context.version(name),
+      version: await context.version(name),
       prepare(task) {
         if (task.kind === "gemm") {
           const inputs = productInputs(task);
@@ -132,6 +132,7 @@ function adapter(name: string, provider: string): Adapter {
           };
           return jobOf(ort, context, provider, productModel(task, inputs), feeds);
         }
+        if (task.kind !== "quant") return unsupported(task.kind);
         const { model, x } = task.format === "int8" ? int8Model(task) : int4Model(task);
         const feeds = { x: new ort.Tensor(x.type, x.values, [task.rows, task.size]) };
         return jobOf(ort, context, provider, model, feeds);

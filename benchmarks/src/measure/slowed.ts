@@ -1,0 +1,25 @@
+// An entry made slower by a known share, to test whether comparisons find it.
+
+import type { Entry, Prepared } from "../model.js";
+
+function slow(prepared: Prepared, share: number): Prepared {
+  const wait = (began: number): void => {
+    const end = began + (performance.now() - began) * (1 + share);
+    while (performance.now() < end);
+  };
+  return {
+    ...prepared,
+    run() {
+      const began = performance.now();
+      const result = prepared.run();
+      if (result instanceof Promise) return result.finally(() => wait(began));
+      wait(began);
+      return result;
+    },
+  };
+}
+
+/** The entry, whose calls take longer by `share` of what they take. */
+export function slowed(entry: Entry, share: number): Entry {
+  return { ...entry, prepare: async () => slow(await entry.prepare(), share) };
+}
