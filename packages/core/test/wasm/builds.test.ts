@@ -1,8 +1,9 @@
+import { setFlagsFromString } from "node:v8";
 import { deflateRawSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { edits, packKernels } from "../../../../scripts/pack-kernels.mjs";
-import { applyEdits, unpackBuild } from "../../src/backend/wasm/builds.js";
+import { applyEdits, hasRelaxedSimd, unpackBuild } from "../../src/backend/wasm/builds.js";
 import { builds } from "../../src/backend/wasm/generated/kernels.js";
 import { inflateRaw } from "../../src/backend/wasm/inflate.js";
 import { BackendError } from "../../src/errors.js";
@@ -73,5 +74,17 @@ describe("packKernels", () => {
     expect(() => applyEdits(Buffer.from("0123456789abcdef"), whole.subarray(0, whole.length - 1))).toThrow(
       BackendError,
     );
+  });
+});
+
+describe("hasRelaxedSimd", () => {
+  it("says what the relaxed build needs, and yes where the host has relaxed SIMD", () => {
+    expect(hasRelaxedSimd()).toBe(WebAssembly.validate(unpackBuild(builds, true)));
+    // Node 20 hides relaxed SIMD behind a flag, later versions have it.
+    if (Number(process.versions.node.split(".")[0]) < 22) {
+      setFlagsFromString("--experimental-wasm-relaxed-simd");
+    }
+    expect(hasRelaxedSimd()).toBe(true);
+    expect(WebAssembly.validate(unpackBuild(builds, true))).toBe(true);
   });
 });

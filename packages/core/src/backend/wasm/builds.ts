@@ -26,7 +26,7 @@ export interface PackedBuilds {
 /** A module of one function, `f32x4.relaxed_madd` of three zeros: valid where the host has relaxed SIMD. */
 const relaxedProbe = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0],
-  ...[10, 22, 1, 20, 0, 65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15, 253, 133, 2, 26, 11],
+  ...[10, 20, 1, 18, 0, 65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15, 253, 133, 2, 26, 11],
 );
 
 /** True when this host has relaxed SIMD. */
