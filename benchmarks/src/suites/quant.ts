@@ -5,6 +5,7 @@ import {
   type BlockFormat,
   type FormatName,
   formats,
+  type QuantizedMatmulOptions,
   type QuantizedTensor,
   quantize,
   quantizedMatmul,
@@ -24,7 +25,16 @@ import {
 
 const known: Readonly<Record<string, BlockFormat>> = formats;
 /** Those of everyday use; --long measures all. */
-const usual: readonly string[] = ["nf4", "q4_0", "q8_0", "int8"];
+const usual: readonly string[] = ["int4_g32", "nf4", "q4_0", "q8_0", "int8"];
+
+/** One row is generation, a few are its batches and checks of drafts, many are prompts. */
+const rowCounts = [1, 4, 16, 128] as const;
+
+/** How activations enter: as they are, rounded in blocks, or with one calibrated step ("static"). */
+type Activations = "float32" | "int8" | "static";
+
+/** The step for activations that are uniform in ±1, as the suite's are. */
+const staticRange = { activationScale: 1 / 127 };
 
 /** Against the product with the dequantized weight in float64. */
 const floatTolerance = 1e-5;
@@ -54,16 +64,13 @@ function packed(format: FormatName, size: number): { weight: Tensor; quantized: 
   return { weight, quantized: quantize(weight, { format, measure: false }) };
 }
 
-function prepareProduct(
-  format: FormatName,
-  size: number,
-  rows: number,
-  activations: "float32" | "int8",
-): Prepared {
+function prepareProduct(format: FormatName, size: number, rows: number, activations: Activations): Prepared {
   const { weight, quantized } = packed(format, size);
   weight.dispose();
   const x = seeded("x", [rows, size]);
-  const call = (): Tensor => noGrad(() => quantizedMatmul(x, quantized, { activations }));
+  const options: QuantizedMatmulOptions =
+    activations === "static" ? { activations: "int8", ...staticRange } : { activations };
+  const call = (): Tensor => noGrad(() => quantizedMatmul(x, quantized, options));
   return {
     run: () => call().dispose(),
     verify: () =>
@@ -71,7 +78,7 @@ function prepareProduct(
         const dense = quantized.dequantize().dataSync() as ArrayLike<number>;
         const a = { values: x.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 };
         const b = { values: dense, batch: 0, row: 1, column: size };
-        const tolerance = activations === "int8" ? integerTolerance : floatTolerance;
+        const tolerance = activations === "float32" ? floatTolerance : integerTolerance;
         return compareProduct(valuesOf(call()), a, b, { m: rows, n: size, k: size }, tolerance);
       }),
     dispose() {
@@ -131,11 +138,17 @@ function preparePacking(format: FormatName, size: number, unpack: boolean): Prep
 
 export const quant: Suite = {
   name: "quant",
-  about: "quantized weights: packing, unpacking, products with 1, 4 and 128 rows, backward",
+  about: "quantized weights: packing, unpacking, products with 1, 4, 16 and 128 rows, backward",
   cases(sweep) {
     const sizes = sizesOf(sweep, { quick: [1024], standard: [4096], long: [2048, 4096] });
     return sizes.flatMap((size) => formatsOf(sweep).flatMap((format) => casesOf(format, size)));
   },
+};
+
+const titles: Readonly<Record<Activations, string>> = {
+  float32: "",
+  int8: " int8",
+  static: " int8 static",
 };
 
 function casesOf(format: FormatName, size: number): Case[] {
@@ -152,18 +165,23 @@ function casesOf(format: FormatName, size: number): Case[] {
     work,
     prepare,
   });
-  const product = (rows: number, activations: "float32" | "int8"): Case =>
+  const product = (rows: number, activations: Activations): Case =>
     one(
-      `${rows} ${rows === 1 ? "row" : "rows"}${activations === "int8" ? " int8" : ""}`,
-      arithmetic(2 * rows * size * size, bytes + 8 * rows * size, activations),
+      `${rows} ${rows === 1 ? "row" : "rows"}${titles[activations]}`,
+      arithmetic(
+        2 * rows * size * size,
+        bytes + 8 * rows * size,
+        activations === "float32" ? "float32" : "int8",
+      ),
       () => prepareProduct(format, size, rows, activations),
       { rows, activations },
     );
+  const { integerDot } = known[format];
   return [
-    product(1, "float32"),
-    ...(known[format].integerDot ? [product(1, "int8"), product(4, "int8")] : []),
-    product(4, "float32"),
-    product(128, "float32"),
+    ...rowCounts.map((rows) => product(rows, "float32")),
+    ...(integerDot ? rowCounts.map((rows) => product(rows, "int8")) : []),
+    // int8 × int8 with calibrated ranges; other formats multiply at the same rate.
+    ...(format === "int8" ? rowCounts.map((rows) => product(rows, "static")) : []),
     one("forward+backward 128 rows", arithmetic(4 * 128 * size * size, 2 * bytes + 16 * 128 * size), () =>
       prepareBackward(format, size, 128),
     ),

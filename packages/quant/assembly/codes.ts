@@ -13,6 +13,19 @@ export function half(at: usize): f32 {
   return reinterpret<f32>(((h & 0x7fff) << 13) | ((h & 0x8000) << 16)) * reinterpret<f32>(0x77800000);
 }
 
+/** The float16s at `at` and `step`, 2 · `step` and 3 · `step` bytes on. */
+// @ts-ignore: decorator
+@inline
+export function halves(at: usize, step: usize): v128 {
+  let h = v128.load16_lane(at, i32x4.splat(0), 0);
+  h = v128.load16_lane(at + step, h, 2);
+  h = v128.load16_lane(at + 2 * step, h, 4);
+  h = v128.load16_lane(at + 3 * step, h, 6);
+  const sign = v128.and(h, i32x4.splat(0x8000));
+  const bits = v128.or(i32x4.shl(v128.xor(h, sign), 13), i32x4.shl(sign, 16));
+  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)));
+}
+
 // 16-entry table look-up; indices are below 16, so the relaxed form does the same.
 // @ts-ignore: decorator
 @inline

@@ -1,158 +1,267 @@
-// Integer dot products of a quantized weight with activations quantized to int8 in blocks of 32, for a few rows.
+// Integer dot products of a quantized weight with activations as integers (activations.ts), for one row of them or two, and rows
+// of a weight unpacked to integers for the tiled product.
 //
-// A quantized row of activations: the codes of all blocks as int16 (64 bytes a block), a float32 scale a block, and an
-// int32 a block, twice the sum of its codes (Q4_0 subtracts 8 times the sum, in four lanes). For Q4_0 the codes of a block
-// stand in the order in which its nibbles come apart: even elements of 0 … 15, of 16 … 31, then odd ones.
+// In the relaxed build, stored codes of at most seven bits without a sign meet int8 activations in the relaxed dot product. Its result
+// is only open where the second operand has an eighth bit: here it is the same everywhere, and the same as that of the plain one.
 
 import { address, int, laneSum, madd } from "../../core/assembly/abi";
-import { half } from "./codes";
-import { INT8, Q4_0, Q8_0, WEIGHT_ARGUMENTS } from "./weight";
+import { bytesOf, rowBytes, scalesOf, sumsOf } from "./activations";
+import { isUnsigned7, recordBytes } from "./integers";
+import { unpackKQuant } from "./k-quant-integers";
+import { blockSums, ONE, recordRow, TWO, UNPACK, walk } from "./walk";
+import {
+  FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, UINT4, UINT8, WEIGHT_ARGUMENTS,
+} from "./weight";
 
-/** Bytes of a quantized row of activations. */
+// The products of row `row` with one or two rows of activations of k elements.
 // @ts-ignore: decorator
 @inline
-function rowBytes(blocks: i32): usize {
-  return (<usize>blocks) * 72;
+function dotRows(
+  format: i32, args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize,
+  spare: usize,
+): void {
+  const blocks = (k + 31) >> 5, whole = k >> 5, tail = k & 31;
+  const scales = scalesOf(x, blocks), sums = sumsOf(x, blocks), bytes = bytesOf(x, blocks);
+  const relaxed = ASC_FEATURE_RELAXED_SIMD && isUnsigned7(format);
+  if (recordBytes(format) > 0 && !two) {
+    if (relaxed && bytewise) recordRow(format, true, args, row, whole, x, scales, sums, bytes, out);
+    else recordRow(format, false, args, row, whole, x, scales, sums, bytes, out);
+  } else if (relaxed && bytewise) {
+    if (two) walk(format, TWO, true, args, row, 0, whole, tail, x, scales, sums, bytes, step, out, outStep, spare);
+    else walk(format, ONE, true, args, row, 0, whole, tail, x, scales, sums, bytes, step, out, outStep, spare);
+  } else {
+    if (two) walk(format, TWO, false, args, row, 0, whole, tail, x, scales, sums, bytes, step, out, outStep, spare);
+    else walk(format, ONE, false, args, row, 0, whole, tail, x, scales, sums, bytes, step, out, outStep, spare);
+  }
 }
 
-// Place of element j of a block in Q4_0's order.
-// @ts-ignore: decorator
-@inline
-function permuted(j: i32): i32 {
-  return ((j & 1) << 4) | ((j >> 4) << 3) | ((j & 15) >> 1);
-}
+/** Bytes that `unpack` and the products need at `spare`. */
+export const SPARE_BYTES: i32 = 1024;
 
-/** Quantizes rows of X [rows×k]. A unit is a row. Integers: number of the format, X, out, rows, k. */
-export function quantizeActivations(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  const order = int(args, 0) == Q4_0;
-  const k = int(args, 4);
-  const blocks = (k + 31) >> 5;
-  for (let row = begin; row < end; row++) {
-    const x = address(args, 1) + (((<usize>row) * (<usize>k)) << 2);
-    const codes = address(args, 2) + (<usize>row) * rowBytes(blocks);
-    const scales = codes + ((<usize>blocks) << 6);
-    const sums = scales + ((<usize>blocks) << 2);
-    for (let block = 0; block < blocks; block++) {
-      const from = x + ((<usize>block) << 7);
-      const to = codes + ((<usize>block) << 6);
-      const count = min(32, k - (block << 5));
-      let absmax: f32 = 0;
-      for (let j = 0; j < count; j++) absmax = max(absmax, abs(load<f32>(from + ((<usize>j) << 2))));
-      const scale: f32 = absmax / 127;
-      const inverse: f32 = 127 / absmax;
-      const usable = isFinite(inverse);
-      let sum = 0;
-      for (let j = 0; j < 32; j++) {
-        const value: f32 = j < count && usable ? load<f32>(from + ((<usize>j) << 2)) * inverse : 0;
-        const code = <i32>(nearest(value));
-        sum += code;
-        store<i16>(to + ((<usize>(order ? permuted(j) : j)) << 1), <i16>code);
-      }
-      store<f32>(scales + ((<usize>block) << 2), usable ? scale : absmax == 0 ? 0 : absmax * <f32>NaN);
-      store<i32>(sums + ((<usize>block) << 2), 2 * sum);
+// K-quants are unpacked first, a block of 256 at a time.
+function dotKQuant(args: usize, row: i32, k: i32, x: usize, out: usize, spare: usize): void {
+  const blocks = k >> 5;
+  let scales = scalesOf(x, blocks), sums = sumsOf(x, blocks);
+  const ownScales = spare + 512, ownOffsets = spare + 544;
+  let acc = f32x4.splat(0);
+  let rest: f32 = 0;
+  memory.fill(ownOffsets, 0, 32);
+  for (let block = 0; block < blocks; block += 8) {
+    unpackKQuant(args, row, block, 8, spare, ownScales, ownOffsets, 4);
+    for (let i: usize = 0; i < 8; i++) {
+      const w = spare + (i << 6);
+      const d = load<f32>(ownScales + (i << 2)) * load<f32>(scales);
+      const s = blockSums(v128.load(w), v128.load(w, 16), v128.load(w, 32), v128.load(w, 48), x);
+      acc = madd(s, f32x4.splat(d), acc);
+      rest += load<f32>(ownOffsets + (i << 2)) * load<f32>(sums);
+      x += 64;
+      scales += 4;
+      sums += 4;
     }
   }
+  store<f32>(out, laneSum(acc) + rest);
 }
 
-// @ts-ignore: decorator
-@inline
-function blockQ4_0(w: usize, a: usize, sum: usize): v128 {
-  const codes = v128.load(w, 2);
-  const mask = i16x8.splat(15);
-  const s0 = i32x4.dot_i16x8_s(v128.and(codes, mask), v128.load(a));
-  const s1 = i32x4.dot_i16x8_s(v128.and(i16x8.shr_u(codes, 4), mask), v128.load(a, 16));
-  const s2 = i32x4.dot_i16x8_s(v128.and(i16x8.shr_u(codes, 8), mask), v128.load(a, 32));
-  const s3 = i32x4.dot_i16x8_s(i16x8.shr_u(codes, 12), v128.load(a, 48));
-  const total = i32x4.add(i32x4.add(s0, s1), i32x4.add(s2, s3));
-  return f32x4.convert_i32x4_s(i32x4.sub(total, v128.load32_splat(sum)));
+// One function a format: the compilers' work grows faster than a function's length.
+function dotQ4_0(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(Q4_0, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotQ4_1(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(Q4_1, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotQ5_0(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(Q5_0, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotQ5_1(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(Q5_1, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotQ8_0(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(Q8_0, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotINT8(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(INT8, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotUINT8(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(UINT8, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotINT4(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(INT4, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotUINT4(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(UINT4, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotNF4(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(NF4, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotNF4_SINGLE(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(NF4_SINGLE, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotFP4(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(FP4, args, row, k, x, step, two, bytewise, out, outStep, spare);
+}
+function dotFP4_SINGLE(
+  args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize, spare: usize,
+): void {
+  dotRows(FP4_SINGLE, args, row, k, x, step, two, bytewise, out, outStep, spare);
 }
 
-function dotQ4_0(w: usize, a: usize, scales: usize, sums: usize, blocks: i32): f32 {
-  let x = f32x4.splat(0), y = x;
-  let i = 0;
-  for (; i + 2 <= blocks; i += 2) {
-    x = madd(blockQ4_0(w, a, sums), f32x4.splat(half(w) * load<f32>(scales)), x);
-    y = madd(blockQ4_0(w + 18, a + 64, sums + 4), f32x4.splat(half(w + 18) * load<f32>(scales, 4)), y);
-    w += 36;
-    a += 128;
-    scales += 8;
-    sums += 8;
+function dot(
+  format: i32, args: usize, row: i32, k: i32, x: usize, step: usize, two: bool, bytewise: bool, out: usize, outStep: usize,
+  spare: usize,
+): void {
+  switch (format) {
+    case Q4_0: dotQ4_0(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case Q4_1: dotQ4_1(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case Q5_0: dotQ5_0(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case Q5_1: dotQ5_1(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case Q8_0: dotQ8_0(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case INT8: dotINT8(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case UINT8: dotUINT8(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case INT4: dotINT4(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case UINT4: dotUINT4(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case NF4: dotNF4(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case NF4_SINGLE: dotNF4_SINGLE(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case FP4: dotFP4(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    case FP4_SINGLE: dotFP4_SINGLE(args, row, k, x, step, two, bytewise, out, outStep, spare); break;
+    default:
+      dotKQuant(args, row, k, x, out, spare);
+      if (two) dotKQuant(args, row, k, x + step, out + outStep, spare);
   }
-  if (i < blocks) x = madd(blockQ4_0(w, a, sums), f32x4.splat(half(w) * load<f32>(scales)), x);
-  return laneSum(f32x4.add(x, y));
-}
-
-// @ts-ignore: decorator
-@inline
-function blockInt8(w: usize, a: usize): v128 {
-  const s0 = i32x4.dot_i16x8_s(v128.load8x8_s(w), v128.load(a));
-  const s1 = i32x4.dot_i16x8_s(v128.load8x8_s(w, 8), v128.load(a, 16));
-  const s2 = i32x4.dot_i16x8_s(v128.load8x8_s(w, 16), v128.load(a, 32));
-  const s3 = i32x4.dot_i16x8_s(v128.load8x8_s(w, 24), v128.load(a, 48));
-  return f32x4.convert_i32x4_s(i32x4.add(i32x4.add(s0, s1), i32x4.add(s2, s3)));
-}
-
-function dotQ8_0(w: usize, a: usize, scales: usize, blocks: i32): f32 {
-  let x = f32x4.splat(0), y = x;
-  let i = 0;
-  for (; i + 2 <= blocks; i += 2) {
-    x = madd(blockInt8(w + 2, a), f32x4.splat(half(w) * load<f32>(scales)), x);
-    y = madd(blockInt8(w + 36, a + 64), f32x4.splat(half(w + 34) * load<f32>(scales, 4)), y);
-    w += 68;
-    a += 128;
-    scales += 8;
-  }
-  if (i < blocks) x = madd(blockInt8(w + 2, a), f32x4.splat(half(w) * load<f32>(scales)), x);
-  return laneSum(f32x4.add(x, y));
-}
-
-function dotInt8(w: usize, a: usize, scales: usize, k: i32): f32 {
-  let x = f32x4.splat(0), y = x;
-  let i = 0;
-  for (; i + 64 <= k; i += 64) {
-    x = madd(blockInt8(w, a), v128.load32_splat(scales), x);
-    y = madd(blockInt8(w + 32, a + 64), v128.load32_splat(scales, 4), y);
-    w += 64;
-    a += 128;
-    scales += 8;
-  }
-  for (; i + 32 <= k; i += 32) {
-    x = madd(blockInt8(w, a), v128.load32_splat(scales), x);
-    w += 32;
-    a += 64;
-    scales += 4;
-  }
-  let rest = 0;
-  for (let j: usize = 0; j < <usize>(k - i); j++) rest += <i32>load<i8>(w + j) * <i32>load<i16>(a + (j << 1));
-  const total = laneSum(f32x4.add(x, y));
-  return i < k ? total + <f32>rest * load<f32>(scales) : total;
 }
 
 /**
- * C [m×n] = X·Wᵀ from rows of X quantized by quantizeActivations. A unit is a column of C. Integers after the weight's:
- * quantized X, m, C, n.
+ * C [m×n] = X·Wᵀ from rows of X made by quantizeActivations. A unit is a column of C. Integers after the weight's:
+ * those rows, m, C, n, 1 where their int8 codes may be used. Scratch: SPARE_BYTES.
  */
-export function multiplyIntegers(args: usize, begin: i32, end: i32, _scratch: usize): void {
+export function multiplyIntegers(args: usize, begin: i32, end: i32, scratch: usize): void {
   const format = int(args, 0), k = int(args, 5);
   const x = address(args, WEIGHT_ARGUMENTS), c = address(args, WEIGHT_ARGUMENTS + 2);
-  const m = int(args, WEIGHT_ARGUMENTS + 1), n = int(args, WEIGHT_ARGUMENTS + 3);
-  const blocks = (k + 31) >> 5;
-  const data = address(args, 1);
+  const m = int(args, WEIGHT_ARGUMENTS + 1), n = (<usize>int(args, WEIGHT_ARGUMENTS + 3)) << 2;
+  const bytewise = int(args, WEIGHT_ARGUMENTS + 4) != 0;
+  const step = rowBytes((k + 31) >> 5);
   for (let j = begin; j < end; j++) {
-    for (let r = 0; r < m; r++) {
-      const codes = x + (<usize>r) * rowBytes(blocks);
-      const scales = codes + ((<usize>blocks) << 6);
-      const sums = scales + ((<usize>blocks) << 2);
-      let result: f32 = 0;
-      if (format == Q4_0) {
-        result = dotQ4_0(data + (<usize>j) * (<usize>blocks) * 18, codes, scales, sums, blocks);
-      } else if (format == Q8_0) {
-        result = dotQ8_0(data + (<usize>j) * (<usize>blocks) * 34, codes, scales, blocks);
-      } else if (format == INT8) {
-        const scale = load<f32>(address(args, 2) + ((<usize>(j * int(args, 8))) << 2));
-        result = scale * dotInt8(data + (<usize>j) * (<usize>k), codes, scales, k);
-      }
-      store<f32>(c + (((<usize>r) * (<usize>n) + <usize>j) << 2), result);
+    const column = c + ((<usize>j) << 2);
+    for (let r = 0; r < m; r += 2) {
+      const row = <usize>r;
+      dot(format, args, j, k, x + row * step, step, r + 1 < m, bytewise, column + row * n, n, scratch);
     }
+  }
+}
+
+function unpackQ4_0(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(Q4_0, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackQ4_1(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(Q4_1, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackQ5_0(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(Q5_0, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackQ5_1(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(Q5_1, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackQ8_0(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(Q8_0, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackINT8(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(INT8, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackUINT8(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(UINT8, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackINT4(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(INT4, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackUINT4(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(UINT4, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackNF4(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(NF4, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackNF4_SINGLE(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(NF4_SINGLE, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackFP4(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(FP4, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+function unpackFP4_SINGLE(
+  args: usize, row: i32, block: i32, whole: i32, tail: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  walk(FP4_SINGLE, UNPACK, false, args, row, block, whole, tail, codes, scales, offsets, 0, 0, 0, step, 0);
+}
+
+/**
+ * Blocks `block` to `block + blocks` of a row: codes to `codes`, 64 bytes a block; scales to `scales`, and offsets where the
+ * format has some to `offsets`, both `step` bytes apart.
+ */
+export function unpack(
+  args: usize, row: i32, block: i32, blocks: i32, codes: usize, scales: usize, offsets: usize, step: usize,
+): void {
+  const format = int(args, 0);
+  const whole = min(blocks, (int(args, 5) >> 5) - block);
+  const tail = whole < blocks ? int(args, 5) & 31 : 0;
+  switch (format) {
+    case Q4_0: unpackQ4_0(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case Q4_1: unpackQ4_1(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case Q5_0: unpackQ5_0(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case Q5_1: unpackQ5_1(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case Q8_0: unpackQ8_0(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case INT8: unpackINT8(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case UINT8: unpackUINT8(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case INT4: unpackINT4(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case UINT4: unpackUINT4(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case NF4: unpackNF4(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case NF4_SINGLE: unpackNF4_SINGLE(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case FP4: unpackFP4(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    case FP4_SINGLE: unpackFP4_SINGLE(args, row, block, whole, tail, codes, scales, offsets, step); break;
+    default: unpackKQuant(args, row, block, blocks, codes, scales, offsets, step);
   }
 }

@@ -52,13 +52,13 @@ export function decodeQ4_1(from: usize, blocks: i32, out: usize): void {
 
 // Bit j of each byte j mod 8: picks the fifth bit of 16 elements out of two bytes spread over them.
 const bitOfByte = memory.data<u8>([1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128], 16);
-const firstBytes = memory.data<u8>([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], 16);
-const lastBytes = memory.data<u8>([2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3], 16);
+export const firstBytes = memory.data<u8>([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], 16);
+export const lastBytes = memory.data<u8>([2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3], 16);
 
 // 16 in the bytes whose element has its fifth bit set, else 0; `spread` names the byte of `bits` for each element.
 // @ts-ignore: decorator
 @inline
-function fifthBits(bits: v128, spread: v128): v128 {
+export function fifthBits(bits: v128, spread: v128): v128 {
   const wanted = v128.load(bitOfByte);
   return v128.and(i8x16.eq(v128.and(lookUp(bits, spread), wanted), wanted), i8x16.splat(16));
 }

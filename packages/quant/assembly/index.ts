@@ -3,4 +3,6 @@
 export { dequantize } from "./weight";
 export { findUnfit, quantize } from "./quantize";
 export { multiplyFewRows, multiplyTiles, packRows } from "./multiply";
-export { multiplyIntegers, quantizeActivations } from "./dot";
+export { packIntegers, quantizeActivations } from "./activations";
+export { multiplyIntegers } from "./dot";
+export { multiplyIntegerTiles } from "./multiply-integers";

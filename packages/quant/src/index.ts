@@ -19,6 +19,7 @@ export { type FormatName, formatByName, formats } from "./formats/index.js";
 export { type IntegerFormatOptions, integerFormat } from "./formats/integer.js";
 export { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 export { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
+export type { StaticActivations } from "./matmul-integers.js";
 export { type QuantizeModelOptions, quantizeModel, quantizeModelAsync } from "./model.js";
 export { type QuantizeOptions, quantize } from "./quantize.js";
 export { type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";

@@ -16,41 +16,46 @@ import {
 } from "@nomoat/core";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { addressOf, type Kernels, kernelsFor, packedWeight, weightArguments } from "./kernels.js";
+import {
+  checkStaticActivations,
+  hasIntegerProduct,
+  multiplyIntegers,
+  type StaticActivations,
+} from "./matmul-integers.js";
 import { dequantizeParts, type QuantizedTensor } from "./quantized-tensor.js";
 
-export interface QuantizedMatmulOptions {
+export interface QuantizedMatmulOptions extends StaticActivations {
   /**
    * How activations enter the product. "float32" (default): as they are; the result is that of the dequantized weight.
-   * "int8": for up to {@link fewRows} rows, where no gradient is recorded and the format has integer dot products, as
-   * int8 in blocks of 32 with a scale each (as llama.cpp does): two to four times as fast, with an error of about
-   * 0.5 % of the result's spread. Both are deterministic.
+   * "int8": rounded to eight bits, where no gradient is recorded and there are kernels for it (not for q2_K, not on other backends, not
+   * for codebook formats whose rows are no multiple of 32): by default in blocks of 32 with a scale each (as llama.cpp does), with an
+   * error of about 0.5 % of the result's spread; or with one given scale. Dot products of integers are exact on every host; their
+   * scaled sums in float32 do not depend on threads, but are fused where there is relaxed SIMD, as all float32 products are.
    */
   readonly activations?: "float32" | "int8";
 }
 
-/** Most rows that are multiplied one by one; more go through tiles of the matrix product. Measured. */
+/** Most rows that are multiplied one by one in float32; more go through tiles of the matrix product. Measured. */
 export const fewRows = 4;
-
-/** Most rows that integer dot products are used for. Measured. */
-export const fewIntegerRows = 8;
 
 interface Attributes {
   readonly format: BlockFormat;
   readonly shape: WeightShape;
   readonly parts: readonly Tensor[];
-  readonly activations: "float32" | "int8";
+  /** How activations are rounded; null when they are not. */
+  readonly range: StaticActivations | null;
 }
 
 const product = defineFunction<Attributes>({
   name: "quantizedMatmul",
-  forward(context, [x], { format, shape, parts, activations }) {
+  forward(context, [x], { format, shape, parts, range }) {
     context.save(...parts);
     const kernels = x.dtype === "float32" ? kernelsFor(parts[0], format) : null;
     const packed = kernels || x.dtype !== "float32" ? null : packedWeight(format, shape, parts);
     if (packed) return multiplyPacked(packed, x, false, undefined);
     if (!kernels) return matmul(x, dequantizeParts(format, shape, parts), { transB: true });
-    const integer = activations === "int8" && format.integerDot && !context.wants[0];
-    return forwardByKernels(kernels, { format, shape, parts }, x, integer);
+    const rounds = range && !context.wants[0] && hasIntegerProduct(format, shape);
+    return forwardByKernels(kernels, { format, shape, parts }, x, rounds ? range : null);
   },
   backward(context, dy, { format, shape }) {
     const parts = context.saved();
@@ -73,11 +78,17 @@ const product = defineFunction<Attributes>({
  * @param w - packed weight, `[outFeatures, inFeatures]`, on the backend of `x`
  * @returns float32 (float64 for float64 `x`) `[..., outFeatures]`
  * @throws {ShapeError} when the last axis of `x` is not `w`'s `inFeatures`
+ * @throws {ArgumentError} for a range of activations that is none, or one without `activations: "int8"`
  */
 export function quantizedMatmul(x: Tensor, w: QuantizedTensor, options: QuantizedMatmulOptions = {}): Tensor {
   const activations = options.activations ?? "float32";
   if (activations !== "float32" && activations !== "int8") {
     throw new ArgumentError(`quantizedMatmul: activations must be "float32" or "int8", not "${activations}"`);
+  }
+  checkStaticActivations("quantizedMatmul", options);
+  const { activationScale, activationZeroPoint } = options;
+  if (activations === "float32" && activationScale !== undefined) {
+    throw new ArgumentError('quantizedMatmul: an activationScale needs activations: "int8"');
   }
   const parts = w.partList("quantizedMatmul");
   if (x.rank === 0 || x.shape[x.rank - 1] !== w.inFeatures) {
@@ -90,7 +101,8 @@ export function quantizedMatmul(x: Tensor, w: QuantizedTensor, options: Quantize
       `quantizedMatmul: x is on ${x.device}, the weight on ${w.device}; move x with to("${w.device}")`,
     );
   }
-  const attributes = { format: w.format, shape: w.shape, parts, activations };
+  const range = activations === "int8" ? { activationScale, activationZeroPoint } : null;
+  const attributes = { format: w.format, shape: w.shape, parts, range };
   if (x.dtype === "float32" || x.dtype === "float64") return product([x], attributes);
   return tidy(() => product([x.cast("float32")], attributes));
 }
@@ -132,7 +144,12 @@ function rowsOf(x: Tensor): number {
   return x.shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
 }
 
-function forwardByKernels(kernels: Kernels, weight: Weight, x: Tensor, integer: boolean): Tensor {
+function forwardByKernels(
+  kernels: Kernels,
+  weight: Weight,
+  x: Tensor,
+  range: StaticActivations | null,
+): Tensor {
   const [outFeatures, inFeatures] = weight.shape;
   const shape = [...x.shape.slice(0, -1), outFeatures];
   const rows = rowsOf(x);
@@ -140,7 +157,7 @@ function forwardByKernels(kernels: Kernels, weight: Weight, x: Tensor, integer: 
   const { backend } = x.storage;
   const out = empty(backend, "float32", shape);
   const rowsOfX = contiguous(x);
-  if (integer && rows <= fewIntegerRows) multiplyIntegers(kernels, weight, rowsOfX, rows, out);
+  if (range) multiplyIntegers(kernels, weight, rowsOfX, rows, out, range);
   else if (rows <= fewRows) multiplyFewRows(kernels, weight, rowsOfX, rows, out);
   else multiplyTiles(kernels, weight, rowsOfX, rows, out, true, 0);
   return out;
@@ -173,25 +190,6 @@ function multiplyFewRows(kernels: Kernels, weight: Weight, x: Tensor, rows: numb
   args.push(addressOf(kernels, x), rows, addressOf(kernels, out), outFeatures);
   const grain = Math.max(1, Math.ceil(unitWork / (inFeatures * rows)));
   kernels.module.launch("multiplyFewRows", outFeatures, args, [], { grain, scratchBytes: 16384 });
-}
-
-/** Integer dot products of rows of x, quantized to int8 in blocks of 32, with rows of the weight. */
-function multiplyIntegers(kernels: Kernels, weight: Weight, x: Tensor, rows: number, out: Tensor): void {
-  const { format, shape, parts } = weight;
-  const [outFeatures, inFeatures] = shape;
-  const blocks = Math.ceil(inFeatures / 32);
-  // A row: codes as int16, a float scale and an int32 sum of codes a block.
-  const codes = empty(x.storage.backend, "float32", [rows, blocks * 18]);
-  const common = [addressOf(kernels, codes), rows, inFeatures];
-  kernels.module.launch("quantizeActivations", rows, [
-    format.kernel as number,
-    addressOf(kernels, x),
-    ...common,
-  ]);
-  const args = weightArguments(kernels, format, parts, inFeatures);
-  args.push(addressOf(kernels, codes), rows, addressOf(kernels, out), outFeatures);
-  const grain = Math.max(1, Math.ceil((4 * unitWork) / (inFeatures * rows)));
-  kernels.module.launch("multiplyIntegers", outFeatures, args, [], { grain });
 }
 
 /** Depth of a packed block, as in core's GEMM (assembly/pack.ts). */

@@ -34,6 +34,11 @@ export function isGgml(name: string): boolean {
   return name.startsWith("q");
 }
 
+/** Whether a format has 16 values instead of a scale and steps. */
+export function isCodebook(name: string): boolean {
+  return name.startsWith("nf4") || name.startsWith("fp4");
+}
+
 /** Largest |a − b| over largest |b|. */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let difference = 0;

@@ -95,7 +95,7 @@ describe.each(names)("%s", (name) => {
     tidy(() => {
       using w = quantize(bellTensor([515, 352], 1), { format: name });
       const run = () =>
-        [1, 4, 8, 70].map((rows) =>
+        [1, 2, 4, 8, 70].map((rows) =>
           tidy(() => {
             const x = bellTensor([rows, 352], rows);
             x.requiresGrad = true;
@@ -131,9 +131,20 @@ describe("quantizedMatmul", () => {
       expect(() => quantizedMatmul(bellTensor([2, 64], 1, 1, "reference"), w)).toThrow(
         /x is on reference, the weight on wasm/,
       );
-      expect(() => quantizedMatmul(bellTensor([2, 64], 1), w, { activations: "int4" as never })).toThrow(
-        /activations must be/,
-      );
+      const refused = (options: object) => () => quantizedMatmul(bellTensor([2, 64], 1), w, options);
+      expect(refused({ activations: "int4" })).toThrow(/activations must be/);
+      expect(refused({ activationScale: 0.1 })).toThrow(/activationScale needs activations: "int8"/);
+      for (const activationScale of [0, -1, Number.NaN, 1e39, 1e-46]) {
+        expect(refused({ activations: "int8", activationScale })).toThrow(
+          /activationScale must be a positive/,
+        );
+      }
+      for (const activationZeroPoint of [-129, 128, 0.5]) {
+        expect(refused({ activations: "int8", activationScale: 1, activationZeroPoint })).toThrow(
+          /activationZeroPoint must be an integer from −128 to 127/,
+        );
+      }
+      expect(refused({ activations: "int8", activationZeroPoint: 3 })).toThrow(/needs an activationScale/);
     });
   });
 

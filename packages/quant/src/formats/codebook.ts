@@ -103,7 +103,7 @@ export function codebookFormats(book: Codebook): { double: BlockFormat; single: 
     blockSize: codebookBlockSize,
     rowWise: false,
     limit: Infinity,
-    integerDot: false,
+    integerDot: true,
     checkShape() {},
     errorBound: (absmax: number) => absmax * (book.halfGap + 2 ** -20),
   };

@@ -41,7 +41,7 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
     readOnly: encode === null,
     limit: block.limit,
     kernel: block.kernel ?? null,
-    integerDot: block.integerDot ?? false,
+    integerDot: block.integerDot ?? true,
     checkShape([, columns], tensor) {
       if (columns % blockSize !== 0) {
         throw new ShapeError(

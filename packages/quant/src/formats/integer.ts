@@ -133,7 +133,7 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
     // Beyond, scale · (code − zeroPoint) can overflow: the zero point is rounded.
     limit: asymmetric ? 2 ** 127 : Infinity,
     kernel: bits === 8 ? (asymmetric ? 5 : 2) : asymmetric ? 7 : 6,
-    integerDot: bits === 8 && !asymmetric && typeof group !== "number",
+    integerDot: true,
     checkShape() {},
     parts(shape): PartLayout[] {
       const [rows, columns] = shape;

@@ -17,6 +17,8 @@ export const q2_K = ggmlFormat({
   blockSize: 256,
   bytesPerBlock: 84,
   kernel: 13,
+  // Two offsets in 32 elements: the kernels take one.
+  integerDot: false,
   decode(bytes, at, out, to) {
     const d = fromHalf(halfBits(bytes, at + 80));
     const dmin = fromHalf(halfBits(bytes, at + 82));

@@ -24,7 +24,6 @@ export const q4_0 = ggmlFormat({
   // 65520 and more round to infinity in float16.
   limit: 8 * 65520,
   kernel: 0,
-  integerDot: true,
   encode(values, from, bytes, at) {
     const d = Math.fround(signedExtreme(values, from, 32) / -8);
     const id = inverse(d);

@@ -14,7 +14,6 @@ export const q8_0 = ggmlFormat({
   // 65520 and more round to infinity in float16.
   limit: 127 * 65520,
   kernel: 1,
-  integerDot: true,
   encode(values, from, bytes, at) {
     let absmax = 0;
     for (let j = 0; j < 32; j++) absmax = Math.max(absmax, Math.abs(values[from + j]));
