@@ -26,6 +26,7 @@ export {
   type LoraInit,
   layerwiseConfig,
   loraDefaults,
+  type PeftType,
   resolveLoraConfig,
 } from "./config.js";
 export { hotSwapAdapter } from "./hot-swap.js";

@@ -183,13 +183,21 @@ export function fromPeftJson(
       if (!carried.has(name) && value !== null && value !== false) unknown.push(name);
     }
   }
-  if (typeof values.initLoraWeights === "string" && /^(pissa|olora)/.test(values.initLoraWeights)) {
+  const init = values.initLoraWeights;
+  if (typeof init === "string" && /^(pissa|olora|corda|lora_ga|loftq)/.test(init)) {
+    const advice = init.startsWith("loftq")
+      ? "load it on the base that LoftQ made, with init_lora_weights true"
+      : "convert it with PEFT (save_pretrained with path_initial_model_for_weight_conversion)";
     faults.push(
-      `init_lora_weights ${JSON.stringify(values.initLoraWeights.slice(0, 40))}: the adapter belongs to a base that was changed; convert it with PEFT (save_pretrained with path_initial_model_for_weight_conversion)`,
+      `${names.initLoraWeights} ${JSON.stringify(init.slice(0, 40))}: the adapter belongs to a base that was changed; ${advice}`,
     );
+    delete values.initLoraWeights;
   }
-  // Found from data before training; a saved adapter does not depend on how it began.
-  if (values.initLoraWeights === "eva") values.initLoraWeights = true;
+  // A saved adapter does not depend on how it began, where the base stayed as it was.
+  if (init === "eva" || init === "mica" || (peftType === "LOKR" && init === "lycoris"))
+    values.initLoraWeights = true;
+  const tied = get(json, "ensure_weight_tying") === true ? tiedParts(values) : [];
+  if (tied.length > 0) faults.push(`ensure_weight_tying with ${tied.join(" and ")} is not supported`);
   faults.push(...configFaults(values, (field) => names[field] ?? field));
   if (faults.length > 0) throw fail(faults);
   if (unknown.length > 0) {
@@ -199,6 +207,14 @@ export function fromPeftJson(
     );
   }
   return { ...defaultsOf(peftType), ...(values as Partial<LoraConfig>), unknownFields };
+}
+
+/** What PEFT would put on, or copy for, layers that share a weight: with ensure_weight_tying once for all of them. */
+function tiedParts(values: Partial<Record<keyof LoraConfig, unknown>>): string[] {
+  const shares = (entries: unknown) => /embed|wte|lm_head/.test(JSON.stringify(entries ?? null));
+  return (["targetModules", "modulesToSave"] as const)
+    .filter((field) => shares(values[field]))
+    .map((field) => lora[field] as string);
 }
 
 function get(object: JsonObject, key: string): JsonValue | undefined {

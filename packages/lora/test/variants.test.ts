@@ -204,6 +204,28 @@ describe("other products", () => {
     ]);
   });
 
+  it("LoHa's thin factors are its whole update, forward and backward", () => {
+    for (const width of [6, 24]) {
+      // r² (in + out) is below in · out for the wider model alone.
+      const model = new TinyModel({ width, depth: 1 });
+      const adapter = applyLora(model, { peftType: "LOHA", r: 2, loraAlpha: 5, targetModules: ["up_proj"] });
+      randomize(adapter.parameters());
+      const layer = model.getModule("model.layers.0.mlp.up_proj") as unknown as LoraLinear;
+      const [a1, b1, a2, b2] = adapter.parameters();
+      const update = matmul(a1, b1).mul(matmul(a2, b2)).mul(2.5);
+      const x = normalTensor([5, width], 2);
+      const expected = x.matmul(layer.original.denseWeight().add(update), { transB: true });
+      const actual = layer.forward(x);
+      expect(maxDifference(actual, expected)).toBeLessThan(1e-12);
+      const weights = normalTensor([5, 2 * width], 3);
+      const wanted = gradientsOf(expected.mul(weights).sum(), adapter.parameters());
+      actual.mul(weights).sum().backward();
+      adapter.parameters().forEach((parameter, i) => {
+        expect(maxDifference(parameter.grad as Tensor, wanted[i])).toBeLessThan(1e-12);
+      });
+    }
+  });
+
   it("have PEFT's names and shapes", () => {
     const shapes = (config: Partial<LoraConfig>) =>
       [

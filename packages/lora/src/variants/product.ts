@@ -1,11 +1,12 @@
 // Updates that are products of another kind, as in PEFT and LyCORIS: LoHa, s·(W₁ₐW₁ᵦ ⊙ W₂ₐW₂ᵦ) (FedPara, arXiv:2108.06098), and LoKr,
-// s·(W₁ ⊗ W₂) (arXiv:2212.10650), each factor itself perhaps a product of low rank. LoHa makes the whole update in every forward pass,
-// as its formula has no shorter way; LoKr does not.
+// s·(W₁ ⊗ W₂) (arXiv:2212.10650), each factor itself perhaps a product of low rank. Neither makes the whole update in a forward pass, but
+// for LoHa where that is the smaller work.
 
 import { matmul, noGrad, type Tensor, tidy, zeros } from "@nomoat/core";
 import { kaimingUniform, type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
 import type { LoraConfig } from "../config.js";
+import { lowRankUpdate } from "../low-rank.js";
 
 abstract class ProductBranch extends AdapterBranch {
   readonly r: number;
@@ -50,10 +51,31 @@ class LohaBranch extends ProductBranch {
   }
 
   override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
+    const scaling = this.scaling * this.weight;
     return tidy(() => {
+      const thin = this.#thinFactors();
+      if (thin) {
+        const { dtype } = y;
+        return lowRankUpdate(x.cast(dtype), y, thin.a.cast(dtype), thin.b.cast(dtype), { scaling });
+      }
       const weight = this.product().cast(x.dtype);
-      return y.add(matmul(x, weight, { transB: true, alpha: this.scaling * this.weight }).cast(y.dtype));
+      return y.add(matmul(x, weight, { transB: true, alpha: scaling }).cast(y.dtype));
     });
+  }
+
+  /**
+   * A Hadamard product of two products of rank r is one product of rank r²: of all products of the rows of W₁ᵦ and W₂ᵦ [r², in], and of
+   * the columns of W₁ₐ and W₂ₐ [out, r²]. Null where these hold more than the whole update.
+   */
+  #thinFactors(): { a: Tensor; b: Tensor } | null {
+    const [a1, b1, a2, b2] = [...this.tensors().values()];
+    const [outFeatures, inFeatures] = [a1.shape[0], b1.shape[1]];
+    const r = a1.shape[1] * a2.shape[1];
+    if (r * (inFeatures + outFeatures) >= inFeatures * outFeatures) return null;
+    return {
+      a: b1.unsqueeze(1).mul(b2).reshape([r, inFeatures]),
+      b: a1.unsqueeze(2).mul(a2.unsqueeze(1)).reshape([outFeatures, r]),
+    };
   }
 }
 
