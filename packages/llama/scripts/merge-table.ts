@@ -1,7 +1,7 @@
 // What merging an adapter into a quantized base keeps of it, and what the remedies give: perplexities and the report's figures. From the
 // repository, with the adapter that `npm start` writes (out/finetune/adapter):
 //
-//   npx tsx --conditions=@nomoat/source packages/llama/scripts/merge-table.ts MODEL ADAPTER CALIBRATION.txt TEXT.txt [FORMAT ...]
+//   npx tsx --conditions=@nomoat/source packages/llama/scripts/merge-table.ts MODEL ADAPTER CALIBRATION.txt TEXT.txt [--weight=1] [FORMAT ...]
 
 import { readFileSync } from "node:fs";
 import { init, shutdown } from "@nomoat/core";
@@ -23,7 +23,12 @@ import {
   type Tokenizer,
 } from "../src/index.js";
 
-const [folder, adapterFolder, calibration, evaluation, ...given] = process.argv.slice(2);
+const isWeight = (argument: string) => argument.startsWith("--weight=");
+const [folder, adapterFolder, calibration, evaluation, ...given] = process.argv
+  .slice(2)
+  .filter((argument) => !isWeight(argument));
+/** Factor of the whole update: small ones stand for adapters that were trained shortly. */
+const weight = Number(process.argv.find(isWeight)?.slice("--weight=".length) ?? 1);
 if (!evaluation) {
   console.error(
     "merge-table: give the folders of a model and an adapter, a calibration text and another text",
@@ -67,6 +72,7 @@ for (const format of formats) {
     let row = "– | – | – | – | –";
     if (way !== "none") {
       const adapter = await loadAdapter(model, adapterFolder);
+      adapter.weight = weight;
       if (quantizer) {
         const inputs = await layerInputs(model, () =>
           perplexity({ model, tokenizer, text: read(calibration) }),
