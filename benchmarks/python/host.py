@@ -22,10 +22,11 @@ def blas():
     np.matmul(np.ones((8, 8), np.float32), np.ones((8, 8), np.float32))
     try:
         with open("/proc/self/maps") as maps:
-            files = {line.split("/")[-1].strip() for line in maps if "/" in line}
+            # Whole paths: Debian's OpenBLAS is a libblas in a folder of that name.
+            files = {line[line.index("/") :].strip() for line in maps if "/" in line}
     except OSError:
         return ""
-    for name in ["mkl", "openblas", "blis", "libblas"]:
+    for name in ["libmkl", "openblas", "libblis", "libblas"]:
         if any(name in file for file in files):
             return f" with {'the reference BLAS' if name == 'libblas' else name}"
     return ""

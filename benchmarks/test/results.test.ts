@@ -1,5 +1,6 @@
 // Result files: what is written is read again, what is broken is refused with the field named, other forms are as agreed.
 
+import { spawnSync } from "node:child_process";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -156,6 +157,19 @@ describe("other forms", () => {
     const sql = exportRuns(runs, "sql").replaceAll(/'(?:[^']|'')*'/g, "?");
     expect(sql).not.toMatch(/['"|]/);
     expect(sql.match(/INSERT INTO samples/g)).toHaveLength(2);
+  });
+
+  const sqlite = spawnSync("sqlite3", ["--version"]).status === 0;
+  test.skipIf(!sqlite)("SQLite loads the SQL, with every sample", () => {
+    const sql = exportRuns(runs, "sql");
+    const query = (input: string): string => {
+      const { stdout, stderr } = spawnSync("sqlite3", [":memory:"], { input, encoding: "utf8" });
+      expect(stderr).toBe("");
+      return stdout;
+    };
+    const select =
+      "SELECT count(*), round(sum(seconds), 3) FROM samples; SELECT name FROM results ORDER BY name;";
+    expect(query(`${sql}${select}`)).toBe(`6|0.73\nfailed\nwith "quotes", | and '\n`);
   });
 
   test("the result file is as agreed", async () => {

@@ -136,6 +136,25 @@ describe("a kernel slowed by 10 %", () => {
     expect(found).toBeGreaterThanOrEqual(0.97);
   });
 
+  test("and where another program slows a third of the rounds by up to a half, without finding what is not there", () => {
+    const other = (seed: number, seconds: number): number[][] => {
+      const next = randomWords(seed ^ 0x27d4eb2f);
+      return sampled(seed, seconds, machines.quiet).map((round) => {
+        const factor = next() / 2 ** 32 < 1 / 3 ? 1 + (0.5 * next()) / 2 ** 32 : 1;
+        return round.map((one) => factor * one);
+      });
+    };
+    const verdicts = (factor: number, wanted: string): number =>
+      share(100, (seed) => {
+        const interval = ratioInterval(other(seed, 1e-3), other(seed + 1, factor * 1e-3), {
+          ...{ resamples: 400, seed },
+        });
+        return verdictOf(interval) === wanted;
+      });
+    expect(verdicts(1, "no significant change")).toBeGreaterThanOrEqual(0.95);
+    expect(verdicts(1.1, "slower")).toBeGreaterThanOrEqual(0.5);
+  });
+
   test("and one made faster by as much, the other way round", () => {
     const [a, b] = [sampled(1, 1.1e-3, machines.quiet), sampled(2, 1e-3, machines.quiet)];
     expect(verdictOf(ratioInterval(a, b))).toBe("faster");

@@ -51,7 +51,8 @@ export async function peerEntries(request: EntriesRequest): Promise<Entry[]> {
     threads.flatMap((count) => [
       nomoatEntry(one, "wasm", count, version),
       ...chosen
-        .filter((peer) => count <= peer.mostThreads && peer.kinds.includes(one.kind))
+        .filter((peer) => peer.kinds.includes(one.kind))
+        .filter((peer) => count <= peer.mostThreads && one.work.operations <= peer.mostOperations)
         .map(
           (peer): Entry => ({
             ...{ suite: one.suite, name: one.name, parameters: one.parameters, work: one.work },

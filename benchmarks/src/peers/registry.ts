@@ -19,24 +19,29 @@ export interface Peer {
   readonly native: boolean;
   /** Tasks that it has. */
   readonly kinds: readonly Kind[];
+  /** Most operations of a case that it is asked for: with more, one call would take longer than all others' together. */
+  readonly mostOperations: number;
 }
 
 const any = Number.POSITIVE_INFINITY;
 const products: readonly Kind[] = ["gemm"];
 const gradients: readonly Kind[] = ["gemm", "lora-mlp"];
-const javascript = { language: "javascript", mostThreads: 1, native: false, kinds: products } as const;
-const python = { packages: [], language: "python", mostThreads: any, native: true } as const;
-const browser = { language: "browser", mostThreads: any, native: false } as const;
+const common = { mostThreads: any, native: false, mostOperations: any } as const;
+const javascript = { ...common, language: "javascript", mostThreads: 1, kinds: products } as const;
+/** About one GFLOP/s. */
+const slow = { ...javascript, mostOperations: 3e8 } as const;
+const python = { ...common, packages: [], language: "python", native: true } as const;
+const browser = { ...common, language: "browser" } as const;
 const tfjs = ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-core@4.22.0"];
 const jax = ["@jax-js/jax@0.1.25"];
 
 export const peers: readonly Peer[] = [
   { ...javascript, name: "plain", backend: "javascript", packages: [] },
-  { ...javascript, name: "stdlib-blas", backend: "javascript", packages: ["@stdlib/blas@0.4.1"] },
-  { ...javascript, name: "gpu.js-cpu", backend: "javascript", packages: ["gpu.js@2.24.1"] },
-  { ...javascript, name: "gpu.js-webasm", backend: "wasm", packages: ["gpu.js@2.24.1"] },
+  { ...slow, name: "stdlib-blas", backend: "javascript", packages: ["@stdlib/blas@0.4.1"] },
+  { ...slow, name: "gpu.js-cpu", backend: "javascript", packages: ["gpu.js@2.24.1"] },
+  { ...slow, name: "gpu.js-webasm", backend: "wasm", packages: ["gpu.js@2.24.1"] },
   {
-    ...javascript,
+    ...slow,
     name: "tfjs-cpu",
     backend: "javascript",
     packages: [...tfjs, "@tensorflow/tfjs-backend-cpu@4.22.0"],

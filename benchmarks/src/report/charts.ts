@@ -163,7 +163,9 @@ function lines(chart: ReturnType<typeof frame>, list: readonly Line[]): string[]
 export function sizeChart(rows: readonly Row[]): string | null {
   const squares = rows.filter(({ result, rate }) => {
     const { m, n, k, transposes } = result.parameters;
-    return rate !== null && result.suite === "gemm" && m === n && n === k && transposes === "NN";
+    const square = result.suite === "gemm" && m === n && n === k && transposes === "NN";
+    // Of the others one line each, or nobody could tell them apart.
+    return rate !== null && square && (result.threads === 1 || result.implementation.name === "nomoat");
   });
   const groups = groupBy(squares, ({ result }) => `${implementationOf(result)}, ${result.threads}T`);
   const list: Line[] = [...groups].flatMap(([name, group]) => {

@@ -22,6 +22,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top
 h3 { font-size: 1rem; margin-top: 1.5rem; }
 ul { padding-left: 1.2rem; }
 svg { max-width: 100%; height: auto; display: block; margin: 0.75rem 0; }
+.bars { display: grid; grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); gap: 0 1.5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -104,7 +105,7 @@ function section(run: Run): string {
     `<h2>${escapeXml(run.label || run.machine.cpu)}</h2>`,
     `<ul>${facts.map((fact) => `<li>${escapeXml(fact)}</li>`).join("")}</ul>`,
     ...charts,
-    ...(bars.length > 0 ? ["<h3>Against peers</h3>", ...bars] : []),
+    ...(bars.length > 0 ? ["<h3>Against peers</h3>", `<div class="bars">${bars.join("\n")}</div>`] : []),
     ...suites.flatMap((suite) => [
       `<h3>${escapeXml(suite)}</h3>`,
       table(measured.filter((row) => row.result.suite === suite)),
