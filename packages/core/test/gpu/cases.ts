@@ -1,5 +1,6 @@
 // All cases of the conformance suite, and those that a backend without synchronous reads refuses.
 
+import type { GpuMode } from "../../src/backend/gpu/index.js";
 import { arithmeticCases } from "../conformance/cases/arithmetic.js";
 import { elementwiseCases } from "../conformance/cases/elementwise.js";
 import { layerCases } from "../conformance/cases/layers.js";
@@ -11,6 +12,11 @@ import { indexingCases, reduceCases, viewCases } from "../conformance/cases/stru
 
 /** `npm run test:gpu` runs all cases in all modes and layouts. */
 export const full = (import.meta as { env?: { MODE?: string } }).env?.MODE === "full";
+
+const { GPU_MODES } = (globalThis as { process?: { env?: Record<string, string> } }).process?.env ?? {};
+
+/** Modes that Node runs: "webgpu" and "headlessgl" need packages and a driver. */
+export const nodeModes = (GPU_MODES?.split(",") ?? ["webasm", "cpu"]) as readonly GpuMode[];
 
 const cases = [
   ...elementwiseCases,

@@ -17,7 +17,7 @@ import {
 } from "./builder.js";
 import type { Device } from "./device.js";
 
-/** Most scores that are stored at once, unless one query of each head has more. */
+/** Most scores that are stored at once, and in one piece, unless one query of each head has more. */
 const mostScores = 2 ** 22;
 
 /** Stands for the score of a key that is not seen: infinities are not safe on every device. */
@@ -45,11 +45,11 @@ function roundUp(keys: number): number {
   return 2 ** Math.ceil(Math.log2(Math.max(1, keys)));
 }
 
-function partsOf(q: Operand, k: Operand, causal: boolean): Part[] {
+function partsOf({ largest }: Device, q: Operand, k: Operand, causal: boolean): Part[] {
   const [batch, heads, queries, headDim] = q.shape;
   const [, kvHeads, keys] = k.shape;
   const room = roundUp(keys);
-  const most = Math.max(1, Math.floor(mostScores / (batch * heads * room)));
+  const most = Math.max(1, Math.floor(Math.min(mostScores, largest) / (batch * heads * room)));
   const parts: Part[] = [];
   for (let first = 0; first < queries; first += most) {
     const count = Math.min(most, queries - first);
@@ -181,7 +181,7 @@ export function attention(
     if (logSumExp) commitConstant(device, logSumExp, Number.NEGATIVE_INFINITY);
     return;
   }
-  for (const part of partsOf(q, k, causal)) {
+  for (const part of partsOf(device, q, k, causal)) {
     const { batch, heads, count, room } = part;
     const queries = rowsOf(q, part);
     const [scores, sums, weights] = [
@@ -232,7 +232,7 @@ export function attentionBackward(
     for (const each of [dq, dk, dv]) commitConstant(device, each, 0);
     return;
   }
-  for (const part of partsOf(q, k, causal)) {
+  for (const part of partsOf(device, q, k, causal)) {
     const { batch, heads, count, room, headDim, first } = part;
     const [queries, outRows, dOutRows, sumRows] = [q, out, dOut, logSumExp].map((x) => rowsOf(x, part));
     const [weights, shares, dScores] = [

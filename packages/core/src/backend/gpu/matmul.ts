@@ -14,7 +14,7 @@ import {
 import type { Device } from "./device.js";
 
 /** Terms of the sum that one turn of the loop adds. */
-const unroll = 4;
+const unroll = 8;
 
 export function matmul(
   device: Device,
