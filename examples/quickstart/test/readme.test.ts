@@ -23,6 +23,7 @@ const readmes = [
   "README.md",
   ...["packages", "examples"].flatMap((group) => inner(group)),
   "docs/architecture.md",
+  "docs/gpu.md",
 ];
 
 function inner(group: string): string[] {

@@ -2,17 +2,20 @@
 
 /** Base class of all errors of nomoat; `code` is stable and meant for programs. */
 export class NomoatError extends Error {
+  // Written out in each class: minifiers change what a class is called.
+  override readonly name: string = "NomoatError";
   readonly code: string;
 
   constructor(message: string, code = "NOMOAT", options?: ErrorOptions) {
     super(message, options);
-    this.name = new.target.name;
     this.code = code;
   }
 }
 
 /** Shapes, axes or indices that do not fit an operation. */
 export class ShapeError extends NomoatError {
+  override readonly name: string = "ShapeError";
+
   constructor(message: string) {
     super(message, "SHAPE");
   }
@@ -20,6 +23,8 @@ export class ShapeError extends NomoatError {
 
 /** An element type that an operation or a backend does not take. */
 export class DTypeError extends NomoatError {
+  override readonly name: string = "DTypeError";
+
   constructor(message: string) {
     super(message, "DTYPE");
   }
@@ -27,6 +32,8 @@ export class DTypeError extends NomoatError {
 
 /** An argument outside its range: a negative rank, a NaN rate, an unknown option. */
 export class ArgumentError extends NomoatError {
+  override readonly name: string = "ArgumentError";
+
   constructor(message: string) {
     super(message, "ARGUMENT");
   }
@@ -34,6 +41,8 @@ export class ArgumentError extends NomoatError {
 
 /** A tensor that was used after it was disposed. */
 export class DisposedError extends NomoatError {
+  override readonly name: string = "DisposedError";
+
   constructor(message: string) {
     super(message, "DISPOSED");
   }
@@ -41,6 +50,8 @@ export class DisposedError extends NomoatError {
 
 /** A backend that cannot run, a kernel that failed, tensors of two backends in one operation. */
 export class BackendError extends NomoatError {
+  override readonly name: string = "BackendError";
+
   constructor(message: string, options?: ErrorOptions) {
     super(message, "BACKEND", options);
   }
@@ -48,6 +59,8 @@ export class BackendError extends NomoatError {
 
 /** An operation that automatic differentiation cannot honour. */
 export class AutogradError extends NomoatError {
+  override readonly name: string = "AutogradError";
+
   constructor(message: string) {
     super(message, "AUTOGRAD");
   }
@@ -55,6 +68,7 @@ export class AutogradError extends NomoatError {
 
 /** The backend's memory is exhausted; everything made before stays usable. */
 export class OutOfMemoryError extends NomoatError {
+  override readonly name: string = "OutOfMemoryError";
   /** Bytes that were asked for. */
   readonly wanted: number;
   /** Bytes in use when they were asked for. */
@@ -79,6 +93,7 @@ export interface FormatErrorPlace {
 
 /** Bytes that are not what their format demands. Message: `file: field: reason`. */
 export class FormatError extends NomoatError {
+  override readonly name: string = "FormatError";
   readonly file: string | undefined;
   readonly offset: number | undefined;
   readonly field: string | undefined;

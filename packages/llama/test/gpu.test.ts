@@ -1,8 +1,9 @@
-// Fine-tuning on the gpu backend: the same losses as on the wasm backend, and nothing left on the device.
+// Fine-tuning on 4-bit weights on the gpu backend: the same losses as on the wasm backend, and nothing left on the device.
 
 import { type BackendName, Generator, init, shutdown } from "@nomoat/core";
 import { gpuBackend } from "@nomoat/core/gpu";
 import { applyLora } from "@nomoat/lora";
+import { quantizeModelAsync } from "@nomoat/quant";
 import { afterAll, describe, expect, it } from "vitest";
 import { BrowserRun, call, installed } from "../../core/test/gpu/browsers.js";
 import { finetune, perplexity } from "../src/index.js";
@@ -14,6 +15,7 @@ const data = Array.from({ length: 6 }, (_, i) => `${"Call me Ishmael. ".slice(i)
 
 async function train(device: BackendName) {
   const model = tinyModel({ device });
+  await quantizeModelAsync(model, { format: "nf4" });
   const adapter = applyLora(model, { r: 2, loraAlpha: 4, targetModules: "all-linear" }, "default", {
     generator: new Generator(9),
   });

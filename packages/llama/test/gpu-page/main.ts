@@ -3,6 +3,7 @@
 import { Generator, init, mul, noGrad, shutdown, tidy } from "@nomoat/core";
 import { gpuBackend } from "@nomoat/core/gpu";
 import { applyLora } from "@nomoat/lora";
+import { quantizeModelAsync } from "@nomoat/quant";
 import { finetune, LlamaForCausalLM, Tokenizer } from "../../src/index.js";
 
 const config = {
@@ -29,6 +30,7 @@ async function train(tokenizer: Tokenizer, steps: number): Promise<number[]> {
       for (const tensor of model.parameters()) if (tensor.rank > 1) tensor.copyFrom(mul(tensor, 15));
     }),
   );
+  await quantizeModelAsync(model, { format: "nf4" });
   const adapter = applyLora(model, { r: 2, loraAlpha: 4, targetModules: "all-linear" }, "default", {
     generator: new Generator(9),
   });

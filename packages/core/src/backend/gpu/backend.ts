@@ -72,6 +72,11 @@ export class GpuBackend implements Backend {
     return { compiled: this.#device.compiled, cached: this.#device.cachedKernels };
   }
 
+  /** Resolves when all operations so far are computed: for timings. @throws {BackendError} when the device was lost */
+  finish(): Promise<void> {
+    return this.#device.finish();
+  }
+
   alloc(bytes: number): BufferHandle {
     return new GpuBuffer(bytes);
   }

@@ -104,9 +104,11 @@ export class KernelBuilder {
   /** The element at `index` of an array in tiles. Within its tile also where it is not chosen: some modes read both sides of a condition. */
   #tiled(names: readonly string[], length: number, index: string): string {
     const { largest } = this.#device;
+    if (/^\d+$/.test(index))
+      return `${names[Math.floor(Number(index) / largest)]}[${Number(index) % largest}]`;
     const element = (tile: number): string => {
       const last = Math.min(largest, length - tile * largest) - 1;
-      return `${names[tile]}[within(${index} - ${tile * largest}, ${last})]`;
+      return `${names[tile]}[within(${tile === 0 ? index : `${index} - ${tile * largest}`}, ${last})]`;
     };
     let text = element(names.length - 1);
     for (let tile = names.length - 2; tile >= 0; tile--) {

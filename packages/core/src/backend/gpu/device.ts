@@ -207,6 +207,21 @@ export class Device {
     }
   }
 
+  /** Resolves when all that was launched so far is computed. @throws {BackendError} when the device was lost */
+  async finish(): Promise<void> {
+    if (this.onHost) return;
+    // Devices work in order: what is launched last is done last.
+    const before = this.upload(new Float32Array(1));
+    const source = "function (x) { return x[this.thread.x] + 1.0; }";
+    const after = { length: 1, tiles: [this.run(source, [{ tile: before.tiles[0] }], 1)] };
+    this.release(before);
+    try {
+      await this.download(after);
+    } finally {
+      this.release(after);
+    }
+  }
+
   async #downloadTile({ result }: Tile): Promise<Float32Array> {
     if (this.failure) throw this.failure;
     if (result === null) throw new BackendError("gpu: an array was read that no kernel made");

@@ -126,6 +126,7 @@ const page = {
     const x = nm.mul(nm.tensor([1, 2]), 3);
     await x.data();
     const { mode } = gpuBackend();
+    await gpuBackend().finish();
     const pending = failureOf(() => x.data());
     await loseDevice();
     const found = { pending: await pending, later: await failureOf(() => nm.mul(x, 2).data()) };
