@@ -18,10 +18,10 @@ const prepacked = 2;
 const blockRows = 96;
 /** Operations that are worth a thread's while: about 20 µs. */
 const grainOperations = 600_000;
-/** Up to so many vectors a matrix of `largeMatrix` elements is read in place: by inner products, and by rows. */
-const dotVectors = 16;
-const axpyVectors = 8;
+/** A matrix of so many elements is worth reading in place for up to so many vectors, by what stands side by side in it. */
 const largeMatrix = 1 << 18;
+const axpyVectors = 32;
+const dotVectors = 12;
 /** Most bytes of packed B that are made at once, for all threads and for one chunk. */
 const packedBytesLimit = 8 << 20;
 const chunkBytesLimit = 1 << 19;
@@ -156,7 +156,7 @@ function scale(runtime: WasmRuntime, { out, outRow, m, n, axes, batch, beta }: P
 
 /** Runs products with few vectors along the matrix's contiguous direction; false when this is none. */
 function vectors(runtime: WasmRuntime, p: Product): boolean {
-  if (p.n > p.m && fewVectors(p.m, p.n, p.k, p.bK)) {
+  if (p.n > p.m && fewVectors(p.m, p.n, p.k, p.bK, dotVectors)) {
     // Bᵀ is the matrix, the rows of A are the vectors.
     const kernel = p.bK === 4 ? "gemvDot" : p.bColumn === 4 ? "gemvAxpy" : undefined;
     if (!kernel) return false;
@@ -165,7 +165,8 @@ function vectors(runtime: WasmRuntime, p: Product): boolean {
     launchVectors(runtime, kernel, ints, p, (axis) => [axis.length, axis.b, axis.a, axis.out]);
     return true;
   }
-  if (fewVectors(p.n, p.m, p.k, p.aK)) {
+  // Columns of B are packed across its rows, and A as it stands serves the tiles of the product too.
+  if (fewVectors(p.n, p.m, p.k, p.aK, 4)) {
     const kernel = p.aK === 4 ? "gemvDot" : p.aRow === 4 ? "gemvAxpy" : undefined;
     if (!kernel) return false;
     const stride = p.aK === 4 ? p.aRow : p.aK;
@@ -177,13 +178,13 @@ function vectors(runtime: WasmRuntime, p: Product): boolean {
 }
 
 /** Whether so many vectors times a matrix [rows, k] are worth the kernels that read it where it stands, once. */
-function fewVectors(count: number, rows: number, k: number, kStride: number): boolean {
+function fewVectors(count: number, rows: number, k: number, kStride: number, mostDots: number): boolean {
   if (count === 1) return true;
   const inner = kStride === 4;
-  if (rows * k >= largeMatrix) return count <= (inner ? dotVectors : axpyVectors);
-  // Packing the vectors, and sums over lanes at the end, want some rows and some k to pay.
-  if (count <= 3) return rows >= 8 && k >= 8;
-  return inner && count <= 7 && rows >= 16 && k >= 32;
+  if (rows * k >= largeMatrix) return count <= (inner ? mostDots : axpyVectors);
+  // Packing the vectors, sums over lanes, and sorting rows' sums at the end want some rows and some k to pay.
+  if (count <= 3) return rows >= 8 && k >= (inner ? 8 : 48);
+  return inner && count <= 6 && rows >= 16 && k >= 32;
 }
 
 function launchVectors(
@@ -196,7 +197,8 @@ function launchVectors(
   const [rows, , vectors] = ints.slice(6);
   // A block's part of the matrix fits L2, so that several vectors read it from there; axpy's rows are long for the prefetcher.
   const fit = Math.max(4, Math.floor(32768 / p.k) & ~3);
-  const block = kernel === "gemvDot" ? Math.min(rows, fit, 256) : Math.min(rows, 1024);
+  const columns = Math.min(1024, Math.max(128, ceilTo(rows / 16, 32)));
+  const block = Math.min(rows, kernel === "gemvDot" ? Math.min(fit, 256) : columns);
   ints.push(block, p.axes.length);
   for (const axis of p.axes) ints.push(...strides(axis));
   const units = Math.ceil(rows / block) * p.batch;
