@@ -61,6 +61,7 @@ export function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
 export function full(shape: Shape, value: number, options: CreationOptions = {}): Tensor {
   const { backend, dtype } = target("full", options);
   checkShape("full", shape);
+  if (!isFloat(dtype)) requireFinite("full", "value", value);
   const out = empty(backend, dtype, [...shape]);
   backend.fill(operand(out), value);
   return withOptions(out, options);

@@ -62,7 +62,9 @@ export function normalizeAxes(
   rank: number,
 ): number[] {
   if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
-  const list = (typeof axes === "number" ? [axes] : axes).map((axis) => normalizeAxis(operation, axis, rank));
+  const list = (Array.isArray(axes) ? (axes as readonly number[]) : [axes as number]).map((axis) =>
+    normalizeAxis(operation, axis, rank),
+  );
   list.sort((a, b) => a - b);
   for (let i = 1; i < list.length; i++) {
     if (list[i] === list[i - 1]) throw new ShapeError(`${operation}: axis ${list[i]} is named twice`);
@@ -93,6 +95,7 @@ export function broadcastShapes(operation: string, a: Shape, b: Shape): Shape {
 
 /** `shape` with the extent −1, if any, worked out from `size`. */
 export function inferShape(operation: string, shape: Shape, size: number): Shape {
+  if (!Array.isArray(shape)) checkShape(operation, shape);
   const unknown = shape.indexOf(-1);
   if (unknown < 0) {
     checkShape(operation, shape);

@@ -32,6 +32,7 @@ export function swigluReference(gate: Tensor, up: Tensor): Tensor {
 
 /** x where it is positive, else slope · x (Maas et al. 2013). */
 export function leakyRelu(x: Tensor, slope = 0.01): Tensor {
+  x.use("leakyRelu");
   requireFloat("leakyRelu", "x", x.dtype);
   return tidy(() => where(greater(x, 0), x, mul(x, slope)));
 }

@@ -56,6 +56,7 @@ interface Positions {
  * @throws {ShapeError} naming the index or mask that does not fit
  */
 export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
+  x.use("index");
   if (!indices.some((item) => item instanceof Tensor)) return slice(x, ...(indices as readonly Range[]));
   const backend = commonBackend("index", [x, ...indices.filter((item) => item instanceof Tensor)]);
   return tidy(() => {

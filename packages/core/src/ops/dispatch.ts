@@ -6,7 +6,7 @@ import type { OperationAttributes, OperationName } from "../autograd/rules.js";
 import type { Backend, Operand } from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { bytesPerElement, dtypes } from "../dtype.js";
-import { AutogradError, BackendError, DTypeError } from "../errors.js";
+import { ArgumentError, AutogradError, BackendError, DTypeError } from "../errors.js";
 import { contiguousLayout, isContiguous, type Layout } from "../layout.js";
 import { runtime } from "../runtime.js";
 import type { Shape } from "../shape.js";
@@ -42,10 +42,17 @@ export function operand(tensor: Tensor, layout: Layout = tensor.layout): Operand
 
 /**
  * The backend that all of `inputs` live on.
+ * @throws {ArgumentError} for what is no tensor
  * @throws {DisposedError} for a disposed input
  * @throws {BackendError} when two backends meet
  */
 export function commonBackend(operation: string, inputs: readonly Tensor[]): Backend {
+  for (const input of inputs) {
+    if (typeof input?.use !== "function")
+      throw new ArgumentError(
+        `${operation}: expected a tensor, not ${input === null ? "null" : typeof input}`,
+      );
+  }
   const backend = inputs[0].use(operation).backend;
   for (let i = 1; i < inputs.length; i++) {
     const other = inputs[i].use(operation).backend;

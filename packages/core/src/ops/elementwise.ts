@@ -2,7 +2,7 @@
 
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
-import { type DType, dtypes, isFloat, promote } from "../dtype.js";
+import { type DType, dtypes, isDType, isFloat, promote } from "../dtype.js";
 import { ArgumentError, DTypeError } from "../errors.js";
 import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
@@ -23,6 +23,8 @@ function arithmeticDType(x: Tensor, dtype: DType): DType {
 
 function unary(kind: UnaryKind, x: Tensor): Tensor {
   const backend = commonBackend(kind, [x]);
+  if (kind === "neg" && x.dtype === "bool")
+    throw new DTypeError("neg: bool has no negative; use logicalNot, or cast to an integer");
   const dtype = isFloat(x.dtype) || integerUnary.has(kind) ? x.dtype : "float32";
   const work = arithmeticDType(x, dtype);
   if (work !== x.dtype)
@@ -144,8 +146,11 @@ function withOperands(
   right: Tensor | number,
   run: (a: Tensor, b: Tensor, dtype: DType) => Tensor,
 ): Tensor {
-  if (left instanceof Tensor && right instanceof Tensor)
+  if (left instanceof Tensor && right instanceof Tensor) {
+    left.use(operation);
+    right.use(operation);
     return run(left, right, promote(left.dtype, right.dtype));
+  }
   const like = left instanceof Tensor ? left : right;
   if (!(like instanceof Tensor))
     throw new ArgumentError(
@@ -210,8 +215,11 @@ export const shiftLeft = (a: Tensor | number, b: Tensor | number): Tensor => bit
 /** ⌊a / 2^b⌋: the sign stays; the count b is taken modulo 32. */
 export const shiftRight = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("shiftRight", a, b);
 /** Every bit turned: −x − 1 for signed integers, 255 − x for uint8, the opposite for bool. */
-export const bitwiseNot = (x: Tensor): Tensor =>
-  bitwise("bitwiseXor", x, x.dtype === "bool" ? 1 : x.dtype === "uint8" ? 255 : -1);
+export const bitwiseNot = (x: Tensor): Tensor => {
+  x.use("bitwiseNot");
+  if (isFloat(x.dtype)) throw new DTypeError(`bitwiseNot: x must be an integer, not ${x.dtype}`);
+  return bitwise("bitwiseXor", x, x.dtype === "bool" ? 1 : x.dtype === "uint8" ? 255 : -1);
+};
 
 /** Comparisons give bool tensors and have no gradient. */
 export const equal = (a: Tensor | number, b: Tensor | number): Tensor => compare("equal", a, b);
@@ -250,17 +258,28 @@ export const ceil = (x: Tensor): Tensor => unary("ceil", x);
 /** To the nearest integer, halves to even. */
 export const round = (x: Tensor): Tensor => unary("round", x);
 /** Cut towards zero. */
-export const trunc = (x: Tensor): Tensor =>
-  isFloat(x.dtype) ? tidy(() => mul(sign(x), floor(abs(x)))) : alias(x);
+export const trunc = (x: Tensor): Tensor => {
+  x.use("trunc");
+  return isFloat(x.dtype) ? tidy(() => mul(sign(x), floor(abs(x)))) : alias(x);
+};
 /** Logarithm to base 2. */
-export const log2 = (x: Tensor): Tensor => tidy(() => div(log(x), Math.LN2));
+export const log2 = (x: Tensor): Tensor => {
+  x.use("log2");
+  return tidy(() => div(log(x), Math.LN2));
+};
 /** Logarithm to base 10. */
-export const log10 = (x: Tensor): Tensor => tidy(() => div(log(x), Math.LN10));
+export const log10 = (x: Tensor): Tensor => {
+  x.use("log10");
+  return tidy(() => div(log(x), Math.LN10));
+};
 /** True where x is zero. */
 export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
 
 /** x · Φ(x); "tanh" is the approximation of Hendrycks and Gimpel (arXiv:1606.08415). */
 export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
+  x.use("gelu");
+  if (approximate !== "none" && approximate !== "tanh")
+    throw new ArgumentError(`gelu: approximate must be "none" or "tanh", not "${String(approximate)}"`);
   return unary(approximate === "tanh" ? "geluTanh" : "gelu", x);
 }
 
@@ -292,6 +311,14 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
 
 /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends. */
 export function clip(x: Tensor, low: number, high: number): Tensor {
+  x.use("clip");
+  for (const [name, bound] of [
+    ["low", low],
+    ["high", high],
+  ] as const) {
+    if (typeof bound !== "number" || Number.isNaN(bound))
+      throw new ArgumentError(`clip: ${name} must be a number, not ${String(bound)}`);
+  }
   return tidy(() => {
     const raised = where(less(x, low), low, x);
     return where(greater(raised, high), high, raised);
@@ -304,6 +331,8 @@ export function clip(x: Tensor, low: number, high: number): Tensor {
  */
 export function cast(x: Tensor, dtype: DType): Tensor {
   const backend = commonBackend("cast", [x]);
+  if (!isDType(dtype))
+    throw new DTypeError(`cast: unknown dtype "${String(dtype)}" (known: ${Object.keys(dtypes).join(", ")})`);
   if (dtype === x.dtype) return alias(x);
   const out = empty(backend, dtype, x.shape);
   backend.cast(operand(x), operand(out));

@@ -120,8 +120,18 @@ function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: 
     throw new AutogradError("matmul: gradients are not recorded through out; wrap the call in noGrad()");
 }
 
-/** x · weightᵀ + bias for x [..., in], weight [out, in], bias [out]. */
+/**
+ * x · weightᵀ + bias for x [..., in], weight [out, in], bias [out].
+ * @throws {ShapeError} when they do not fit
+ */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
+  commonBackend("linear", bias ? [x, weight, bias] : [x, weight]);
+  const fits = x.rank > 0 && weight.rank === 2 && x.shape[x.rank - 1] === weight.shape[1];
+  if (!fits || (bias && !(bias.rank === 1 && bias.shape[0] === weight.shape[0]))) {
+    throw new ShapeError(
+      `linear: expected x [..., in], weight [out, in] and bias [out], not ${formatShape(x.shape)}, ${formatShape(weight.shape)}${bias ? ` and ${formatShape(bias.shape)}` : ""}`,
+    );
+  }
   if (!bias) return matmul(x, weight, { transB: true });
   return tidy(() => add(matmul(x, weight, { transB: true }), bias));
 }

@@ -57,6 +57,7 @@ export function bceWithLogits(
 ): Tensor {
   check("bceWithLogits", logits, target);
   const { weight, posWeight, reduction = "mean" } = options;
+  commonBackend("bceWithLogits", [logits, ...[weight, posWeight].filter((t) => t !== undefined)]);
   return tidy(() => {
     let losses: Tensor;
     if (posWeight) {

@@ -29,12 +29,14 @@ export function view(x: Tensor, shape: readonly number[]): Tensor {
 
 /** `x` repeated to exactly `shape` by the rules of broadcasting, without a copy. */
 export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
+  x.use("broadcastTo");
   checkShape("broadcastTo", shape);
   return expand(x, shape);
 }
 
 /** At most `chunks` views of equal length (the last may be shorter) along `axis`, as torch.chunk. */
 export function chunk(x: Tensor, chunks: number, axis = 0): Tensor[] {
+  x.use("chunk");
   if (!(Number.isInteger(chunks) && chunks > 0))
     throw new ArgumentError(`chunk: chunks must be a positive integer, not ${chunks}`);
   const at = normalizeAxis("chunk", axis, x.rank);
@@ -49,6 +51,7 @@ function along(x: Tensor, axis: number, range: Range): Tensor {
 
 /** The elements of `axes` (left out: all) in reverse. A view. */
 export function flip(x: Tensor, axes?: number | readonly number[]): Tensor {
+  x.use("flip");
   const list = normalizeAxes("flip", axes, x.rank);
   return slice(x, ...x.shape.map((_, i): Range => (list.includes(i) ? [null, null, -1] : null)));
 }
@@ -62,6 +65,7 @@ export function roll(
   shift: number | readonly number[],
   axes?: number | readonly number[],
 ): Tensor {
+  x.use("roll");
   const shifts = typeof shift === "number" ? [shift] : shift;
   for (const value of shifts)
     if (!Number.isInteger(value)) throw new ArgumentError(`roll: shift must be an integer, not ${value}`);
@@ -88,6 +92,7 @@ export function roll(
  * [a, b] twice is [a, a, b, b]. See {@link tile} for the whole repeated.
  */
 export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
+  x.use("repeat");
   checkShape("repeat", [repeats]);
   return tidy(() => {
     const source = axis === undefined ? reshape(x, [x.size]) : x;
@@ -104,6 +109,7 @@ export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
 
 /** The whole of `x` repeated `repetitions[i]` times along axis i, as numpy.tile; the shorter of shape and list gets ones in front. */
 export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor {
+  x.use("tile");
   const list = typeof repetitions === "number" ? [repetitions] : repetitions;
   checkShape("tile", list);
   const rank = Math.max(x.rank, list.length);

@@ -85,14 +85,17 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 
 /** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
 export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+  x.use("variance");
+  const list = normalizeAxes("variance", axes, x.rank);
   return tidy(() => {
-    const squares = sum(square(sub(x, mean(x, axes, true))), axes, keepDims);
-    return div(squares, Math.max(0, countOver("variance", x, axes) - correction));
+    const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
+    return div(squares, Math.max(0, countOver("variance", x, list) - correction));
   });
 }
 
 /** log Σ e^x without overflow; −∞ over empty axes, as in PyTorch. */
 export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
+  x.use("logsumexp");
   return tidy(() => {
     const list = normalizeAxes("logsumexp", axes, x.rank);
     if (list.some((axis) => x.shape[axis] === 0))
@@ -108,6 +111,7 @@ export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 
 function argReduce(kind: ArgReduceKind, x: Tensor, axis: number | undefined, keepDims: boolean): Tensor {
   return tidy(() => {
+    x.use(kind);
     const source = axis === undefined ? reshape(x, [-1]) : x;
     const backend = commonBackend(kind, [source]);
     const at = normalizeAxis(kind, axis ?? 0, source.rank);

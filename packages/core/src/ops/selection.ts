@@ -164,6 +164,7 @@ export function scatter(
  * @throws {ShapeError} naming an index that is no class
  */
 export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: DType } = {}): Tensor {
+  indices.use("oneHot");
   if (!(Number.isInteger(numClasses) && numClasses >= 0))
     throw new ArgumentError(`oneHot: numClasses must be an integer of at least 0, not ${numClasses}`);
   return tidy(() => {

@@ -3,6 +3,7 @@
 import { isFloat } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
+import { normalizeAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { abs, cast, equal, notEqual, pow, sqrt, square, where } from "./elementwise.js";
 import { max, min, sum, variance } from "./reduce.js";
@@ -17,7 +18,9 @@ function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
 
 /** Standard deviation, √variance; correction 1 is PyTorch's default, 0 NumPy's. The gradient of a constant is 0. */
 export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  return tidy(() => rootOrZero(variance(x, axes, keepDims, correction), sqrt));
+  x.use("std");
+  const list = normalizeAxes("std", axes, x.rank);
+  return tidy(() => rootOrZero(variance(x, list, keepDims, correction), sqrt));
 }
 
 /**
@@ -26,6 +29,8 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
  * @throws {ShapeError} for ±Infinity over an empty axis
  */
 export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
+  x.use("norm");
+  normalizeAxes("norm", axes, x.rank);
   if (typeof p !== "number" || Number.isNaN(p)) throw new ArgumentError(`norm: p must be a number, not ${p}`);
   if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, axes, keepDims));
   return tidy(() => {

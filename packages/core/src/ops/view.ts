@@ -1,8 +1,8 @@
 // Operations that change how elements are laid out: views where a layout can say it, copies where not.
 
 import { fromValues } from "../creation.js";
-import type { DTypeArray } from "../dtype.js";
-import { AutogradError, DTypeError, ShapeError } from "../errors.js";
+import { type DTypeArray, promote } from "../dtype.js";
+import { AutogradError, ShapeError } from "../errors.js";
 import { expandLayout, permuteLayout, reshapeLayout, sliceLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
@@ -17,6 +17,7 @@ import {
 } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finish, operand, viewOf } from "./dispatch.js";
+import { cast } from "./elementwise.js";
 
 /** The same elements in another shape; one extent may be −1. A view where the layout allows it, else a copy. */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
@@ -29,6 +30,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Axes `startAxis` to `endAxis` (inclusive) made one. */
 export function flatten(x: Tensor, startAxis = 0, endAxis = -1): Tensor {
+  x.use("flatten");
   if (x.rank === 0) return reshape(x, [1]);
   const start = normalizeAxis("flatten", startAxis, x.rank);
   const end = normalizeAxis("flatten", endAxis, x.rank);
@@ -49,6 +51,7 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 
 /** `x` with two axes swapped; by default the last two. */
 export function transpose(x: Tensor, axis1 = -2, axis2 = -1): Tensor {
+  x.use("transpose");
   const order = Array.from({ length: x.rank }, (_, i) => i);
   const a = normalizeAxis("transpose", axis1, x.rank);
   const b = normalizeAxis("transpose", axis2, x.rank);
@@ -68,6 +71,7 @@ export function expand(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Without the axes of length 1, or without those named. */
 export function squeeze(x: Tensor, axes?: number | readonly number[]): Tensor {
+  x.use("squeeze");
   const named = axes === undefined ? null : normalizeAxes("squeeze", axes, x.rank);
   for (const axis of named ?? []) {
     if (x.shape[axis] !== 1)
@@ -83,6 +87,7 @@ export function squeeze(x: Tensor, axes?: number | readonly number[]): Tensor {
 
 /** With a new axis of length 1 at `axis`. */
 export function unsqueeze(x: Tensor, axis: number): Tensor {
+  x.use("unsqueeze");
   const at = normalizeAxis("unsqueeze", axis, x.rank + 1);
   return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
 }
@@ -166,7 +171,7 @@ export function sliceBackward(
 }
 
 /**
- * Tensors joined along `axis`; other extents and dtypes must agree.
+ * Tensors joined along `axis`; other extents must agree, dtypes promote.
  * @throws {ShapeError} naming the tensor that does not fit
  */
 export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
@@ -182,9 +187,16 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
         `concat: tensor ${i} of shape ${formatShape(tensor.shape)} does not fit ${formatShape(first.shape)} along axis ${at}`,
       );
     }
-    if (tensor.dtype !== first.dtype)
-      throw new DTypeError(`concat: tensor ${i} is ${tensor.dtype}, tensor 0 is ${first.dtype}`);
   });
+  const dtype = tensors.reduce((common, tensor) => promote(common, tensor.dtype), first.dtype);
+  if (tensors.some((tensor) => tensor.dtype !== dtype)) {
+    return tidy(() =>
+      concat(
+        tensors.map((tensor) => cast(tensor, dtype)),
+        at,
+      ),
+    );
+  }
   const total = tensors.reduce((sum, tensor) => sum + tensor.shape[at], 0);
   const out = empty(backend, first.dtype, first.shape.with(at, total));
   const steps = first.shape.map(() => 1);
@@ -200,16 +212,27 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
 
 /** Tensors of one shape joined along a new axis. */
 export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
+  if (tensors.length === 0) throw new ShapeError("stack: expected at least one tensor");
+  commonBackend("stack", tensors);
+  const [{ shape, rank }] = tensors;
+  const at = normalizeAxis("stack", axis, rank + 1);
+  tensors.forEach((tensor, i) => {
+    if (!sameShape(tensor.shape, shape))
+      throw new ShapeError(
+        `stack: tensor ${i} of shape ${formatShape(tensor.shape)} should be ${formatShape(shape)}, as tensor 0`,
+      );
+  });
   return tidy(() =>
     concat(
-      tensors.map((tensor) => unsqueeze(tensor, axis)),
-      tensors.length > 0 ? normalizeAxis("stack", axis, tensors[0].rank + 1) : axis,
+      tensors.map((tensor) => unsqueeze(tensor, at)),
+      at,
     ),
   );
 }
 
 /** Views of `size` (the last may be shorter), or of each of the given sizes, along `axis`. */
 export function split(x: Tensor, size: number | readonly number[], axis = 0): Tensor[] {
+  x.use("split");
   const at = normalizeAxis("split", axis, x.rank);
   const extent = x.shape[at];
   if (typeof size === "number" && !(Number.isInteger(size) && size > 0)) {
