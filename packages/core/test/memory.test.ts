@@ -3,7 +3,9 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { createWasmBackend } from "../src/backend/wasm/backend.js";
 import * as nm from "../src/index.js";
+import { runtime } from "../src/runtime.js";
 import { backends } from "./support/backends.js";
 import { expectNoLeak } from "./support/numbers.js";
 
@@ -118,7 +120,7 @@ describe("dispose", () => {
     ["softmax", (x: nm.Tensor) => x.softmax()],
     ["sum", (x: nm.Tensor) => x.sum()],
     ["reshape", (x: nm.Tensor) => x.reshape(-1)],
-    ["permute", (x: nm.Tensor) => x.transpose()],
+    ["transpose", (x: nm.Tensor) => x.transpose()],
     ["slice", (x: nm.Tensor) => x.slice(0)],
     ["expand", (x: nm.Tensor) => x.expand(2, 2, 2)],
     ["gather", (x: nm.Tensor) => nm.gather(x, nm.tensor([0], { dtype: "int32" }))],
@@ -200,6 +202,47 @@ test.each(backends)(
     x.dispose();
   },
 );
+
+test("running out of memory in the middle of a training step can be recovered from", async () => {
+  nm.shutdown();
+  runtime.backends.set("wasm", createWasmBackend({ threads: 2, maximumBytes: 24 << 20 }));
+  try {
+    const weight = nm.full([256, 256], 1 / 256, { device: "wasm", requiresGrad: true });
+    const before = stats();
+    const step = (rows: number) =>
+      nm.tidy(() => {
+        const x = nm.ones([rows, 256], { device: "wasm" });
+        let y = x;
+        for (let i = 0; i < 6; i++) y = nm.tanh(nm.matmul(y, weight));
+        nm.sum(y).backward();
+        return [nm.mean(y).item(), ...weight.grad!.slice(0, [0, 2]).dataSync()];
+      });
+    const expected = step(100);
+    weight.zeroGrad();
+    // So many rows fit into memory one, two, three ... times: it runs out in forward and in backward.
+    let failures = 0;
+    for (let rows = 1000; rows <= 24_000; rows += 500) {
+      try {
+        step(rows);
+      } catch (error) {
+        expect(error).toBeInstanceOf(nm.OutOfMemoryError);
+        failures++;
+        const { wanted, used } = error as nm.OutOfMemoryError;
+        expect(wanted).toBeGreaterThan(0);
+        expect(used).toBeGreaterThan(0);
+      }
+      weight.zeroGrad();
+      expect(stats()).toEqual(before);
+    }
+    expect(failures).toBeGreaterThan(10);
+    expect(step(100)).toEqual(expected);
+    weight.zeroGrad();
+    weight.dispose();
+  } finally {
+    nm.shutdown();
+    await nm.init({ backend: "reference" });
+  }
+});
 
 describe("two copies of the library in one process", () => {
   test("share tensors, graphs, scopes, modes and counters", async () => {

@@ -8,6 +8,7 @@ import { heapBase, SharedMemory } from "../../src/backend/wasm/memory.js";
 import { type PoolOptions, ThreadPool } from "../../src/backend/wasm/pool.js";
 import { type RuntimeOptions, WasmRuntime } from "../../src/backend/wasm/runtime.js";
 import { startWorker, type WorkerHandle } from "../../src/backend/wasm/worker.js";
+import { workerSource } from "../../src/backend/wasm/worker-source.js";
 import { BackendError, OutOfMemoryError } from "../../src/errors.js";
 import { testKernelBytes, testKernels } from "./test-kernels.js";
 
@@ -160,6 +161,44 @@ describe("a worker that is lost", () => {
     expect(handles).toHaveLength(2);
     expect(pool.waitUntilReady(5000)).toBe(1);
     expect(markAll()).toBe(true);
+  });
+
+  it("in the middle of a kernel is noticed long before the deadline, and the next call works", () => {
+    const deaths = { count: 1 };
+    // The first worker's thread exits inside the first kernel that it runs.
+    const dying = workerSource.replace("kernel(args,", "process.exit(); kernel(args,");
+    expect(dying).not.toBe(workerSource);
+    const { pool, kernels, memory } = poolWith({
+      deadlineMilliseconds: 30_000,
+      leastDeadlineMilliseconds: 300,
+      startWorker(data, onEnd) {
+        if (deaths.count-- <= 0) return startWorker(data, onEnd);
+        let ended = false;
+        const worker = new Worker(dying, { eval: true, workerData: data });
+        worker.on("exit", () => {
+          ended = true;
+          onEnd();
+        });
+        return { terminate: () => void worker.terminate(), dead: () => ended };
+      },
+    });
+    memory.grow(4 << 20);
+    const counts = () => memory.i32().subarray(262144, 262144 + 4096);
+    const markAll = () => kernels.launch("mark", 4096, [4 * 262144], [], { grain: 1 });
+    expect(pool.waitUntilReady(5000)).toBe(1);
+    const start = performance.now();
+    // The caller may have done everything before the worker wakes up: until it has died, once more.
+    const untilDeath = () => {
+      while (performance.now() - start < 20_000) markAll();
+    };
+    expect(untilDeath).toThrow(/worker 1 died or hung in kernel "mark"; its output is incomplete/);
+    counts().fill(0);
+    markAll();
+    expect(counts().every((count) => count === 1)).toBe(true);
+    expect(pool.waitUntilReady(5000)).toBe(1);
+    counts().fill(0);
+    markAll();
+    expect(counts().every((count) => count === 1)).toBe(true);
   });
 
   it("at every start leaves the caller to work alone", async () => {

@@ -31,8 +31,10 @@ export interface KernelEntry {
 
 export interface PoolOptions {
   readonly threads: number;
-  /** How long a worker may stay silent in a job before the caller gives up on it. */
+  /** How long a worker may stay silent in a job, at most, before the caller gives up on it. */
   readonly deadlineMilliseconds: number;
+  /** How long it may at least, however short a chunk of the job is for the caller. Default 5 s. */
+  readonly leastDeadlineMilliseconds?: number;
   /** How long an idle thread looks for work, or for the others' end, before it sleeps. */
   readonly spinMicroseconds: number;
   /** How to start a thread; tests put themselves in between. */
@@ -56,6 +58,10 @@ interface Crew {
 }
 
 const minimumScratch = 16384;
+/** How many times as long as the caller, on average, a worker may take for a chunk before it counts as lost. */
+const patience = 1000;
+/** Most that one look at a silent worker counts: a machine that was suspended was not waiting. */
+const lookMilliseconds = 50;
 /** Workers that may end before they ever ran; then the pool goes on without workers. */
 const failedStartsLimit = 3;
 
@@ -223,8 +229,10 @@ export class ThreadPool {
 
     let failure: BackendError | undefined;
     const args = this.#crew.control + control.args * 4;
+    const start = performance.now();
+    let own = 0;
     try {
-      for (let chunk: number; (chunk = Atomics.add(words, control.next, 1)) < chunks; ) {
+      for (let chunk: number; (chunk = Atomics.add(words, control.next, 1)) < chunks; own++) {
         const begin = chunk * grain;
         kernel.run(args, begin, Math.min(begin + grain, units), scratch[0]);
       }
@@ -233,16 +241,17 @@ export class ThreadPool {
       failure = kernelFailed(kernel, cause);
     }
     Atomics.add(words, control.sequence, 1);
+    const chunkTime = own > 0 ? (performance.now() - start) / own : Number.POSITIVE_INFINITY;
     for (let i = 1; i < participants; i++) {
-      if (Atomics.load(words, threadWord(i)) !== 0) this.#join(kernel, i);
+      if (Atomics.load(words, threadWord(i)) !== 0) this.#join(kernel, i, chunkTime);
       const length = words[threadWord(i) + thread.failed];
       if (length > 0) failure ??= kernelFailed(kernel, this.#message(i, length));
     }
     if (failure) throw failure;
   }
 
-  /** Waits until worker `index` has left the job that was just closed. */
-  #join(kernel: KernelEntry, index: number): void {
+  /** Waits until worker `index` has left the job that was just closed, of whose chunks one took the caller `chunkTime` milliseconds. */
+  #join(kernel: KernelEntry, index: number, chunkTime: number): void {
     const { words, workers } = this.#crew;
     const busy = threadWord(index);
     const start = performance.now();
@@ -251,18 +260,31 @@ export class ThreadPool {
     do {
       for (let i = 0; i < 64; i++) if (Atomics.load(words, busy) === 0) return;
     } while (performance.now() - start < spin);
-    const deadline = start + this.#options.deadlineMilliseconds;
+    const { deadlineMilliseconds, leastDeadlineMilliseconds = 5000 } = this.#options;
+    const deadline = Math.min(
+      deadlineMilliseconds,
+      Math.max(leastDeadlineMilliseconds, patience * chunkTime),
+    );
+    let beat = Atomics.load(words, busy + thread.beat);
+    let silent = 0;
+    let looked = performance.now();
     Atomics.store(words, control.callerWaits, 1);
     try {
       while (Atomics.load(words, busy) !== 0) {
-        if (performance.now() > deadline || workers[index - 1]?.dead()) {
+        const now = performance.now();
+        silent += Math.min(now - looked, 2 * lookMilliseconds);
+        looked = now;
+        const latest = Atomics.load(words, busy + thread.beat);
+        if (latest !== beat) silent = 0;
+        beat = latest;
+        if (silent > deadline || workers[index - 1]?.dead()) {
           this.#crew.broken = true;
           throw new BackendError(
             `wasm: worker ${index} died or hung in kernel "${kernel.name}"; its output is incomplete. ` +
               "The pool is rebuilt with the next call",
           );
         }
-        if (this.mayBlock) Atomics.wait(words, busy, 1, Math.min(50, this.#options.deadlineMilliseconds));
+        if (this.mayBlock) Atomics.wait(words, busy, 1, Math.min(lookMilliseconds, deadline));
       }
     } finally {
       Atomics.store(words, control.callerWaits, 0);

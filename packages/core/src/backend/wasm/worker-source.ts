@@ -39,6 +39,8 @@ export const thread = {
   ready: 2,
   /** Length of the message of an error that ended the thread's part, 0 when none did. */
   failed: 3,
+  /** Counts the chunks that the thread has begun: a sign of life. */
+  beat: 4,
   /** The message, a byte a character. */
   message: 16,
 } as const;
@@ -94,6 +96,7 @@ export const workerSource = `"use strict";
       for (;;) {
         var chunk = Atomics.add(words, ${control.next}, 1);
         if (chunk >= chunks) return;
+        words[me + ${thread.beat}]++;
         var begin = chunk * grain;
         kernel(args, begin, Math.min(begin + grain, units), scratch);
       }
