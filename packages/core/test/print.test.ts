@@ -1,7 +1,8 @@
 // Printing against what numpy.array2string(a, separator=", ") gives for the same float32 values.
 
+import { inspect } from "node:util";
 import { describe, expect, test } from "vitest";
-import { arange, type DType, tensor, tidy, zeros } from "../src/index.js";
+import { arange, type DType, type NestedValues, ones, tensor, tidy, zeros } from "../src/index.js";
 
 const device = { device: "reference" } as const;
 const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
@@ -53,5 +54,35 @@ describe("numbers as NumPy prints them", () => {
         "Tensor([   0,    1,    2, ..., 1997, 1998, 1999], shape=[2000], int32)",
       );
     });
+  });
+});
+
+const of = (values: NestedValues, dtype?: DType) => tensor(values, { ...device, dtype });
+
+describe("printing tensors", () => {
+  test("aligns columns and names shape and dtype", () => {
+    expect(
+      String(
+        of([
+          [1, -2.5],
+          [10, 0],
+        ]),
+      ),
+    ).toBe("Tensor([[ 1. , -2.5],\n        [10. ,  0. ]], shape=[2, 2], float32)");
+    expect(String(of(3))).toBe("Tensor(3., shape=[], float32)");
+    expect(String(of([1, -20], "int32"))).toBe("Tensor([  1, -20], shape=[2], int32)");
+    expect(String(tensor([true, false]))).toBe("Tensor([ true, false], shape=[2], bool)");
+    expect(String(zeros([2, 0]))).toBe("Tensor([], shape=[2, 0], float32)");
+    expect(String(of([Number.NaN, Infinity, -Infinity]))).toContain("[ nan,  inf, -inf]");
+    expect(String(ones([1], { requiresGrad: true }))).toContain("float32, requiresGrad)");
+  });
+
+  test("uses powers of ten for wide ranges, and shortens what is large", () => {
+    expect(String(of([1e-9, 1]))).toContain("1.e-09, 1.e+00");
+    expect(String(arange(2000))).toBe(
+      "Tensor([   0,    1,    2, ..., 1997, 1998, 1999], shape=[2000], int32)",
+    );
+    expect(String(zeros([100, 100])).split("\n")).toHaveLength(7);
+    expect(inspect(of([1]))).toBe("Tensor([1.], shape=[1], float32)");
   });
 });

@@ -11,8 +11,8 @@ import { openSource, type SourceLike } from "./source.js";
 /** One file, a path of a folder, or the files of a folder by name (in a browser). */
 export type SafetensorsSource = SourceLike | ReadonlyMap<string, SourceLike>;
 
-const singleName = "model.safetensors";
-const indexName = "model.safetensors.index.json";
+export const singleName = "model.safetensors";
+export const indexName = "model.safetensors.index.json";
 
 /** An index beyond this is refused; that of the largest published models is a hundredth of it. */
 const maxIndexBytes = 2 ** 26;

@@ -4,19 +4,18 @@
 import { activeBackend, type BackendName, backendByName } from "../backend/registry.js";
 import type { Backend } from "../backend/types.js";
 import { bytesPerElement, type DType, isDType, isFloat } from "../dtype.js";
-import { ArgumentError, DTypeError, FormatError } from "../errors.js";
-import { contiguous, empty } from "../ops/dispatch.js";
+import { DTypeError, FormatError } from "../errors.js";
+import { empty } from "../ops/dispatch.js";
 import { cast } from "../ops/elementwise.js";
-import { Tensor } from "../tensor.js";
-import { writeFileAtomic } from "./atomic.js";
+import type { Tensor } from "../tensor.js";
 import { printable } from "./json-scanner.js";
 import {
-  encodeSafetensorsHeader,
   requireEntry,
   type SafetensorsDType,
   type SafetensorsEntry,
   type SafetensorsFile,
 } from "./safetensors-format.js";
+import { chunkBytes, storedAs } from "./safetensors-save.js";
 import { openShards, type SafetensorsSource } from "./safetensors-shards.js";
 
 export { writeFileAtomic, writeFilesAtomic } from "./atomic.js";
@@ -28,21 +27,17 @@ export {
   type SafetensorsFile,
   type SafetensorsSpec,
 } from "./safetensors-format.js";
+export {
+  type NamedTensors,
+  type SaveShardedOptions,
+  saveSafetensors,
+  saveShardedSafetensors,
+  serializeSafetensors,
+} from "./safetensors-save.js";
 export type { SafetensorsSource } from "./safetensors-shards.js";
 export { openSource, type Source, type SourceLike } from "./source.js";
 
-const fromCore: Readonly<Record<DType, SafetensorsDType>> = {
-  float64: "F64",
-  float32: "F32",
-  float16: "F16",
-  bfloat16: "BF16",
-  int32: "I32",
-  int8: "I8",
-  uint8: "U8",
-  bool: "BOOL",
-};
-
-const toCore = new Map(Object.entries(fromCore).map(([core, name]) => [name, core as DType]));
+const toCore = new Map(Object.entries(storedAs).map(([core, name]) => [name, core as DType]));
 
 /** Integers that core lacks, read as int32 when every value fits. */
 const widths: Partial<Record<SafetensorsDType, (view: DataView, offset: number) => bigint | number>> = {
@@ -53,9 +48,6 @@ const widths: Partial<Record<SafetensorsDType, (view: DataView, offset: number) 
   U64: (view, offset) => view.getBigUint64(offset, true),
 };
 const widthBytes: Partial<Record<SafetensorsDType, number>> = { I16: 2, U16: 2, U32: 4, I64: 8, U64: 8 };
-
-/** Bytes that are read at once, a multiple of every element's. */
-const chunkBytes = 2 ** 24;
 
 export interface LoadTensorOptions {
   /** Float tensors are cast to this float dtype; others keep theirs. Default: as stored. */
@@ -237,87 +229,4 @@ function chooseNames(
   if (names === undefined) return places.keys();
   if (typeof names === "function") return [...places.keys()].filter(names);
   return typeof names === "string" ? [names] : new Set(names);
-}
-
-/** Tensors by name. */
-export type NamedTensors = ReadonlyMap<string, Tensor> | Readonly<Record<string, Tensor>>;
-
-/** A file to be written: its header, and then the tensors' bytes in pieces. */
-function planFile(tensors: NamedTensors, metadata: Readonly<Record<string, string>> | undefined) {
-  const named = tensors instanceof Map ? [...tensors] : Object.entries(tensors as Record<string, Tensor>);
-  const specs = named.map(([name, tensor]) => {
-    if (!(tensor instanceof Tensor))
-      throw new ArgumentError(`safetensors: ${printable(name)} is not a tensor`);
-    tensor.use("saveSafetensors");
-    return { name, dtype: fromCore[tensor.dtype], shape: tensor.shape, tensor };
-  });
-  const plan = encodeSafetensorsHeader(specs, metadata);
-  // Handles of their own, so that a tensor disposed meanwhile is written all the same.
-  const held = plan.ordered.map(({ tensor }) => tensor.detach());
-
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    try {
-      yield plan.header;
-      for (const tensor of held) {
-        const flat = contiguous(tensor);
-        try {
-          const { backend, buffer } = flat.storage;
-          const width = bytesPerElement(flat.dtype);
-          const bytes = flat.size * width;
-          for (let done = 0; done < bytes; done += chunkBytes) {
-            const length = Math.min(chunkBytes, bytes - done);
-            yield await backend.read(buffer, flat.layout.offset * width + done, length);
-          }
-        } finally {
-          if (flat !== tensor) flat.dispose();
-        }
-      }
-    } finally {
-      release();
-    }
-  }
-  const release = () => {
-    for (const tensor of held) tensor.dispose();
-  };
-  return { chunks: chunks(), release, bytes: plan.header.length + plan.dataBytes };
-}
-
-/**
- * Writes tensors to a safetensors file, byte for byte as the reference implementation does, whole or not at all (see
- * {@link writeFileAtomic}). Their values must not change until the promise is fulfilled.
- *
- * @param metadata - strings by name, kept as `__metadata__`
- * @throws {ArgumentError} for what the format cannot hold
- * @throws {NomoatError} with code `"IO"` when the file system refuses
- */
-export async function saveSafetensors(
-  path: string,
-  tensors: NamedTensors,
-  metadata?: Readonly<Record<string, string>>,
-): Promise<void> {
-  const { chunks, release } = planFile(tensors, metadata);
-  try {
-    await writeFileAtomic(path, chunks);
-  } finally {
-    release();
-  }
-}
-
-/** The file that {@link saveSafetensors} would write, as bytes. */
-export async function serializeSafetensors(
-  tensors: NamedTensors,
-  metadata?: Readonly<Record<string, string>>,
-): Promise<Uint8Array> {
-  const { chunks, release, bytes } = planFile(tensors, metadata);
-  try {
-    const file = new Uint8Array(bytes);
-    let offset = 0;
-    for await (const chunk of chunks) {
-      file.set(chunk, offset);
-      offset += chunk.length;
-    }
-    return file;
-  } finally {
-    release();
-  }
 }

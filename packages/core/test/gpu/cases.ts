@@ -1,14 +1,7 @@
 // All cases of the conformance suite, and those that a backend without synchronous reads refuses.
 
 import type { GpuMode } from "../../src/backend/gpu/index.js";
-import { arithmeticCases } from "../conformance/cases/arithmetic.js";
-import { elementwiseCases } from "../conformance/cases/elementwise.js";
-import { layerCases } from "../conformance/cases/layers.js";
-import { linalgCases } from "../conformance/cases/linalg.js";
-import { matmulCases, neuralCases } from "../conformance/cases/neural.js";
-import { rearrangeCases } from "../conformance/cases/rearrange.js";
-import { selectionCases } from "../conformance/cases/selection.js";
-import { indexingCases, reduceCases, viewCases } from "../conformance/cases/structure.js";
+import { allCases as cases } from "../conformance/cases/index.js";
 
 /** `npm run test:gpu` runs all cases in all modes and layouts. */
 export const full = (import.meta as { env?: { MODE?: string } }).env?.MODE === "full";
@@ -17,20 +10,6 @@ const { GPU_MODES } = (globalThis as { process?: { env?: Record<string, string> 
 
 /** Modes that Node runs: "webgpu" and "headlessgl" need packages and a driver. */
 export const nodeModes = (GPU_MODES?.split(",") ?? ["webasm", "cpu"]) as readonly GpuMode[];
-
-const cases = [
-  ...elementwiseCases,
-  ...arithmeticCases,
-  ...rearrangeCases,
-  ...selectionCases,
-  ...linalgCases,
-  ...layerCases,
-  ...viewCases,
-  ...indexingCases,
-  ...reduceCases,
-  ...matmulCases,
-  ...neuralCases,
-];
 
 /** Their results depend on values in ways that kernels cannot follow, so the host would have to read them at once. */
 const readsValues = /^(argsort|sort|topk|unique|move)\b/;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type BackendName, backendByName, shutdown, withBackend } from "../../src/backend/registry.js";
-import { tensor, zeros } from "../../src/creation.js";
+import { arange, full, ones, tensor, zeros } from "../../src/creation.js";
 import type { DType } from "../../src/dtype.js";
 import { ArgumentError, DisposedError, DTypeError, FormatError, NomoatError } from "../../src/errors.js";
 import {
@@ -15,6 +15,7 @@ import {
   openSafetensors,
   parseSafetensors,
   saveSafetensors,
+  saveShardedSafetensors,
   serializeSafetensors,
 } from "../../src/io/safetensors.js";
 import type { Tensor } from "../../src/tensor.js";
@@ -297,6 +298,43 @@ describe("shards", () => {
     expect(error).toBeInstanceOf(FormatError);
     expect(error.message).toContain(message);
     expect(error.file.startsWith(folder)).toBe(true);
+  });
+
+  test("are written as they are read, by Hugging Face's names", async () => {
+    const tensors = new Map([
+      ["a", ones([10])],
+      ["b", full([3], 2)],
+      ["c", arange(100)],
+      ["d", zeros([0])],
+      ["e", full([8], 3)],
+    ]);
+    const path = join(folder, "sharded");
+    const names = await saveShardedSafetensors(path, tensors, {
+      maxShardBytes: 60,
+      metadata: { format: "pt" },
+    });
+    const shardNames = [1, 2, 3].map((i) => `model-0000${i}-of-00003.safetensors`);
+    expect(names).toEqual([...shardNames, "model.safetensors.index.json"]);
+    expect((await readdir(path)).sort()).toEqual([...names].sort());
+    const index = JSON.parse(await readFile(join(path, names[3]), "utf8"));
+    expect(index.metadata.total_size).toBe(4 * (10 + 3 + 100 + 8));
+    const shardOf = (name: string) => shardNames.indexOf(index.weight_map[name]);
+    expect(["a", "b", "c", "d", "e"].map(shardOf)).toEqual([0, 0, 1, 1, 2]);
+    const loaded = await loadSafetensors(path);
+    expect(loaded.metadata).toEqual({ format: "pt" });
+    for (const [name, tensor] of tensors)
+      expect(loaded.tensors.get(name)!.toArray()).toEqual(tensor.toArray());
+
+    const whole = join(folder, "whole");
+    expect(await saveShardedSafetensors(whole, tensors)).toEqual(["model.safetensors"]);
+    await expect(saveShardedSafetensors(whole, tensors, { maxShardBytes: 60 })).rejects.toThrow(
+      /holds model\.safetensors, which readers would take instead of 3 shards/,
+    );
+    expect(await readdir(whole)).toEqual(["model.safetensors"]);
+    await expect(saveShardedSafetensors(whole, tensors, { maxShardBytes: 0 })).rejects.toThrow(
+      "maxShardBytes must be above 0, not 0",
+    );
+    for (const tensor of [...tensors.values(), ...loaded.tensors.values()]) tensor.dispose();
   });
 
   test("a missing shard is named", async () => {
