@@ -1,6 +1,7 @@
 // @nomoat/llama: LLaMA-family models. Public exports, nothing else.
 
 export { applyChatTemplate, type ChatTemplateOptions } from "./chat-template.js";
+export { type ComparePredictionsOptions, comparePredictions } from "./compare-predictions.js";
 export { type CompensatedMergeOptions, compensatedMerge } from "./compensated-merge.js";
 export {
   type ChatExample,

@@ -52,22 +52,8 @@ const optionNames = ["model", "tokenizer", "text", "ids", "length", "stride", "b
  * @throws {ArgumentError} naming the option that is out of range; for fewer than two tokens
  */
 export async function perplexity(options: PerplexityOptions): Promise<PerplexityResult> {
-  const check = new OptionChecker("perplexity");
-  check.known(options, optionNames);
   const { model, tokenizer, text, signal } = options;
-  const positions = model.config.maxPositionEmbeddings;
-  const length = check.integer("length", options.length ?? Math.min(512, positions), 2, positions);
-  const stride = check.integer("stride", options.stride ?? length - 1, 1, length - 1);
-  const batch = check.integer("batch", options.batch ?? 4, 1);
-  if ((text === undefined) === (options.ids === undefined))
-    throw new ArgumentError("perplexity: give either text or ids");
-  if (text !== undefined && !tokenizer) throw new ArgumentError("perplexity: text needs a tokenizer");
-  const ids =
-    text === undefined ? Int32Array.from(options.ids!) : await encodeText(tokenizer!, text, { signal });
-  if (ids.length < 2)
-    throw new ArgumentError(`perplexity: needs at least 2 tokens, and the text has ${ids.length}`);
-
-  const rows = windows(ids, length, stride);
+  const { ids, rows, batch } = await textWindows("perplexity", options);
   const { loss, tokens } = await meanLoss(model, rows, { batch, signal });
   let bitsPerByte: number | null = null;
   if (tokenizer) {
@@ -77,6 +63,28 @@ export async function perplexity(options: PerplexityOptions): Promise<Perplexity
     bitsPerByte = (loss * tokens) / Math.LN2 / bytes;
   }
   return { perplexity: Math.exp(loss), loss, bitsPerByte, tokens };
+}
+
+/** The tokens of a text in windows, checked; for other measures over the same text as well. */
+export async function textWindows(
+  operation: string,
+  options: PerplexityOptions,
+): Promise<{ ids: Int32Array; rows: Row[]; batch: number }> {
+  const check = new OptionChecker(operation);
+  check.known(options, optionNames);
+  const { model, tokenizer, text, signal } = options;
+  const positions = model.config.maxPositionEmbeddings;
+  const length = check.integer("length", options.length ?? Math.min(512, positions), 2, positions);
+  const stride = check.integer("stride", options.stride ?? length - 1, 1, length - 1);
+  const batch = check.integer("batch", options.batch ?? 4, 1);
+  if ((text === undefined) === (options.ids === undefined))
+    throw new ArgumentError(`${operation}: give either text or ids`);
+  if (text !== undefined && !tokenizer) throw new ArgumentError(`${operation}: text needs a tokenizer`);
+  const ids =
+    text === undefined ? Int32Array.from(options.ids!) : await encodeText(tokenizer!, text, { signal });
+  if (ids.length < 2)
+    throw new ArgumentError(`${operation}: needs at least 2 tokens, and the text has ${ids.length}`);
+  return { ids, rows: windows(ids, length, stride), batch };
 }
 
 /** Windows over `ids` with labels for what no window before has scored. */

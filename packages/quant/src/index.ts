@@ -1,14 +1,18 @@
 // @nomoat/quant: quantized weights. Public exports, nothing else.
 
+export { type ActivationGrid, type ActivationRange, activationGrid } from "./activations.js";
 export { fromBitsAndBytes, toBitsAndBytes } from "./bitsandbytes.js";
 export { type AwqOptions, outputError, quantizeAwq } from "./calibrated/awq.js";
 export { type GptqOptions, quantizeGptq } from "./calibrated/gptq.js";
 export { type HqqOptions, quantizeHqq } from "./calibrated/hqq.js";
+export { ActivationHistogram, type CalibrateOptions, calibrateActivations } from "./calibrated/observer.js";
 export { ActivationStatistics, collectStatistics } from "./calibrated/statistics.js";
 
 export {
   type BlockFormat,
   dequantizeValues,
+  type Grid,
+  type GridCodes,
   type PartArray,
   type PartLayout,
   type Parts,
@@ -21,6 +25,12 @@ export { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 export { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
 export type { StaticActivations } from "./matmul-integers.js";
 export { type QuantizeModelOptions, quantizeModel, quantizeModelAsync } from "./model.js";
+export { PredictionComparison, type PredictionError } from "./predictions.js";
 export { type QuantizeOptions, quantize } from "./quantize.js";
 export { type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
-export { type LayerReport, QuantizationReport, quantizationReport } from "./report.js";
+export {
+  type LayerReport,
+  QuantizationReport,
+  type QuantizationReportOptions,
+  quantizationReport,
+} from "./report.js";

@@ -1,7 +1,8 @@
 // QuantizedLinear: a linear layer whose frozen weight is packed. It stands wherever a LinearBase may, under an adapter too.
 
-import { keep, type Tensor, tidy } from "@nomoat/core";
+import { ArgumentError, keep, type Tensor, tensor, tidy } from "@nomoat/core";
 import { checkFeatures, LinearBase, parameter } from "@nomoat/core/nn";
+import { type ActivationGrid, roundToGrid } from "./activations.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { quantizedMatmul } from "./matmul.js";
@@ -11,15 +12,18 @@ import type { QuantizedTensor } from "./quantized-tensor.js";
 export interface QuantizedLinearOptions {
   /** How activations enter products of a few rows that want no gradient; see `quantizedMatmul`. Default "float32". */
   readonly activations?: "float32" | "int8";
+  /** Rounds all inputs to this grid first (static quantization); takes the place of `activations`. Not with `inputScales`. */
+  readonly activationGrid?: ActivationGrid;
   /** float32 [inFeatures] that inputs are multiplied by: the weight was divided by it before it was quantized (AWQ). */
   readonly inputScales?: Tensor;
 }
 
 /**
  * y = x · dequantize(weight)ᵀ + bias. The weight gets no gradient, x and the bias do. With `inputScales` x is multiplied by them
- * first.
+ * first; with an `activationGrid` it is rounded to that (gradients pass within its range).
  *
- * Its packed arrays are buffers of the module, named after the weight: `weight` (the codes), `weight.absmax`, ...
+ * Its packed arrays are buffers of the module, named after the weight: `weight` (the codes), `weight.absmax`, ...; so are
+ * `inputScales`, `activationScale` and `activationZeroPoint`.
  */
 export class QuantizedLinear extends LinearBase {
   static override get brand(): string {
@@ -31,6 +35,9 @@ export class QuantizedLinear extends LinearBase {
   readonly bias: Tensor | null;
   /** A buffer, or null. */
   readonly inputScales: Tensor | null;
+  /** Buffers, float32 [1], or null: see {@link ActivationGrid}. */
+  readonly activationScale: Tensor | null;
+  readonly activationZeroPoint: Tensor | null;
   activations: "float32" | "int8";
   protected override readonly buffers: ReadonlySet<string>;
 
@@ -43,7 +50,18 @@ export class QuantizedLinear extends LinearBase {
     this.inputScales = options.inputScales ? keep(options.inputScales) : null;
     if (this.inputScales)
       checkFeatures("QuantizedLinear: inputScales", this.inputScales, quantized.inFeatures);
-    const names = new Set<string>(["inputScales"]);
+    const { activationGrid: grid } = options;
+    if (grid && this.inputScales)
+      throw new ArgumentError("QuantizedLinear: an activationGrid does not go with inputScales");
+    if (grid && !(grid.scale > 0 && Number.isFinite(grid.scale) && isCode(grid.zeroPoint))) {
+      throw new ArgumentError(
+        `QuantizedLinear: activationGrid { scale: ${grid.scale}, zeroPoint: ${grid.zeroPoint} }: scale must be positive, zeroPoint from −128 to 127`,
+      );
+    }
+    const { device } = quantized;
+    this.activationScale = grid ? keep(tensor([grid.scale], { dtype: "float32", device })) : null;
+    this.activationZeroPoint = grid ? keep(tensor([grid.zeroPoint], { dtype: "float32", device })) : null;
+    const names = new Set<string>(["inputScales", "activationScale", "activationZeroPoint"]);
     // Own properties, for Module finds state among those.
     for (const [name, part] of quantized.parts) {
       const key = name === "data" ? "weight" : `weight.${name}`;
@@ -76,15 +94,24 @@ export class QuantizedLinear extends LinearBase {
 
   override forward(x: Tensor): Tensor {
     checkFeatures("QuantizedLinear", x, this.inFeatures);
-    const { bias, quantized, activations, inputScales } = this;
-    if (inputScales) {
-      return tidy(() => {
-        const y = quantizedMatmul(x.mul(inputScales), quantized, { activations });
-        return bias ? y.add(bias) : y;
+    const { bias, quantized, activations, inputScales, activationScale, activationZeroPoint } = this;
+    if (!bias && !inputScales && !activationScale) return quantizedMatmul(x, quantized, { activations });
+    return tidy(() => {
+      let inputs = inputScales ? x.mul(inputScales) : x;
+      if (activationScale && activationZeroPoint)
+        inputs = roundToGrid(inputs, activationScale, activationZeroPoint);
+      const y = quantizedMatmul(inputs, quantized, {
+        activations: activationScale ? "float32" : activations,
       });
-    }
-    if (!bias) return quantizedMatmul(x, quantized, { activations });
-    return tidy(() => quantizedMatmul(x, quantized, { activations }).add(bias));
+      return bias ? y.add(bias) : y;
+    });
+  }
+
+  /** The grid of the inputs; null where they are not rounded to one. On host backends. */
+  get activationGrid(): ActivationGrid | null {
+    const { activationScale, activationZeroPoint } = this;
+    if (!activationScale || !activationZeroPoint) return null;
+    return { scale: activationScale.item(), zeroPoint: activationZeroPoint.item() };
   }
 
   override denseWeight(): Tensor {
@@ -94,9 +121,10 @@ export class QuantizedLinear extends LinearBase {
 
   override withDenseWeight(weight: Tensor): QuantizedLinear {
     const { activations, inputScales } = this;
+    const activationGrid = this.activationGrid ?? undefined;
     const { format } = this.quantized;
     const bias = this.bias && keep(this.bias.clone().detach());
-    if (!inputScales) return QuantizedLinear.from(weight, bias, format, { activations });
+    if (!inputScales) return QuantizedLinear.from(weight, bias, format, { activations, activationGrid });
     const scales = keep(inputScales.clone());
     const options = { activations, inputScales: scales };
     return tidy(() => QuantizedLinear.from(weight.div(scales), bias, format, options));
@@ -106,4 +134,8 @@ export class QuantizedLinear extends LinearBase {
     super.dispose();
     this.quantized.dispose();
   }
+}
+
+function isCode(value: number): boolean {
+  return Number.isInteger(value) && value >= -128 && value <= 127;
 }

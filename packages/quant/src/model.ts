@@ -2,13 +2,14 @@
 
 import { ArgumentError, keep, type Tensor, tensor } from "@nomoat/core";
 import { Linear, type Module } from "@nomoat/core/nn";
+import { type ActivationRange, activationGrid } from "./activations.js";
 import { quantizeAwq } from "./calibrated/awq.js";
 import { quantizeGptq } from "./calibrated/gptq.js";
 import { quantizeHqq } from "./calibrated/hqq.js";
 import type { ActivationStatistics } from "./calibrated/statistics.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
-import { QuantizedLinear } from "./linear.js";
+import { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 import { chooseFormats } from "./mixed.js";
 import { hostDevice, quantize, resolveFormat } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
@@ -39,8 +40,11 @@ export interface QuantizeModelOptions {
   readonly perModule?: Iterable<readonly [pattern: string | RegExp, format: Format | null]>;
   /** Quantize the output layer (`lm_head`) too (default false). */
   readonly outputLayer?: boolean;
-  /** See `quantizedMatmul`; default "float32". */
-  readonly activations?: "float32" | "int8";
+  /**
+   * How inputs enter the products: see `quantizedMatmul` (default "float32"); or ranges by layer, as `calibrateActivations` finds
+   * them, for one grid of 256 steps a layer (static quantization). Not with "awq".
+   */
+  readonly activations?: "float32" | "int8" | ReadonlyMap<string, ActivationRange>;
 }
 
 interface Target {
@@ -116,8 +120,8 @@ function* quantizing(
         ({ quantized, inputScales } = moved(quantizeBy(name, weight, format, options), layer.weight.device));
         made.set(layer.weight, { quantized, inputScales });
       }
-      const { activations } = options;
-      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { activations, inputScales })]);
+      const activations = activationsOf(name, options);
+      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { ...activations, inputScales })]);
     }
   } catch (error) {
     for (const { quantized, inputScales } of made.values()) {
@@ -141,6 +145,23 @@ function* quantizing(
       error: quantized.error,
     })),
   );
+}
+
+/** How the inputs of a layer are taken. @throws {ArgumentError} for a layer without a range among given ones */
+function activationsOf(name: string, { activations, method }: QuantizeModelOptions): QuantizedLinearOptions {
+  if (activations === undefined || typeof activations === "string") return { activations };
+  if (method === "awq") {
+    throw new ArgumentError(
+      "quantizeModel: awq scales inputs by channel, which ranges of activations do not know of",
+    );
+  }
+  const range = activations.get(name);
+  if (!range) {
+    throw new ArgumentError(
+      `quantizeModel: there is no range of activations for ${name}: see calibrateActivations`,
+    );
+  }
+  return { activationGrid: activationGrid(range) };
 }
 
 interface Made {

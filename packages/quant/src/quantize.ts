@@ -7,7 +7,6 @@ import {
   doesNotFit,
   type PartArray,
   quantizeValues,
-  requireWritable,
   sizeOf,
   type WeightShape,
 } from "./formats/format.js";
@@ -36,7 +35,6 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
   const format = resolveFormat(options.format);
   const name = options.name ?? "tensor";
   const shape = weightShape("quantize", weight);
-  requireWritable(format, name);
   format.checkShape(shape, name);
   if (!weight.storage.backend.synchronous) {
     const quantized = tidy(() => quantize(weight.detach().to(hostDevice()), options));
@@ -50,7 +48,7 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
     noGrad(() => {
       const cast = weight.dtype === "float32" ? weight : weight.cast("float32");
       const values = cast.isContiguous ? cast : cast.clone();
-      const kernels = kernelsFor(values, format);
+      const kernels = format.kernelEncodes === false ? null : kernelsFor(values, format);
       const parts = kernels
         ? quantizeByKernel(kernels, format, values, shape, name)
         : quantizeByReference(format, values, shape, name);

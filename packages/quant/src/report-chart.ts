@@ -19,10 +19,11 @@ function escapeXml(text: string): string {
   return text.replace(/\p{Cc}/gu, "�").replace(/[&<>"']/g, (character) => entities[character]);
 }
 
-/** @internal An SVG document: a line a layer with name, bar of SQNR in dB, format and bits per weight. */
+/** @internal An SVG document: a line a layer with name, bar of SQNR in dB, format and bits per weight; `below`, a line under all. */
 export function reportChart(
   layers: readonly LayerReport[],
   bitsPerWeight: (layer: LayerReport) => number,
+  below: string | null = null,
 ): string {
   const values = layers.map(({ error }) =>
     error && Number.isFinite(error.sqnr) ? Math.max(0, error.sqnr) : null,
@@ -30,8 +31,8 @@ export function reportChart(
   const most = Math.max(1, ...values.map((value) => value ?? 0));
   const left = 20 + 7 * Math.max(5, ...layers.map(({ name }) => Math.min(name.length, 60)));
   const formats = [...new Set(layers.map(({ format }) => format))];
-  const height = rowHeight * (layers.length + 2);
-  const width = left + barWidth + 220;
+  const height = rowHeight * (layers.length + (below === null ? 2 : 3));
+  const width = Math.max(left + barWidth + 220, 16 + 6.5 * (below?.length ?? 0));
   const rows = layers.map((layer, i) => {
     const y = rowHeight * (i + 1.5);
     const value = values[i];
@@ -50,6 +51,7 @@ export function reportChart(
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
     `<text x="${left}" y="18" font-weight="bold">Signal to quantization noise (longer is better)</text>`,
     ...rows,
+    ...(below === null ? [] : [`<text x="8" y="${height - 10}" font-size="11">${escapeXml(below)}</text>`]),
     "</svg>",
     "",
   ].join("\n");

@@ -4,6 +4,7 @@ import { ArgumentError, Tensor } from "@nomoat/core";
 import { Linear, type Module } from "@nomoat/core/nn";
 import { sizeOf, type WeightShape } from "./formats/format.js";
 import { QuantizedLinear } from "./linear.js";
+import type { PredictionError } from "./predictions.js";
 import { type QuantizeOptions, quantize } from "./quantize.js";
 import { errorOf, type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
 import { reportChart } from "./report-chart.js";
@@ -18,12 +19,15 @@ export interface LayerReport {
   readonly error: QuantizationError | null;
 }
 
-/** One line a layer, and their sum. `toString` is a table. */
+/** One line a layer, their sum, and what became of the predictions where that was measured. `toString` is a table. */
 export class QuantizationReport {
   readonly layers: readonly LayerReport[];
+  /** Of the whole model on a text; null when it was not measured. */
+  readonly predictions: PredictionError | null;
 
-  constructor(layers: readonly LayerReport[]) {
+  constructor(layers: readonly LayerReport[], predictions: PredictionError | null = null) {
     this.layers = layers;
+    this.predictions = predictions;
   }
 
   /** All layers as one; the error covers those where it is known. */
@@ -52,13 +56,14 @@ export class QuantizationReport {
   }
 
   /** Plain data, for JSON. */
-  toJSON(): { layers: readonly object[]; total: object } {
-    return { layers: this.layers.map(plain), total: plain(this.total) };
+  toJSON(): { layers: readonly object[]; total: object; predictions: PredictionError | null } {
+    return { layers: this.layers.map(plain), total: plain(this.total), predictions: this.predictions };
   }
 
-  /** An SVG bar chart: signal-to-noise ratio by layer, with format and bits per weight. */
+  /** An SVG bar chart: signal-to-noise ratio by layer, with format and bits per weight; below it the predictions' figures. */
   toSVG(): string {
-    return reportChart(this.layers, bitsPerWeight);
+    const below = this.predictions ? describePredictions(this.predictions) : null;
+    return reportChart(this.layers, bitsPerWeight, below);
   }
 
   toString(): string {
@@ -84,13 +89,24 @@ export class QuantizationReport {
         .trimEnd();
     const rule = widths.map((width) => "─".repeat(width)).join("  ");
     const body = lines.map(format);
-    return [format(head), rule, ...body.slice(0, -1), rule, ...body.slice(-1)].join("\n");
+    const table = [format(head), rule, ...body.slice(0, -1), rule, ...body.slice(-1)];
+    return [...table, ...(this.predictions ? ["", describePredictions(this.predictions)] : [])].join("\n");
   }
 }
 
 function bitsPerWeight(layer: LayerReport): number {
   const size = sizeOf(layer.shape);
   return size === 0 ? 0 : (layer.bytes * 8) / size;
+}
+
+function describePredictions(found: PredictionError): string {
+  const { tokens, perplexity, referencePerplexity, divergence, agreement } = found;
+  const change = 100 * (perplexity / referencePerplexity - 1);
+  return [
+    `perplexity ${perplexity.toFixed(3)} (reference ${referencePerplexity.toFixed(3)}, ${change < 0 ? "" : "+"}${change.toFixed(2)} %)`,
+    `KL divergence ${divergence.toPrecision(3)} nats a token`,
+    `same likeliest token at ${(100 * agreement).toFixed(1)} % of ${tokens}`,
+  ].join("; ");
 }
 
 function plain(layer: LayerReport): object {
@@ -101,6 +117,13 @@ function plain(layer: LayerReport): object {
 
 function ofQuantized(name: string, w: QuantizedTensor): LayerReport {
   return { name, format: w.format.name, shape: w.shape, bytes: w.bytes, error: w.error };
+}
+
+export interface QuantizationReportOptions {
+  /** What to try on float layers. */
+  readonly format?: QuantizeOptions["format"];
+  /** What was measured on a text. */
+  readonly predictions?: PredictionError;
 }
 
 /** Quantizes for the measurement alone. */
@@ -115,13 +138,16 @@ function trial(name: string, weight: Tensor, options: Pick<QuantizeOptions, "for
  * of a quantized tensor, or, given a `format`, of what quantizing a float tensor or the float linear layers of a model
  * would give (nothing is changed).
  *
+ * With `predictions`, those of a {@link PredictionComparison} of the model with the one it was made of, the report holds
+ * perplexity and KL divergence on a text as well.
+ *
  * @throws {ArgumentError} for a float tensor without a format, or a model without layers to report on
  */
 export function quantizationReport(
   target: Module | QuantizedTensor | Tensor,
-  options: Partial<Pick<QuantizeOptions, "format">> = {},
+  options: QuantizationReportOptions = {},
 ): QuantizationReport {
-  const { format } = options;
+  const { format, predictions } = options;
   if (target instanceof QuantizedTensor) return new QuantizationReport([ofQuantized("tensor", target)]);
   if (target instanceof Tensor) {
     if (!format) throw new ArgumentError("quantizationReport: a float tensor needs a format");
@@ -138,5 +164,5 @@ export function quantizationReport(
       "quantizationReport: the model has no quantized layers; give a format to measure float ones",
     );
   }
-  return new QuantizationReport(layers);
+  return new QuantizationReport(layers, predictions);
 }

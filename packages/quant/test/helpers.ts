@@ -1,7 +1,6 @@
 // What several tests share.
 
 import { type Tensor, tensor } from "@nomoat/core";
-import type { BlockFormat } from "../src/formats/format.js";
 import { formats } from "../src/formats/index.js";
 
 /** A seeded generator of uniform numbers in [0, 1). */
@@ -24,12 +23,18 @@ export function bellTensor(shape: number[], seed: number, spread = 1, device?: "
   return tensor(bell(size, seed, spread), { shape, device });
 }
 
-/** The formats that can be written. */
-export const names = (Object.keys(formats) as (keyof typeof formats)[]).filter(
-  (name) => !(formats[name] as BlockFormat).readOnly,
-);
+/** All formats. */
+export const allNames = Object.keys(formats) as (keyof typeof formats)[];
 
-/** Whether a format's rows must be a multiple of 32 long. */
+/** Those that take rows of 32: all but K-quants. */
+export const names = allNames.filter((name) => !name.endsWith("_K"));
+
+/** The extents that a format's rows must be a multiple of. */
+export function rowMultiple(name: string): number {
+  return name.endsWith("_K") ? 256 : isGgml(name) ? 32 : 1;
+}
+
+/** Whether a format is ggml's: its rows must be a multiple of 32 (K-quants: 256) long. */
 export function isGgml(name: string): boolean {
   return name.startsWith("q");
 }

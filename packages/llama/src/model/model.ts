@@ -233,7 +233,7 @@ function productWeight(head: LinearBase & { productWeight?(): Tensor }): Tensor 
 }
 
 /** Flat positions whose next label counts, and those labels (both int32, on the labels' backend). */
-function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tensor } {
+export function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tensor } {
   const [batch, length] = labels.shape;
   const values = labels.dataSync();
   const rows: number[] = [];

@@ -11,7 +11,7 @@ import { finiteValues, GridCoder } from "./grid.js";
 import type { ActivationStatistics } from "./statistics.js";
 
 export interface GptqOptions {
-  /** Integers in groups or rows: `int4_asym_g64`, `int4_g128`, `int8`, ... */
+  /** Integers in groups or rows: `int4_asym_g64`, `int8`, ggml's `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`, ... */
   readonly format: FormatName | BlockFormat;
   /** Name of the tensor in messages. */
   readonly name?: string;
@@ -41,7 +41,7 @@ export function quantizeGptq(
   const { name = "tensor", actOrder = true, damping = 0.01 } = options;
   const shape = weightShape("quantizeGptq", weight);
   const [rows, columns] = shape;
-  const coder = new GridCoder("quantizeGptq", format, shape);
+  const coder = new GridCoder("quantizeGptq", format, shape, name);
   requireStatistics("quantizeGptq", statistics, columns);
   if (!(damping > 0 && damping < 1))
     throw new ArgumentError(`quantizeGptq: damping ${damping} is not in (0, 1)`);
@@ -70,7 +70,7 @@ export function quantizeGptq(
         const grid = coder.grid(row, group(order[i]));
         const code = coder.code(work[i], grid);
         coder.codes[row * columns + order[i]] = code;
-        const loss = (work[i] - grid.scale * (code - grid.zero)) / factor[i * columns + i];
+        const loss = (work[i] - (grid.scale * code + grid.offset)) / factor[i * columns + i];
         losses[i - from] = loss;
         for (let j = i + 1; j < end; j++) work[j] -= loss * factor[i * columns + j];
       }

@@ -1,121 +1,96 @@
-// What the calibrated methods share: the integer grid of a group, and weights made of codes that a method has chosen itself.
+// What the calibrated methods share: the lines that a format's codes stand on, and weights made of codes that a method has chosen
+// itself.
 
 import { ArgumentError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import {
   allocateParts,
   type BlockFormat,
   doesNotFit,
+  type Grid,
+  type GridCodes,
   type PartArray,
   type WeightShape,
 } from "../formats/format.js";
 import { roundEven } from "../formats/integer.js";
 import { dequantizeParts, QuantizedTensor, quantizationError, weightShape } from "../quantized-tensor.js";
 
-/** x ≈ scale · (code − zero). */
-export interface Grid {
-  readonly scale: number;
-  readonly zero: number;
-}
-
-/** Codes of a weight in an integer format, one an element, and a grid for each group of a row. */
+/** Codes of a weight in a format of whole numbers, one an element, and a line for each block (group) of a row. */
 export class GridCoder {
   readonly format: BlockFormat;
   readonly shape: WeightShape;
-  /** Elements of a row that share a grid; the last group of a row may be shorter. */
+  readonly grids: GridCodes;
+  /** Elements of a row that share a line; the last group of a row may be shorter. */
   readonly group: number;
   readonly groupsOfRow: number;
-  readonly asymmetric: boolean;
-  readonly #bits: number;
-  readonly #least: number;
-  readonly #most: number;
   readonly codes: Int16Array;
-  readonly scales: Float32Array;
-  readonly zeros: Uint8Array;
+  readonly #lines: Grid[];
 
-  /** @throws {ArgumentError} for formats other than integers in groups or rows */
-  constructor(method: string, format: BlockFormat, shape: WeightShape) {
-    const [, bits, asymmetric, group] = /^int([48])(_asym)?(?:_g(\d+))?$/.exec(format.name) ?? [];
-    if (bits === undefined) {
+  /** @throws {ArgumentError} for formats whose codes are no whole numbers in groups of a row; as `checkShape` */
+  constructor(method: string, format: BlockFormat, shape: WeightShape, name: string) {
+    if (!format.grid || !format.rowWise) {
       throw new ArgumentError(
-        `${method}: ${format.name} is not a format of integers in groups of a row (int4_g64, int4_asym_g128, int8, ...)`,
+        `${method}: ${format.name} is not a format of integers in groups of a row (int4_g64, int4_asym_g128, int8, q4_0, q4_1, ...)`,
       );
     }
+    format.checkShape(shape, name);
     this.format = format;
     this.shape = shape;
-    this.asymmetric = asymmetric !== undefined;
-    this.#bits = Number(bits);
-    this.#most = this.asymmetric ? 2 ** this.#bits - 1 : 2 ** (this.#bits - 1) - 1;
-    this.#least = this.asymmetric ? 0 : -this.#most;
-    this.group = Math.max(1, group === undefined ? shape[1] : Number(group));
+    this.grids = format.grid;
+    this.group = Math.max(1, Math.min(format.blockSize, shape[1]));
     this.groupsOfRow = Math.ceil(shape[1] / this.group);
     this.codes = new Int16Array(shape[0] * shape[1]);
-    this.scales = new Float32Array(shape[0] * this.groupsOfRow);
-    this.zeros = new Uint8Array(this.scales.length);
+    this.#lines = new Array(shape[0] * this.groupsOfRow);
   }
 
-  /** The grid that round-to-nearest gives `values`, its search included. */
+  /** The line that round-to-nearest gives `values`, its search included. */
   fit(values: Float32Array): Grid {
+    if (values.length === 0) return { scale: 0, offset: 0 };
     const parts = allocateParts(this.format.parts([1, values.length]));
-    if (values.length > 0) this.format.quantizeBlock(values, 0, values.length, parts, 0, values.length);
-    return { scale: parts.scales[0], zero: this.asymmetric ? parts.zeroPoints[0] : 0 };
+    this.format.quantizeBlock(values, 0, values.length, parts, 0, values.length);
+    return this.grids.read(parts, 0);
   }
 
-  code(x: number, { scale, zero }: Grid): number {
-    if (scale === 0) return zero;
-    return Math.max(this.#least, Math.min(this.#most, roundEven(x / scale) + zero));
+  code(x: number, { scale, offset }: Grid): number {
+    const { least, most } = this.grids;
+    const code = scale === 0 ? 0 : roundEven((x - offset) / scale);
+    return Math.max(least, Math.min(most, code));
   }
 
-  clampZero(zero: number): number {
-    return this.asymmetric ? Math.max(0, Math.min(this.#most, roundEven(zero))) : 0;
-  }
-
-  setGrid(row: number, group: number, { scale, zero }: Grid): void {
-    this.scales[row * this.groupsOfRow + group] = scale;
-    this.zeros[row * this.groupsOfRow + group] = zero;
+  setGrid(row: number, group: number, grid: Grid): void {
+    this.#lines[row * this.groupsOfRow + group] = grid;
   }
 
   grid(row: number, group: number): Grid {
-    const at = row * this.groupsOfRow + group;
-    return { scale: this.scales[at], zero: this.zeros[at] };
+    return this.#lines[row * this.groupsOfRow + group];
   }
 
   /** The packed weight, its error measured against `original`. */
   pack(original: Tensor): QuantizedTensor {
-    const [rows, columns] = this.shape;
-    const layouts = this.format.parts(this.shape);
+    const { format, shape } = this;
+    const [rows, columns] = shape;
+    const layouts = format.parts(shape);
     const parts = allocateParts(layouts);
-    const { data } = parts;
-    if (this.#bits === 8) data.set(this.codes);
-    else {
-      const width = Math.ceil(columns / 2);
-      const bias = this.asymmetric ? 0 : 8;
-      for (let row = 0; row < rows; row++) {
-        for (let column = 0; column < columns; column++) {
-          const code = this.codes[row * columns + column] + bias;
-          data[row * width + (column >> 1)] |= code << ((column & 1) * 4);
-        }
+    for (let row = 0; row < rows; row++) {
+      for (let g = 0; g < this.groupsOfRow; g++) {
+        const from = g * this.group;
+        const count = Math.min(this.group, columns - from);
+        const block = row * this.groupsOfRow + g;
+        this.grids.write(parts, block, this.#lines[block], this.codes, row * columns + from, count, columns);
       }
     }
-    parts.scales.set(this.scales);
-    if (this.asymmetric) parts.zeroPoints.set(this.zeros);
     return noGrad(() =>
       tidy(() => {
         const { device } = original;
-        const tensors = layouts.map(
-          ({ name, dtype, shape }) =>
-            [name, tensor(parts[name] as PartArray, { dtype, shape, device })] as const,
-        );
+        const tensors = layouts.map((part) => {
+          const { name, dtype } = part;
+          return [name, tensor(parts[name] as PartArray, { dtype, shape: part.shape, device })] as const;
+        });
         const dense = dequantizeParts(
-          this.format,
-          this.shape,
+          format,
+          shape,
           tensors.map(([, part]) => part),
         );
-        return new QuantizedTensor(
-          this.format,
-          this.shape,
-          new Map(tensors),
-          quantizationError(original, dense),
-        );
+        return new QuantizedTensor(format, shape, new Map(tensors), quantizationError(original, dense));
       }),
     );
   }

@@ -1,15 +1,15 @@
-// Half-quadratic quantization (Badri and Shaji, 2023): no calibration data. The scale and zero point of a group are fitted to
-// the weights less their sparse outliers, by turns with the outliers themselves.
+// Half-quadratic quantization (Badri and Shaji, 2023): no calibration data. The zero point of a group, and here its scale too, is
+// fitted to the weights less their sparse outliers, by turns with the outliers themselves.
 
 import type { Tensor } from "@nomoat/core";
-import type { BlockFormat } from "../formats/format.js";
+import type { BlockFormat, Grid, GridCodes } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { resolveFormat } from "../quantize.js";
 import { type QuantizedTensor, weightShape } from "../quantized-tensor.js";
-import { finiteValues, type Grid, GridCoder } from "./grid.js";
+import { finiteValues, GridCoder } from "./grid.js";
 
 export interface HqqOptions {
-  /** Integers in groups or rows: `int4_asym_g64`, `int4_g128`, `int8`, ... */
+  /** Integers in groups or rows: `int4_asym_g64`, `int8`, ggml's `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`, ... */
   readonly format: FormatName | BlockFormat;
   /** Name of the tensor in messages. */
   readonly name?: string;
@@ -30,38 +30,72 @@ function shrink(x: number, beta: number): number {
 
 function squaredError(coder: GridCoder, values: Float32Array, grid: Grid): number {
   let sum = 0;
-  for (const x of values) sum += (x - grid.scale * (coder.code(x, grid) - grid.zero)) ** 2;
+  for (const x of values) sum += (x - (grid.scale * coder.code(x, grid) + grid.offset)) ** 2;
   return sum;
 }
 
-/** The best grid on the way, by squared error: never worse than the one of round-to-nearest, where it starts. */
+/** The line through (code, target) with the least squared error, of those that the format can store; null when there is none. */
+function fitLine(
+  { offsets, nearest, most }: GridCodes,
+  codes: Int16Array,
+  targets: Float64Array,
+): Grid | null {
+  const n = codes.length;
+  let [sumC, sumT, sumCC, sumCT] = [0, 0, 0, 0];
+  for (let i = 0; i < n; i++) {
+    sumC += codes[i];
+    sumT += targets[i];
+    sumCC += codes[i] ** 2;
+    sumCT += codes[i] * targets[i];
+  }
+  let scale = sumCT / sumCC;
+  let offset = 0;
+  if (offsets !== "none") {
+    scale = (n * sumCT - sumC * sumT) / (n * sumCC - sumC ** 2);
+    offset = (sumT - scale * sumC) / n;
+  }
+  if (offsets === "multiples") {
+    // With the zero point where it can be, the scale that suits it best.
+    const zero = Math.max(0, Math.min(most, Math.round(-offset / scale)));
+    scale = (sumCT - zero * sumT) / (sumCC - 2 * zero * sumC + n * zero ** 2);
+    offset = -scale * zero;
+  }
+  const found = nearest({ scale, offset });
+  return Number.isFinite(found.scale) && Number.isFinite(found.offset) && found.scale !== 0 ? found : null;
+}
+
+/** Starts, as parts of the range that round-to-nearest spans. */
+const starts = [1, 0.9, 0.8];
+
+/** The best line on the way, by squared error: never worse than that of round-to-nearest, where it starts. */
 function optimize(coder: GridCoder, values: Float32Array, iterations: number): Grid {
-  let grid = coder.fit(values);
-  if (grid.scale === 0) return grid;
-  let best = grid;
-  let least = squaredError(coder, values, grid);
-  for (let step = 0, beta = firstBeta; step < iterations && least > 0; step++, beta *= growth) {
-    const { scale, zero } = grid;
-    const codes = Array.from(values, (x) => coder.code(x, grid));
-    const targets = codes.map((code, i) => {
-      const residual = values[i] / scale - (code - zero);
-      return values[i] - scale * shrink(residual, beta);
-    });
-    const shift = codes.reduce((sum, code, i) => sum + code - targets[i] / scale, 0) / codes.length;
-    const next = coder.clampZero(shift);
-    let above = 0;
-    let below = 0;
-    for (const [i, code] of codes.entries()) {
-      above += targets[i] * (code - next);
-      below += (code - next) ** 2;
-    }
-    const fitted = Math.fround(above / below);
-    if (!(fitted > 0 && Number.isFinite(fitted)) || (fitted === scale && next === zero)) break;
-    grid = { scale: fitted, zero: next };
-    const error = squaredError(coder, values, grid);
-    if (error < least) {
-      least = error;
-      best = grid;
+  const { grids } = coder;
+  let best = coder.fit(values);
+  if (best.scale === 0) return best;
+  let least = squaredError(coder, values, best);
+  const first = best;
+  const codes = new Int16Array(values.length);
+  const targets = new Float64Array(values.length);
+  for (const start of starts) {
+    // About the middle of the codes.
+    const middle = first.offset + (first.scale * (grids.least + grids.most)) / 2;
+    const scale = first.scale * start;
+    let grid = grids.nearest({ scale, offset: middle - (scale * (grids.least + grids.most)) / 2 });
+    if (grid.scale === 0) break;
+    for (let step = 0, beta = firstBeta; step < iterations && least > 0; step++, beta *= growth) {
+      for (const [i, x] of values.entries()) {
+        codes[i] = coder.code(x, grid);
+        const residual = (x - grid.offset) / grid.scale - codes[i];
+        targets[i] = x - grid.scale * shrink(residual, beta);
+      }
+      const next = fitLine(grids, codes, targets);
+      if (!next || (next.scale === grid.scale && next.offset === grid.offset)) break;
+      grid = next;
+      const error = squaredError(coder, values, grid);
+      if (error < least) {
+        least = error;
+        best = grid;
+      }
     }
   }
   return best;
@@ -77,7 +111,7 @@ export function quantizeHqq(weight: Tensor, options: HqqOptions): QuantizedTenso
   const format = resolveFormat(options.format);
   const { name = "tensor", iterations = 20 } = options;
   const shape = weightShape("quantizeHqq", weight);
-  const coder = new GridCoder("quantizeHqq", format, shape);
+  const coder = new GridCoder("quantizeHqq", format, shape, name);
   const values = finiteValues("quantizeHqq", weight, format, name);
   for (let row = 0; row < shape[0]; row++) {
     for (let group = 0; group < coder.groupsOfRow; group++) {

@@ -1,7 +1,8 @@
 // What calibrated methods need to know of a layer's inputs, gathered while a model runs.
 
-import { ArgumentError, matmul, noGrad, ShapeError, type Tensor, tidy } from "@nomoat/core";
-import { Linear, LinearBase, type Module } from "@nomoat/core/nn";
+import { matmul, noGrad, ShapeError, type Tensor, tidy } from "@nomoat/core";
+import type { Module } from "@nomoat/core/nn";
+import { recordInputs } from "./recorder.js";
 
 /** Sums over all inputs x of a linear layer. */
 export class ActivationStatistics {
@@ -39,43 +40,6 @@ export class ActivationStatistics {
   }
 }
 
-/** Stands in a model for a layer while inputs are recorded. */
-class Recorder extends LinearBase {
-  readonly weight: Tensor;
-  readonly bias: Tensor | null;
-  readonly #inner: Linear;
-  readonly #statistics: ActivationStatistics;
-
-  constructor(inner: Linear, statistics: ActivationStatistics) {
-    super();
-    this.weight = inner.weight;
-    this.bias = inner.bias;
-    this.#inner = inner;
-    this.#statistics = statistics;
-  }
-
-  get inFeatures(): number {
-    return this.#inner.inFeatures;
-  }
-
-  get outFeatures(): number {
-    return this.#inner.outFeatures;
-  }
-
-  override forward(x: Tensor): Tensor {
-    this.#statistics.add(x);
-    return this.#inner.forward(x);
-  }
-
-  override denseWeight(): Tensor {
-    return this.#inner.denseWeight();
-  }
-
-  override withDenseWeight(weight: Tensor): Linear {
-    return this.#inner.withDenseWeight(weight);
-  }
-}
-
 /**
  * Runs the model on calibration data and gathers the inputs' statistics of its `nn.Linear` layers, by name. The model is
  * afterwards as it was. A layer costs 8 · inFeatures² bytes.
@@ -89,23 +53,11 @@ export async function collectStatistics(
   run: () => unknown,
   only: (name: string) => boolean = () => true,
 ): Promise<Map<string, ActivationStatistics>> {
-  const layers = [...model.namedModules()].filter(
-    (entry): entry is [string, Linear] => entry[1] instanceof Linear && entry[0] !== "" && only(entry[0]),
-  );
-  if (layers.length === 0)
-    throw new ArgumentError("collectStatistics: the model has no such float linear layer");
   const found = new Map<string, ActivationStatistics>();
-  try {
-    for (const [name, layer] of layers) {
-      const statistics = new ActivationStatistics(layer.inFeatures);
-      found.set(name, statistics);
-      const recorder = new Recorder(layer, statistics);
-      recorder.train(layer.training);
-      model.replaceModule(name, recorder);
-    }
-    await run();
-  } finally {
-    for (const [name, layer] of layers) if (found.has(name)) model.replaceModule(name, layer);
-  }
+  await recordInputs("collectStatistics", model, run, only, (name, x) => {
+    const statistics = found.get(name) ?? new ActivationStatistics(x.shape.at(-1) ?? 0);
+    found.set(name, statistics);
+    statistics.add(x);
+  });
   return found;
 }

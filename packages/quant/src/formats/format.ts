@@ -18,6 +18,41 @@ export type PartArray = Uint8Array | Int8Array | Float32Array;
 /** The arrays of a quantized tensor by name. The codes are always called `data`. */
 export type Parts = Readonly<Record<string, PartArray>>;
 
+/** x ≈ scale · code + offset. */
+export interface Grid {
+  readonly scale: number;
+  readonly offset: number;
+}
+
+/**
+ * The codes of a format as whole numbers on a line, for methods that choose codes and lines themselves (GPTQ, HQQ). All
+ * elements of a block share its line.
+ */
+export interface GridCodes {
+  readonly least: number;
+  readonly most: number;
+  /** Offsets that can be stored: none, whole multiples of the scale (zero points from least to most), or any. */
+  readonly offsets: "none" | "multiples" | "free";
+  /** The line that is stored for `grid`. */
+  nearest(grid: Grid): Grid;
+  /** The line of block number `block`. */
+  read(parts: Parts, block: number): Grid;
+  /**
+   * Stores a block.
+   * @param grid - what `nearest` gave
+   * @param codes - by flat element of the tensor, of which those from `from` to `from + count` are the block's
+   */
+  write(
+    parts: Parts,
+    block: number,
+    grid: Grid,
+    codes: ArrayLike<number>,
+    from: number,
+    count: number,
+    columns: number,
+  ): void;
+}
+
 /** How a weight is stored. A block is a run of elements that share a scale. */
 export interface BlockFormat {
   readonly name: string;
@@ -27,8 +62,10 @@ export interface BlockFormat {
   readonly bytesPerBlock: number;
   /** True when a block ends with its row; false when blocks are counted along the flattened tensor. */
   readonly rowWise: boolean;
-  /** True for a format that can be decoded but not written. */
-  readonly readOnly?: boolean;
+  /** False where the kernels decode the format but do not quantize to it (default true). */
+  readonly kernelEncodes?: boolean;
+  /** Where codes are whole numbers on a line. */
+  readonly grid?: GridCodes;
   /** Magnitudes of this and above do not fit; Infinity where every float32 does. */
   readonly limit: number;
   /** Number of its decoder in the wasm kernels (assembly/weight.ts); null when it has none. */
@@ -108,8 +145,7 @@ export function* blocksOf(
  *
  * @param tensor - name of the tensor for messages
  * @throws {ShapeError} when the shape does not suit the format
- * @throws {ArgumentError} for a NaN, an infinity or a value beyond the format's range, naming tensor and index; for a
- * format that is only read
+ * @throws {ArgumentError} for a NaN, an infinity or a value beyond the format's range, naming tensor and index
  */
 export function quantizeValues(
   format: BlockFormat,
@@ -120,7 +156,6 @@ export function quantizeValues(
   if (values.length !== sizeOf(shape)) {
     throw new ShapeError(`quantize: ${tensor}: ${values.length} values do not fit [${shape.join(", ")}]`);
   }
-  requireWritable(format, tensor);
   format.checkShape(shape, tensor);
   for (let i = 0; i < values.length; i++) {
     if (!(Math.abs(values[i]) < format.limit)) throw doesNotFit(format, tensor, shape, i, values[i]);
@@ -142,12 +177,6 @@ export function dequantizeValues(format: BlockFormat, parts: Parts, shape: Weigh
     format.dequantizeBlock(parts, block++, out, from, count, shape[1]);
   }
   return out;
-}
-
-/** @throws {ArgumentError} for a format that is only read */
-export function requireWritable(format: BlockFormat, tensor: string): void {
-  if (format.readOnly)
-    throw new ArgumentError(`quantize: ${tensor}: ${format.name} can be read, but not written`);
 }
 
 /** The error for a NaN, an infinity or too large a value at flat index `index`. */

@@ -2,8 +2,8 @@
 // format defines the records.
 
 import { type ElementScope, ShapeError } from "@nomoat/core";
-import type { BlockFormat } from "./format.js";
-import { toHalf } from "./half.js";
+import type { BlockFormat, GridCodes } from "./format.js";
+import { fromHalf, toHalf } from "./half.js";
 
 /** How one ggml format codes a block. */
 export interface GgmlBlock {
@@ -13,8 +13,12 @@ export interface GgmlBlock {
   readonly limit: number;
   readonly kernel?: number;
   readonly integerDot?: boolean;
-  /** Writes the record of the block at `values[from]` to `bytes[at]`; null for a format that is only read. */
-  readonly encode: ((values: Float32Array, from: number, bytes: Uint8Array, at: number) => void) | null;
+  /** False where the kernels only decode (default true). */
+  readonly kernelEncodes?: boolean;
+  /** Where a block has one float16 scale at its start, and after it a minimum or none: its codes. */
+  readonly codes?: GgmlCodes;
+  /** Writes the record of the block at `values[from]` to `bytes[at]`. */
+  encode(values: Float32Array, from: number, bytes: Uint8Array, at: number): void;
   /** Writes the values of the record at `bytes[at]` to `out[to]`. */
   decode(bytes: Uint8Array, at: number, out: Float32Array, to: number): void;
   /** The code of element `place` (0 … blockSize − 1) of the record whose bytes `byte` names, as {@link BlockFormat.element}. */
@@ -22,9 +26,41 @@ export interface GgmlBlock {
   errorBound(absmax: number): number;
 }
 
+export interface GgmlCodes {
+  readonly least: number;
+  readonly most: number;
+  /** Whether a float16 minimum follows the scale. */
+  readonly minimum: boolean;
+  /** Stores the codes of the block whose record begins at `bytes[at]`; `code` gives that of element j, from `least` to `most`. */
+  store(bytes: Uint8Array, at: number, code: (j: number) => number): void;
+}
+
+function gridOf({ least, most, minimum, store }: GgmlCodes, bytesPerBlock: number): GridCodes {
+  const rounded = (value: number) => fromHalf(toHalf(value));
+  return {
+    least,
+    most,
+    offsets: minimum ? "free" : "none",
+    nearest: ({ scale, offset }) => ({ scale: rounded(scale), offset: minimum ? rounded(offset) : 0 }),
+    read(parts, block) {
+      const bytes = parts.data as Uint8Array;
+      const at = block * bytesPerBlock;
+      const offset = minimum ? fromHalf(halfBits(bytes, at + 2)) : 0;
+      return { scale: fromHalf(halfBits(bytes, at)), offset };
+    },
+    write(parts, block, { scale, offset }, codes, from) {
+      const bytes = parts.data as Uint8Array;
+      const at = block * bytesPerBlock;
+      storeHalf(bytes, at, scale);
+      if (minimum) storeHalf(bytes, at + 2, offset);
+      store(bytes, at, (j) => codes[from + j]);
+    },
+  };
+}
+
 /** A ggml format from its block's code. */
 export function ggmlFormat(block: GgmlBlock): BlockFormat {
-  const { name, blockSize, bytesPerBlock, encode } = block;
+  const { name, blockSize, bytesPerBlock, codes } = block;
   const element = block.element && {
     element(scope: ElementScope): string {
       const record = scope.divide(scope.index, blockSize);
@@ -38,7 +74,8 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
     blockSize,
     bytesPerBlock,
     rowWise: true,
-    readOnly: encode === null,
+    kernelEncodes: block.kernelEncodes ?? true,
+    grid: codes && gridOf(codes, bytesPerBlock),
     limit: block.limit,
     kernel: block.kernel ?? null,
     integerDot: block.integerDot ?? true,
@@ -53,7 +90,7 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
       { name: "data", dtype: "uint8", shape: [rows, (columns / blockSize) * bytesPerBlock] },
     ],
     quantizeBlock(values, from, _count, parts, index) {
-      encode?.(values, from, parts.data as Uint8Array, index * bytesPerBlock);
+      block.encode(values, from, parts.data as Uint8Array, index * bytesPerBlock);
     },
     dequantizeBlock(parts, index, out, to) {
       block.decode(parts.data as Uint8Array, index * bytesPerBlock, out, to);
@@ -127,6 +164,11 @@ export function signedExtreme(values: Float32Array, from: number, count: number)
     if (Math.abs(values[i]) > Math.abs(extreme)) extreme = values[i];
   }
   return extreme;
+}
+
+/** Stores 32 codes of 4 bits in 16 bytes, element j beside element j + 16. */
+export function storeNibbles(bytes: Uint8Array, at: number, code: (j: number) => number): void {
+  for (let j = 0; j < 16; j++) bytes[at + j] = code(j) | (code(j + 16) << 4);
 }
 
 /** Stores 32 codes of 5 bits: fifth bits as a 32-bit number, then low halves, element j beside element j + 16. */

@@ -11,7 +11,7 @@
 // ones codes and zero points return except at ties of the rounding, and scales to within some units in the last place.
 
 import { ArgumentError } from "@nomoat/core";
-import type { BlockFormat, PartLayout, WeightShape } from "./format.js";
+import type { BlockFormat, GridCodes, PartLayout, Parts, WeightShape } from "./format.js";
 
 const { fround } = Math;
 
@@ -42,8 +42,8 @@ function symmetricScale(absmax: number, most: number): number {
   return Number.isFinite(again) ? again : fround(scale * (1 - 2 ** -24));
 }
 
-/** How one group is coded. */
-interface Grid {
+/** How one group is coded: x ≈ scale · (code − zero). */
+interface ZeroPointGrid {
   readonly scale: number;
   readonly zero: number;
 }
@@ -83,17 +83,17 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
     group === "tensor" ? 0 : group === "row" ? 1 : Math.ceil(columns / group);
   const groups = ([rows, columns]: WeightShape) => (group === "tensor" ? 1 : rows * groupsOfRow(columns));
 
-  const gridOf = ({ low, high }: Range): Grid => {
+  const gridOf = ({ low, high }: Range): ZeroPointGrid => {
     if (!asymmetric) return { scale: symmetricScale(Math.max(-low, high), most), zero: 0 };
     // Divided first: the range of two large floats overflows.
     const scale = fround(fround(high / most) - fround(low / most));
     return { scale, zero: scale === 0 ? 0 : clamp(-roundEven(fround(low / scale)), 0, most) };
   };
-  const codeOf = (x: number, { scale, zero }: Grid) =>
+  const codeOf = (x: number, { scale, zero }: ZeroPointGrid) =>
     scale === 0 ? zero : clamp(roundEven(fround(x / scale)) + zero, least, most);
 
   /** Squared error in four float32 sums, as the kernel has it in four lanes. */
-  const squaredError = (values: Float32Array, from: number, count: number, grid: Grid): number => {
+  const squaredError = (values: Float32Array, from: number, count: number, grid: ZeroPointGrid): number => {
     const sums = [0, 0, 0, 0];
     for (let i = 0; i < count; i++) {
       const x = values[from + i];
@@ -102,7 +102,7 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
     }
     return fround(fround(sums[0] + sums[2]) + fround(sums[1] + sums[3]));
   };
-  const search = (values: Float32Array, from: number, count: number, range: Range): Grid => {
+  const search = (values: Float32Array, from: number, count: number, range: Range): ZeroPointGrid => {
     let best = gridOf(range);
     if (bits === 8) return best;
     let smallest = squaredError(values, from, count, best);
@@ -125,8 +125,35 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
     return [row * Math.ceil(columns / 2) + (column >> 1), (column & 1) * 4];
   };
 
+  /** `code` with its bias, in place of flat element `index`. */
+  const storeCode = (parts: Parts, index: number, columns: number, code: number) => {
+    const [byte, shift] = place(index, columns);
+    if (bits === 8) parts.data[byte] = code;
+    else parts.data[byte] = (parts.data[byte] & (0xf0 >> shift)) | (code << shift);
+  };
+  const grid: GridCodes = {
+    least,
+    most,
+    offsets: asymmetric ? "multiples" : "none",
+    nearest({ scale, offset }) {
+      const stored = fround(scale);
+      if (!asymmetric || stored === 0) return { scale: stored, offset: 0 };
+      return { scale: stored, offset: -stored * clamp(roundEven(-offset / stored), 0, most) };
+    },
+    read(parts, block) {
+      const scale = parts.scales[block];
+      return { scale, offset: asymmetric ? -scale * parts.zeroPoints[block] : 0 };
+    },
+    write(parts, block, { scale, offset }, codes, from, count, columns) {
+      parts.scales[block] = scale;
+      if (asymmetric) parts.zeroPoints[block] = scale === 0 ? 0 : roundEven(-offset / scale);
+      for (let i = from; i < from + count; i++) storeCode(parts, i, columns, codes[i] + bias);
+    },
+  };
+
   return {
     name,
+    grid,
     blockSize,
     bytesPerBlock: blockSize === Infinity ? Infinity : (blockSize * bits) / 8 + (asymmetric ? 5 : 4),
     rowWise: group !== "tensor",
@@ -166,14 +193,11 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
         low = Math.min(low, values[i]);
         high = Math.max(high, values[i]);
       }
-      const grid = search(values, from, count, { low, high });
-      parts.scales[block] = grid.scale;
-      if (asymmetric) parts.zeroPoints[block] = grid.zero;
+      const found = search(values, from, count, { low, high });
+      parts.scales[block] = found.scale;
+      if (asymmetric) parts.zeroPoints[block] = found.zero;
       for (let i = from; i < from + count; i++) {
-        const [byte, shift] = place(i, columns);
-        const code = codeOf(values[i], grid) + bias;
-        if (bits === 8) parts.data[byte] = code;
-        else parts.data[byte] = (parts.data[byte] & (0xf0 >> shift)) | (code << shift);
+        storeCode(parts, i, columns, codeOf(values[i], found) + bias);
       }
     },
     dequantizeBlock(parts, block, out, to, count, columns) {

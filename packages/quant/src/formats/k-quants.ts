@@ -1,20 +1,26 @@
-// ggml's K-quants, for reading: blocks of 256 elements, in sub-blocks of 16 or 32 with scales (and minima) of 4 to 8 bits,
-// under one float16 scale (and one for the minima). Values come out as ggml's reference dequantizers compute them, every
-// product and sum rounded to float32. They are not written here.
+// ggml's K-quants: blocks of 256 elements, in sub-blocks of 16 or 32 with scales (and minima) of 4 to 8 bits, under one
+// float16 scale (and one for the minima). Values come out as ggml's reference dequantizers compute them, every product and
+// sum rounded to float32. k-encode.ts writes them.
+//
+// quantize(dequantize(q)) need not give the bytes of q: the search weighs elements by their size and may prefer another line for
+// what lies on one exactly. It stays within the error bound again.
 
 import { ggmlFormat, halfBits } from "./ggml.js";
 import { fromHalf } from "./half.js";
+import { encodeQ2_K, encodeQ3_K, encodeQ4_K, encodeQ5_K, encodeQ6_K } from "./k-encode.js";
 
 const { fround } = Math;
 
-function unwritable(name: string): { encode: null; limit: number; errorBound(): number; name: string } {
-  return { name, encode: null, limit: Infinity, errorBound: () => Infinity };
-}
+/** Their scales are some of these apart from float16's largest number, 65504, whatever the search finds. */
+const limit = 2 ** 18;
+const common = { blockSize: 256, limit, kernelEncodes: false } as const;
 
 /** 84 bytes: 16 bytes of scale (low half) and minimum (high half), 64 of 2-bit codes, d, dmin. x = d·scale·code − dmin·minimum. */
 export const q2_K = ggmlFormat({
-  ...unwritable("q2_K"),
-  blockSize: 256,
+  ...common,
+  name: "q2_K",
+  encode: encodeQ2_K,
+  errorBound: (absmax) => absmax * 1.1,
   bytesPerBlock: 84,
   kernel: 13,
   // Two offsets in 32 elements: the kernels take one.
@@ -32,8 +38,10 @@ export const q2_K = ggmlFormat({
 
 /** 110 bytes: 32 of third bits, 64 of 2-bit codes, 12 of 6-bit scales, d. x = d·(scale − 32)·(code − 4). */
 export const q3_K = ggmlFormat({
-  ...unwritable("q3_K"),
-  blockSize: 256,
+  ...common,
+  name: "q3_K",
+  encode: encodeQ3_K,
+  errorBound: (absmax) => absmax * 0.5,
   bytesPerBlock: 110,
   kernel: 14,
   decode(bytes, at, out, to) {
@@ -62,8 +70,10 @@ function scaleAndMinimum(bytes: Uint8Array, at: number, j: number): [scale: numb
 
 /** 144 bytes: d, dmin, 12 of scales and minima, 128 of 4-bit codes. x = d·scale·code − dmin·minimum. */
 export const q4_K = ggmlFormat({
-  ...unwritable("q4_K"),
-  blockSize: 256,
+  ...common,
+  name: "q4_K",
+  encode: encodeQ4_K,
+  errorBound: (absmax) => absmax * 0.25,
   bytesPerBlock: 144,
   kernel: 15,
   decode(bytes, at, out, to) {
@@ -79,8 +89,10 @@ export const q4_K = ggmlFormat({
 
 /** 176 bytes: d, dmin, 12 of scales and minima, 32 of fifth bits, 128 of 4-bit codes. x as in Q4_K. */
 export const q5_K = ggmlFormat({
-  ...unwritable("q5_K"),
-  blockSize: 256,
+  ...common,
+  name: "q5_K",
+  encode: encodeQ5_K,
+  errorBound: (absmax) => absmax * 0.12,
   bytesPerBlock: 176,
   kernel: 16,
   decode(bytes, at, out, to) {
@@ -110,8 +122,10 @@ function decodeWithMinima(
 
 /** 210 bytes: 128 of low 4 bits, 64 of high 2 bits, 16 int8 scales, d. x = d·scale·(code − 32). */
 export const q6_K = ggmlFormat({
-  ...unwritable("q6_K"),
-  blockSize: 256,
+  ...common,
+  name: "q6_K",
+  encode: encodeQ6_K,
+  errorBound: (absmax) => absmax * 0.06,
   bytesPerBlock: 210,
   kernel: 17,
   decode(bytes, at, out, to) {

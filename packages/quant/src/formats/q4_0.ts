@@ -12,10 +12,9 @@ import {
   nibbleElement,
   signedExtreme,
   storeHalf,
+  storeNibbles,
 } from "./ggml.js";
 import { fromHalf } from "./half.js";
-
-const half = 16;
 
 export const q4_0 = ggmlFormat({
   name: "q4_0",
@@ -24,20 +23,24 @@ export const q4_0 = ggmlFormat({
   // 65520 and more round to infinity in float16.
   limit: 8 * 65520,
   kernel: 0,
+  codes: {
+    least: -8,
+    most: 7,
+    minimum: false,
+    store: (bytes, at, code) => storeNibbles(bytes, at + 2, (j) => code(j) + 8),
+  },
   encode(values, from, bytes, at) {
     const d = Math.fround(signedExtreme(values, from, 32) / -8);
     const id = inverse(d);
     storeHalf(bytes, at, d);
-    for (let j = 0; j < half; j++) {
-      bytes[at + 2 + j] = code(values[from + j], id) | (code(values[from + half + j], id) << 4);
-    }
+    storeNibbles(bytes, at + 2, (j) => code(values[from + j], id));
   },
   decode(bytes, at, out, to) {
     const d = fromHalf(halfBits(bytes, at));
-    for (let j = 0; j < half; j++) {
+    for (let j = 0; j < 16; j++) {
       const byte = bytes[at + 2 + j];
       out[to + j] = d * ((byte & 15) - 8);
-      out[to + half + j] = d * ((byte >> 4) - 8);
+      out[to + 16 + j] = d * ((byte >> 4) - 8);
     }
   },
   element: (scope, byte, place) =>

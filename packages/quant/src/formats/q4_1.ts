@@ -5,7 +5,7 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0, as long as m does not drown d (|m| below 2¹¹·d), and for
 // constant blocks.
 
-import { ggmlFormat, halfBits, halfElement, inverse, nibbleElement, range, storeHalf } from "./ggml.js";
+import { ggmlFormat, halfBits, halfElement, inverse, nibbleElement, range, storeHalf, storeNibbles } from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const { fround } = Math;
@@ -16,16 +16,21 @@ export const q4_1 = ggmlFormat({
   bytesPerBlock: 20,
   limit: 65520,
   kernel: 10,
+  codes: {
+    least: 0,
+    most: 15,
+    minimum: true,
+    store: (bytes, at, code) => storeNibbles(bytes, at + 4, code),
+  },
   encode(values, from, bytes, at) {
     const [min, max] = range(values, from, 32);
     const d = fround(fround(max - min) / 15);
     const id = inverse(d);
     storeHalf(bytes, at, d);
     storeHalf(bytes, at + 2, min);
-    const code = (x: number) => Math.min(15, Math.trunc(fround(fround(fround(x - min) * id) + 0.5)));
-    for (let j = 0; j < 16; j++) {
-      bytes[at + 4 + j] = code(values[from + j]) | (code(values[from + 16 + j]) << 4);
-    }
+    storeNibbles(bytes, at + 4, (j) =>
+      Math.min(15, Math.trunc(fround(fround(fround(values[from + j] - min) * id) + 0.5))),
+    );
   },
   decode(bytes, at, out, to) {
     const d = fromHalf(halfBits(bytes, at));

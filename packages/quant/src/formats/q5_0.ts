@@ -25,6 +25,12 @@ export const q5_0 = ggmlFormat({
   bytesPerBlock: 22,
   limit: 16 * 65520,
   kernel: 11,
+  codes: {
+    least: -16,
+    most: 15,
+    minimum: false,
+    store: (bytes, at, code) => storeFiveBits(bytes, at + 2, (j) => code(j) + 16),
+  },
   encode(values, from, bytes, at) {
     const d = fround(signedExtreme(values, from, 32) / -16);
     const id = inverse(d);

@@ -25,6 +25,12 @@ export const q5_1 = ggmlFormat({
   bytesPerBlock: 24,
   limit: 65520,
   kernel: 12,
+  codes: {
+    least: 0,
+    most: 31,
+    minimum: true,
+    store: (bytes, at, code) => storeFiveBits(bytes, at + 4, code),
+  },
   encode(values, from, bytes, at) {
     const [min, max] = range(values, from, 32);
     const d = fround(fround(max - min) / 31);

@@ -14,6 +14,14 @@ export const q8_0 = ggmlFormat({
   // 65520 and more round to infinity in float16.
   limit: 127 * 65520,
   kernel: 1,
+  codes: {
+    least: -127,
+    most: 127,
+    minimum: false,
+    store(bytes, at, code) {
+      for (let j = 0; j < 32; j++) bytes[at + 2 + j] = code(j);
+    },
+  },
   encode(values, from, bytes, at) {
     let absmax = 0;
     for (let j = 0; j < 32; j++) absmax = Math.max(absmax, Math.abs(values[from + j]));
