@@ -128,7 +128,7 @@ def q2_k(x):
     parts = x.reshape(16, 16)
     found = [qkx2(p, np.abs(p), 3, -0.5, 0.1, 15, True) for p in parts]
     scales, mins = np.array([f[0] for f in found], F), np.array([f[1] for f in found], F)
-    top, low = np.max(scales), np.max(mins)
+    top, low = max(F(0), np.max(scales)), max(F(0), np.max(mins))
     s = nearest(F(15) / top * scales) if top > 0 else np.zeros(16, int)
     m = nearest(F(15) / low * mins) if low > 0 else np.zeros(16, int)
     d, d_back = halves(top / F(15) if top > 0 else 0)
@@ -162,7 +162,7 @@ def q45_k(x, bits):
     search = (15, -1.0, 0.1, 20) if bits == 4 else (31, -0.5, 0.1, 15)
     found = [qkx2(p, np.sqrt(total(p * p) / F(32)) + np.abs(p), *search, False) for p in parts]
     scales, mins = np.array([f[0] for f in found], F), np.array([f[1] for f in found], F)
-    top, low = np.max(scales), np.max(mins)
+    top, low = max(F(0), np.max(scales)), max(F(0), np.max(mins))
     s = np.minimum(63, nearest((F(63) / top if top > 0 else F(0)) * scales))
     m = np.minimum(63, nearest((F(63) / low if low > 0 else F(0)) * mins))
     packed = np.concatenate([s[:4] | ((s[4:] >> 4) << 6), m[:4] | ((m[4:] >> 4) << 6), (s[4:] & 15) | ((m[4:] & 15) << 4)])

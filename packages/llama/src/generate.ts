@@ -74,7 +74,7 @@ export async function* generateTokens(options: GenerateTokensOptions): AsyncGene
   const sampler = new Sampler(options, "generate");
   const ends = new Set(options.eosTokenIds ?? model.config.eosTokenIds);
   const room = model.config.maxPositionEmbeddings - ids.length;
-  const { dtype, device } = model.model.embed_tokens.weight;
+  const { dtype, device } = model.model.norm.weight;
   signal?.throwIfAborted();
   if (maxNewTokens === 0) return "length";
 

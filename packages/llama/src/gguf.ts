@@ -2,7 +2,13 @@
 
 import { ArgumentError, FormatError, keep, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
 import { adaptersOf } from "@nomoat/lora";
-import { type FormatName, QuantizedLinear, QuantizedTensor, quantize } from "@nomoat/quant";
+import {
+  type FormatName,
+  QuantizedEmbedding,
+  QuantizedLinear,
+  QuantizedTensor,
+  quantize,
+} from "@nomoat/quant";
 import { type GgufFile, readGguf, writeGguf } from "@nomoat/quant/gguf";
 import {
   configFromGguf,
@@ -47,7 +53,9 @@ function permute(weight: Loaded, headDim: number, undo: boolean): Loaded {
 }
 
 const rotated = /\.(?:q_proj|k_proj)\.(?:weight|bias)$/;
-const linear = /(?:_proj|lm_head)\.weight$/;
+const embedding = "model.embed_tokens";
+/** Weights that are computed with as they are packed. */
+const packable = /(?:_proj|lm_head|embed_tokens)\.weight$/;
 
 /** Our names → those of the file, all shapes checked. @throws {FormatError} listing what does not fit */
 function matchTensors(gguf: GgufFile, config: LlamaConfig, file: string): Map<string, string> {
@@ -74,8 +82,8 @@ function matchTensors(gguf: GgufFile, config: LlamaConfig, file: string): Map<st
 }
 
 /**
- * Loads a LLaMA and its tokenizer from a GGUF file. Linear layers of quantized types become QuantizedLinear, unless
- * `keepQuantized` is false; the rest becomes float32 (or `dtype`).
+ * Loads a LLaMA and its tokenizer from a GGUF file. Linear layers of quantized types become QuantizedLinear and the embedding a
+ * QuantizedEmbedding, unless `keepQuantized` is false; the rest becomes float32 (or `dtype`).
  *
  * @throws {FormatError} naming file, field and reason; nothing stays allocated then
  */
@@ -98,7 +106,9 @@ export async function loadGguf(
       );
     }
     for (const [ours, name] of names) {
-      const dequantize = !keepQuantized || !linear.test(ours);
+      // Rows that are looked up come in float32.
+      const lookedUp = ours === `${embedding}.weight` && dtype !== "float32";
+      const dequantize = !keepQuantized || !packable.test(ours) || lookedUp;
       const stored = await gguf.load(name, dequantize ? { device, dequantize } : { device });
       loaded.set(ours, stored);
       const placed = rotated.test(ours) ? permute(stored, config.headDim, true) : stored;
@@ -150,7 +160,12 @@ function buildModel(
   try {
     const model = LlamaForCausalLM.fromTensors(config, dense, file);
     for (const [name, weight] of packed) {
-      model.replaceModule(name, new QuantizedLinear(weight, dense.get(`${name}.bias`) ?? null));
+      if (name !== embedding) {
+        model.replaceModule(name, new QuantizedLinear(weight, dense.get(`${name}.bias`) ?? null));
+        continue;
+      }
+      model.replaceModule(name, new QuantizedEmbedding(weight));
+      if (config.tieWordEmbeddings) model.lm_head = new QuantizedLinear(weight);
     }
     return model;
   } finally {
@@ -161,16 +176,25 @@ function buildModel(
 export interface SaveGgufOptions {
   /**
    * Type of the linear layers' weights (default "f16"); norms and biases are always float32. Layers that are quantized to one
-   * of ggml's formats already keep their bytes.
+   * of ggml's formats already keep their bytes. K-quants need rows of whole 256s.
    */
-  readonly type?: "f32" | "f16" | "bf16" | "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q8_0";
-  /** Type of the embedding and the output layer; default: `type`, q8_0 for those of 4 and 5 bits. */
+  readonly type?:
+    | ("f32" | "f16" | "bf16")
+    | ("q4_0" | "q4_1" | "q5_0" | "q5_1" | "q8_0" | "q2_K" | "q3_K" | "q4_K" | "q5_K" | "q6_K");
+  /** Type of the embedding and the output layer; default: `type`, but q8_0 for those of 4 and 5 bits and q6_K for K-quants. */
   readonly outputType?: SaveGgufOptions["type"];
+}
+
+type WrittenType = NonNullable<SaveGgufOptions["type"]>;
+
+function outputTypeFor(type: WrittenType): WrittenType {
+  if (type.endsWith("_K")) return "q6_K";
+  return /^q[45]/.test(type) ? "q8_0" : type;
 }
 
 const floats = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
 
-function convert(name: string, weight: Tensor, type: NonNullable<SaveGgufOptions["type"]>): Loaded {
+function convert(name: string, weight: Tensor, type: WrittenType): Loaded {
   if (!Object.hasOwn(floats, type))
     return quantize(weight, { format: type as FormatName, name, measure: false });
   return tidy(() => weight.detach().cast(floats[type as keyof typeof floats]));
@@ -194,7 +218,7 @@ export async function saveGguf(
       `saveGguf: the model carries adapters (${adapters.join(", ")}): mergeAndUnload(model) or remove them before`,
     );
   const { type = "f16" } = options;
-  const { outputType = /^q[45]/.test(type) ? "q8_0" : type } = options;
+  const { outputType = outputTypeFor(type) } = options;
   const { config } = model;
   const metadata = configToGguf(config);
   if (tokenizer)
@@ -205,9 +229,15 @@ export async function saveGguf(
   try {
     for (const [name, shape] of llamaShapes(config)) {
       const [, path, kind] = /^(.*)\.(weight|bias)$/.exec(name) as RegExpExecArray;
-      const module = modules.get(path) as { weight?: Tensor; bias?: Tensor | null } | undefined;
+      const module = modules.get(path) as Partial<Record<"weight" | "bias", Tensor | null>> | undefined;
       let weight: Loaded | null | undefined;
-      if (module instanceof QuantizedLinear && kind === "weight") weight = module.quantized;
+      const packed = module instanceof QuantizedLinear || module instanceof QuantizedEmbedding;
+      if (module instanceof QuantizedLinear && module.inputScales) {
+        throw new ArgumentError(
+          `saveGguf: ${path} multiplies its inputs by scales (AWQ), which GGUF has no place for; quantize it by another method`,
+        );
+      }
+      if (packed && kind === "weight") weight = module.quantized;
       else if (module) weight = module[kind as "weight" | "bias"];
       if (!weight) throw new FormatError(`the model has no plain "${name}": merge adapters before`);
       if (rotated.test(name) && (!(weight instanceof QuantizedTensor) || weight.format.rowWise)) {

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FormatError, init, memoryStats, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
-import { QuantizedLinear, quantizeModel } from "@nomoat/quant";
+import { collectStatistics, QuantizedEmbedding, QuantizedLinear, quantizeModel } from "@nomoat/quant";
 import { type GgufBytes, readGguf, writeGguf } from "@nomoat/quant/gguf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type LlamaConfig, type LlamaForCausalLM, loadLlama, saveGguf, Tokenizer } from "../src/index.js";
@@ -110,6 +110,58 @@ describe("a model", () => {
     }
     await Promise.all([a.close(), b.close()]);
     for (const each of [model, packed, dense]) each.dispose();
+  });
+
+  it("keeps a file of mixed K-quants packed, the table too, as q4_K_M has them; tied weights stay tied", async () => {
+    const wide = { hiddenSize: 256, intermediateSize: 256, headDim: 64, tieWordEmbeddings: true };
+    const model = tinyModel({ config: wide });
+    quantizeModel(model, {
+      format: "q4_K",
+      perModule: [
+        [/v_proj|down_proj/, "q6_K"],
+        ["embed_tokens", "q6_K"],
+      ],
+      embeddings: true,
+    });
+    await saveGguf(model, files, path);
+    const gguf = await readGguf(path);
+    expect(gguf.tensors.get("blk.0.attn_q.weight")?.type).toBe("Q4_K");
+    expect(gguf.tensors.get("blk.0.ffn_down.weight")?.type).toBe("Q6_K");
+    expect(gguf.tensors.get("token_embd.weight")?.type).toBe("Q6_K");
+    expect(gguf.tensors.has("output.weight")).toBe(false);
+    await gguf.close();
+    const { model: again } = await loadLlama(path);
+    const table = again.getModule("model.embed_tokens") as QuantizedEmbedding;
+    expect(table).toBeInstanceOf(QuantizedEmbedding);
+    expect((again.lm_head as QuantizedLinear).quantized).toBe(table.quantized);
+    expect(logits(again)).toEqual(logits(model));
+    const { model: dense } = await loadLlama(path, { keepQuantized: false });
+    expect(relativeError(logits(dense), logits(model))).toBeLessThan(1e-5);
+    for (const each of [model, again, dense]) each.dispose();
+
+    const plain = tinyModel({ config: wide });
+    await saveGguf(plain, files, path, { type: "q5_K" });
+    plain.dispose();
+    const { model: packed } = await loadLlama(path);
+    const formats = [...packed.namedModules()].flatMap(([, module]) =>
+      module instanceof QuantizedLinear || module instanceof QuantizedEmbedding
+        ? [module.quantized.format.name]
+        : [],
+    );
+    expect([...new Set(formats)].sort()).toEqual(["q5_K", "q6_K"]);
+    packed.dispose();
+  });
+
+  it("is not written with scales of inputs, which GGUF has no place for", async () => {
+    const model = tinyModel({ config });
+    const statistics = await collectStatistics(
+      model,
+      () => logits(model),
+      (name) => name !== "lm_head",
+    );
+    quantizeModel(model, { format: "q4_0", method: "awq", statistics });
+    await expect(saveGguf(model, files, path)).rejects.toThrow("multiplies its inputs by scales (AWQ)");
+    model.dispose();
   });
 
   it("is refused with the reason, and nothing stays allocated", async () => {

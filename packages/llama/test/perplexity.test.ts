@@ -1,8 +1,9 @@
 // Perplexity against its definition, computed from logits by hand.
 
-import { init, noGrad, tensor, tidy } from "@nomoat/core";
+import { init, memoryStats, noGrad, tensor, tidy } from "@nomoat/core";
+import { quantizationReport, quantizeModel } from "@nomoat/quant";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type LlamaForCausalLM, perplexity } from "../src/index.js";
+import { comparePredictions, type LlamaForCausalLM, perplexity } from "../src/index.js";
 import { byteTokenizer, tinyModel } from "./support.js";
 
 const tokenizer = byteTokenizer();
@@ -84,5 +85,52 @@ describe("perplexity", () => {
   it("ends with the signal's reason", async () => {
     const attempt = perplexity({ model, tokenizer, text, signal: AbortSignal.abort() });
     await expect(attempt).rejects.toMatchObject({ name: "AbortError" });
+  });
+});
+
+describe("comparePredictions", () => {
+  const config = { hiddenSize: 32, intermediateSize: 64, headDim: 8 };
+  beforeAll(() => init({ backend: "reference" }));
+  afterAll(() => init({ backend: "wasm" }));
+
+  it("has the perplexities of both models, and no divergence between equals", async () => {
+    const [model, reference] = [tinyModel({ config }), tinyModel({ config })];
+    const options = { model, reference, tokenizer, text, length: 20, batch: 2 };
+    // The first pass makes the rotary tables, which stay.
+    const same = await comparePredictions(options);
+    const before = memoryStats().tensors;
+    await comparePredictions(options);
+    expect(same.divergence).toBe(0);
+    expect(same.agreement).toBe(1);
+    expect(memoryStats().tensors).toBe(before);
+    quantizeModel(model, { format: "int4_g32", outputLayer: true });
+    const found = await comparePredictions(options);
+    const [ours, theirs] = [model, reference].map((each) =>
+      perplexity({ model: each, tokenizer, text, length: 20 }),
+    );
+    expect(found.tokens).toBe((await ours).tokens);
+    expect(found.perplexity).toBeCloseTo((await ours).perplexity, 3);
+    expect(found.referencePerplexity).toBeCloseTo((await theirs).perplexity, 3);
+    expect(found.divergence).toBeGreaterThan(0);
+    // A coarser model is further away.
+    const finer = tinyModel({ config });
+    quantizeModel(finer, { format: "int8", outputLayer: true });
+    const near = await comparePredictions({ ...options, model: finer });
+    expect(near.divergence).toBeLessThan(found.divergence / 4);
+    expect(String(quantizationReport(model, { predictions: found }))).toContain("KL divergence");
+    for (const each of [model, reference, finer]) each.dispose();
+  });
+
+  it("refuses a missing reference, another vocabulary, and unknown options", async () => {
+    const model = tinyModel({ config });
+    const other = tinyModel({ config: { ...config, vocabSize: 300 } });
+    await expect(comparePredictions({ model, tokenizer, text } as never)).rejects.toThrow("as `reference`");
+    await expect(comparePredictions({ model, reference: other, tokenizer, text })).rejects.toThrow(
+      "the model has 259 tokens, the reference 300",
+    );
+    const odd = { model, reference: model, tokenizer, text, windows: 3 };
+    await expect(comparePredictions(odd as never)).rejects.toThrow("windows");
+    model.dispose();
+    other.dispose();
   });
 });

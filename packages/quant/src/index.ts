@@ -8,6 +8,7 @@ export { type HqqOptions, quantizeHqq } from "./calibrated/hqq.js";
 export { ActivationHistogram, type CalibrateOptions, calibrateActivations } from "./calibrated/observer.js";
 export { ActivationStatistics, collectStatistics } from "./calibrated/statistics.js";
 
+export { dequantizeRows, QuantizedEmbedding } from "./embedding.js";
 export {
   type BlockFormat,
   dequantizeValues,

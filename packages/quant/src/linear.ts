@@ -1,13 +1,25 @@
 // QuantizedLinear: a linear layer whose frozen weight is packed. It stands wherever a LinearBase may, under an adapter too.
 
 import { ArgumentError, keep, type Tensor, tensor, tidy } from "@nomoat/core";
-import { checkFeatures, LinearBase, parameter } from "@nomoat/core/nn";
+import { checkFeatures, LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { type ActivationGrid, roundToGrid } from "./activations.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { quantizedMatmul } from "./matmul.js";
 import { quantize } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
+
+/** @internal Gives a module the parts of its packed weight as properties, which become its buffers; their names. */
+export function packedBuffers(module: Module, quantized: QuantizedTensor): Set<string> {
+  const names = new Set<string>();
+  // Own properties, for Module finds state among those.
+  for (const [name, part] of quantized.parts) {
+    const key = name === "data" ? "weight" : `weight.${name}`;
+    names.add(key);
+    Object.defineProperty(module, key, { value: part, enumerable: true });
+  }
+  return names;
+}
 
 export interface QuantizedLinearOptions {
   /** How activations enter products of a few rows that want no gradient; see `quantizedMatmul`. Default "float32". */
@@ -61,14 +73,8 @@ export class QuantizedLinear extends LinearBase {
     const { device } = quantized;
     this.activationScale = grid ? keep(tensor([grid.scale], { dtype: "float32", device })) : null;
     this.activationZeroPoint = grid ? keep(tensor([grid.zeroPoint], { dtype: "float32", device })) : null;
-    const names = new Set<string>(["inputScales", "activationScale", "activationZeroPoint"]);
-    // Own properties, for Module finds state among those.
-    for (const [name, part] of quantized.parts) {
-      const key = name === "data" ? "weight" : `weight.${name}`;
-      names.add(key);
-      Object.defineProperty(this, key, { value: part, enumerable: true });
-    }
-    this.buffers = names;
+    const own = ["inputScales", "activationScale", "activationZeroPoint"];
+    this.buffers = new Set([...own, ...packedBuffers(this, quantized)]);
   }
 
   /**

@@ -1,19 +1,20 @@
-// quantizeModel: puts quantized linear layers where a model has float ones.
+// quantizeModel: puts quantized linear layers, and embeddings, where a model has float ones.
 
 import { ArgumentError, keep, type Tensor, tensor } from "@nomoat/core";
-import { Linear, type Module } from "@nomoat/core/nn";
+import { Embedding, Linear, type Module } from "@nomoat/core/nn";
 import { type ActivationRange, activationGrid } from "./activations.js";
 import { quantizeAwq } from "./calibrated/awq.js";
 import { quantizeGptq } from "./calibrated/gptq.js";
 import { quantizeHqq } from "./calibrated/hqq.js";
 import type { ActivationStatistics } from "./calibrated/statistics.js";
+import { QuantizedEmbedding, requireRows } from "./embedding.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
 import { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 import { chooseFormats } from "./mixed.js";
 import { hostDevice, quantize, resolveFormat } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
-import { QuantizationReport } from "./report.js";
+import { QuantizationReport, reportLines } from "./report.js";
 
 type Format = FormatName | BlockFormat;
 
@@ -41,6 +42,11 @@ export interface QuantizeModelOptions {
   /** Quantize the output layer (`lm_head`) too (default false). */
   readonly outputLayer?: boolean;
   /**
+   * Quantize `nn.Embedding`s too, by rounding to nearest (default false). A linear layer that shares its weight with one goes with it,
+   * an output layer as well, and goes on sharing it. Formats whose blocks cross rows (nf4, fp4, int8_tensor) do not suit them.
+   */
+  readonly embeddings?: boolean;
+  /**
    * How inputs enter the products: see `quantizedMatmul` (default "float32"); or ranges by layer, as `calibrateActivations` finds
    * them, for one grid of 256 steps a layer (static quantization). Not with "awq".
    */
@@ -49,15 +55,15 @@ export interface QuantizeModelOptions {
 
 interface Target {
   readonly name: string;
-  readonly layer: Linear;
+  readonly layer: Linear | Embedding;
   readonly format: BlockFormat;
 }
 
 const defaultCandidates: readonly Format[] = ["nf4", "q5_0", "q5_1", "int8"];
 
 /**
- * Replaces the `nn.Linear` layers of `model` by quantized ones and disposes their float weights, except those that
- * another module holds too (tied embeddings). Biases move over. All layers are checked before one is replaced.
+ * Replaces the `nn.Linear` layers of `model`, and on request its embeddings, by quantized ones and disposes their float weights, except
+ * those that another module holds too (tied embeddings that stay float). Biases move over. All layers are checked before one is replaced.
  *
  * @returns the error of each layer, measured on the way; the same as `quantizationReport(model)`
  * @throws {ArgumentError} listing the layers whose shape does not suit their format; naming tensor and index of a value
@@ -109,19 +115,29 @@ function* quantizing(
   options: QuantizeModelOptions,
 ): Generator<Tensor, QuantizationReport, Tensor> {
   const targets = yield* findTargets(model, options);
+  // A table that is looked up has rows as they are: no scales of inputs, and no inputs to calibrate by.
+  const looked = new Set(targets.flatMap(({ layer }) => (layer instanceof Embedding ? [layer.weight] : [])));
   const made = new Map<Tensor, Made>();
-  const replacements: [name: string, replacement: QuantizedLinear][] = [];
+  const replacements: [name: string, replacement: QuantizedLinear | QuantizedEmbedding][] = [];
   try {
     for (const { name, layer, format } of targets) {
       // Layers that share a weight go on sharing it.
       let { quantized, inputScales } = made.get(layer.weight) ?? {};
       if (!quantized || quantized.format !== format) {
+        const method = looked.has(layer.weight) ? "nearest" : options.method;
         const weight = yield layer.weight;
-        ({ quantized, inputScales } = moved(quantizeBy(name, weight, format, options), layer.weight.device));
+        const found = quantizeBy(name, weight, format, { ...options, method });
+        ({ quantized, inputScales } = moved(found, layer.weight.device));
         made.set(layer.weight, { quantized, inputScales });
       }
-      const activations = activationsOf(name, options);
-      replacements.push([name, new QuantizedLinear(quantized, layer.bias, { ...activations, inputScales })]);
+      if (layer instanceof Embedding) replacements.push([name, new QuantizedEmbedding(quantized)]);
+      else {
+        const activations = activationsOf(name, options);
+        replacements.push([
+          name,
+          new QuantizedLinear(quantized, layer.bias, { ...activations, inputScales }),
+        ]);
+      }
     }
   } catch (error) {
     for (const { quantized, inputScales } of made.values()) {
@@ -136,15 +152,7 @@ function* quantizing(
   }
   const held = new Set(model.stateDict().values());
   for (const { layer } of targets) if (!held.has(layer.weight)) layer.weight.dispose();
-  return new QuantizationReport(
-    replacements.map(([name, { quantized }]) => ({
-      name,
-      format: quantized.format.name,
-      shape: quantized.shape,
-      bytes: quantized.bytes,
-      error: quantized.error,
-    })),
-  );
+  return new QuantizationReport(reportLines(replacements));
 }
 
 /** How the inputs of a layer are taken. @throws {ArgumentError} for a layer without a range among given ones */
@@ -209,7 +217,7 @@ export function namesModule(pattern: string | RegExp, name: string): boolean {
 }
 
 function* findTargets(model: Module, options: QuantizeModelOptions): Generator<Tensor, Target[], Tensor> {
-  const { skip = [], perModule = [], outputLayer = false } = options;
+  const { skip = [], perModule = [], outputLayer = false, embeddings = false } = options;
   const perPattern = Array.from(perModule, ([pattern, format]) => ({
     pattern,
     format: format === null ? null : resolveFormat(format),
@@ -220,29 +228,38 @@ function* findTargets(model: Module, options: QuantizeModelOptions): Generator<T
   const candidates =
     options.format === undefined ? (options.candidates ?? defaultCandidates) : [options.format];
   const formats = candidates.map(resolveFormat);
-  const targets: (Omit<Target, "format"> & { formats: BlockFormat[] })[] = [];
+  const found: (Omit<Target, "format"> & { formats: BlockFormat[] })[] = [];
   const faults: string[] = [];
-  for (const [name, layer] of model.namedModules()) {
-    if (!(layer instanceof Linear) || name === "") continue;
-    if (skip.some((pattern) => namesModule(pattern, name))) continue;
-    if (!outputLayer && namesModule("lm_head", name)) continue;
+  const take = (name: string, layer: Linear | Embedding) => {
+    if (skip.some((pattern) => namesModule(pattern, name))) return;
     const override = perPattern.find(({ pattern }) => namesModule(pattern, name));
-    if (override?.format === null) continue;
+    if (override?.format === null) return;
+    const [rows, columns] = layer.weight.shape;
     const suitable: BlockFormat[] = [];
     let fault = "";
     for (const format of override?.format ? [override.format] : formats) {
       try {
-        format.checkShape([layer.outFeatures, layer.inFeatures], name);
+        if (layer instanceof Embedding) requireRows(format, name);
+        format.checkShape([rows, columns], name);
         suitable.push(format);
       } catch (error) {
         fault = (error as Error).message.replace(/^quantize: /, "");
       }
     }
-    if (suitable.length > 0) targets.push({ name, layer, formats: suitable });
+    if (suitable.length > 0) found.push({ name, layer, formats: suitable });
     else faults.push(fault);
+  };
+  const modules = [...model.namedModules()].filter(([name]) => name !== "");
+  if (embeddings) for (const [name, layer] of modules) if (layer instanceof Embedding) take(name, layer);
+  const tables = new Map(found.map(({ name, layer }) => [layer.weight, name]));
+  const tied: [name: string, layer: Linear][] = [];
+  for (const [name, layer] of modules) {
+    if (!(layer instanceof Linear)) continue;
+    if (tables.has(layer.weight)) tied.push([name, layer]);
+    else if (outputLayer || !namesModule("lm_head", name)) take(name, layer);
   }
   if (faults.length > 0) throw new ArgumentError(`quantizeModel: ${faults.join("; ")}`);
-  if (targets.length === 0) {
+  if (found.length === 0) {
     throw new ArgumentError(
       "quantizeModel: the model has no float linear layer to quantize (of those that are not skipped)",
     );
@@ -252,10 +269,12 @@ function* findTargets(model: Module, options: QuantizeModelOptions): Generator<T
     bitsPerWeight === undefined
       ? null
       : yield* chooseFormats(
-          targets.map(({ name, layer, formats }) => ({ name, weight: layer.weight, formats })),
+          found.map(({ name, layer, formats }) => ({ name, weight: layer.weight, formats })),
           bitsPerWeight,
         );
-  return targets.map(({ name, layer, formats: [only] }) => ({
+  const targets = found.map(({ name, layer, formats: [only] }) => ({
     ...{ name, layer, format: chosen?.get(name) ?? only },
   }));
+  const formatOf = new Map(targets.map(({ layer, format }) => [layer.weight, format]));
+  return [...targets, ...tied.map(([name, layer]) => ({ name, layer, format: formatOf.get(layer.weight)! }))];
 }

@@ -34,8 +34,19 @@ export interface QuantizationError {
   readonly noise: number;
 }
 
+/** What tells packed weights that another copy of this package made (ESM and CJS in one process). */
+const brand = Symbol.for("@nomoat/quant/QuantizedTensor");
+
 /** A weight [outFeatures, inFeatures] in a quantized format. */
 export class QuantizedTensor {
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && (value as { [brand]?: boolean })[brand] === true;
+  }
+
+  get [brand](): true {
+    return true;
+  }
+
   readonly format: BlockFormat;
   /** Logical shape, never worked out from packed bytes. */
   readonly shape: WeightShape;

@@ -2,6 +2,7 @@
 
 import { ArgumentError, Tensor } from "@nomoat/core";
 import { Linear, type Module } from "@nomoat/core/nn";
+import { QuantizedEmbedding } from "./embedding.js";
 import { sizeOf, type WeightShape } from "./formats/format.js";
 import { QuantizedLinear } from "./linear.js";
 import type { PredictionError } from "./predictions.js";
@@ -126,6 +127,20 @@ export interface QuantizationReportOptions {
   readonly predictions?: PredictionError;
 }
 
+/** @internal The lines of quantized layers; those that share a weight have one, under the first's name. */
+export function reportLines(
+  layers: Iterable<readonly [name: string, layer: QuantizedLinear | QuantizedEmbedding]>,
+): LayerReport[] {
+  const seen = new Set<QuantizedTensor>();
+  const lines: LayerReport[] = [];
+  for (const [name, { quantized }] of layers) {
+    if (seen.has(quantized)) continue;
+    seen.add(quantized);
+    lines.push(ofQuantized(name, quantized));
+  }
+  return lines;
+}
+
 /** Quantizes for the measurement alone. */
 function trial(name: string, weight: Tensor, options: Pick<QuantizeOptions, "format">): LayerReport {
   const quantized = quantize(weight, { ...options, name });
@@ -134,7 +149,7 @@ function trial(name: string, weight: Tensor, options: Pick<QuantizeOptions, "for
 }
 
 /**
- * RMS and largest error, signal-to-noise ratio, bits per weight and bytes: of the quantized linear layers of a model,
+ * RMS and largest error, signal-to-noise ratio, bits per weight and bytes: of the quantized layers of a model,
  * of a quantized tensor, or, given a `format`, of what quantizing a float tensor or the float linear layers of a model
  * would give (nothing is changed).
  *
@@ -148,16 +163,20 @@ export function quantizationReport(
   options: QuantizationReportOptions = {},
 ): QuantizationReport {
   const { format, predictions } = options;
-  if (target instanceof QuantizedTensor) return new QuantizationReport([ofQuantized("tensor", target)]);
+  if (target instanceof QuantizedTensor)
+    return new QuantizationReport([ofQuantized("tensor", target)], predictions);
   if (target instanceof Tensor) {
     if (!format) throw new ArgumentError("quantizationReport: a float tensor needs a format");
-    return new QuantizationReport([trial("tensor", target, { format })]);
+    return new QuantizationReport([trial("tensor", target, { format })], predictions);
   }
-  const layers: LayerReport[] = [];
-  for (const [name, module] of target.namedModules()) {
-    const shown = name || "model";
-    if (module instanceof QuantizedLinear) layers.push(ofQuantized(shown, module.quantized));
-    else if (module instanceof Linear && format) layers.push(trial(shown, module.weight, { format }));
+  const modules = [...target.namedModules()].map(([name, module]) => [name || "model", module] as const);
+  const quantized = modules.filter(
+    (entry): entry is readonly [string, QuantizedLinear | QuantizedEmbedding] =>
+      entry[1] instanceof QuantizedLinear || entry[1] instanceof QuantizedEmbedding,
+  );
+  const layers = reportLines(quantized);
+  for (const [name, module] of modules) {
+    if (module instanceof Linear && format) layers.push(trial(name, module.weight, { format }));
   }
   if (layers.length === 0) {
     throw new ArgumentError(

@@ -63,7 +63,16 @@ function statistics(): ActivationStatistics {
   return found;
 }
 
-const formats = ["int4_g32", "int4_g64", "int4_asym_g32", "int4_asym_g64", "int8"] as const;
+const formats = [
+  "int4_g32",
+  "int4_asym_g32",
+  "int4_asym_g64",
+  "int8",
+  "q4_0",
+  "q4_1",
+  "q5_1",
+  "q8_0",
+] as const;
 
 describe.each(formats)("%s", (format) => {
   const measure = (
@@ -111,7 +120,7 @@ describe.each(formats)("%s", (format) => {
 });
 
 describe("HQQ", () => {
-  it.each(["int4_g64", "int4_asym_g32", "int4_asym_g64", "int8_asym_g64"] as const)(
+  it.each(["int4_g64", "int4_asym_g32", "int4_asym_g64", "int8_asym_g64", "q4_0", "q4_1", "q5_1"] as const)(
     "has less error than round-to-nearest in weights and outputs: %s",
     (format) => {
       const weight = bellTensor([4 * rows, columns], 3, 0.1);
@@ -238,7 +247,7 @@ describe("calibration", () => {
     const seen = statistics();
     const bytes = memoryStats().bytes;
     expect(() => quantizeGptq(weight, seen, { format: "nf4" })).toThrow("nf4 is not a format of integers");
-    expect(() => quantizeHqq(weight, { format: "q4_0" })).toThrow("not a format of integers");
+    expect(() => quantizeHqq(weight, { format: "q4_K" })).toThrow("not a format of integers");
     expect(() => quantizeHqq(bad, { format: "int4_g32", name: "w" })).toThrow("w: NaN at index [0, 1]");
     expect(() => quantizeGptq(weight, new ActivationStatistics(columns), { format: "int8" })).toThrow(
       "no inputs",

@@ -46,7 +46,7 @@ export function batchTensors(rows: readonly Row[], model: LlamaForCausalLM): Bat
     ids.set(row.ids, i * length);
     labels.set(row.labels, i * length);
   });
-  const options = { shape: [rows.length, length], device: model.model.embed_tokens.weight.device };
+  const options = { shape: [rows.length, length], device: model.model.norm.weight.device };
   const counted = rows.reduce((sum, row) => sum + countedLabels(row), 0);
   return { ids: tensor(ids, options), labels: tensor(labels, options), counted };
 }
