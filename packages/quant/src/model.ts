@@ -117,39 +117,40 @@ function* quantizing(
   const targets = yield* findTargets(model, options);
   // A table that is looked up has rows as they are: no scales of inputs, and no inputs to calibrate by.
   const looked = new Set(targets.flatMap(({ layer }) => (layer instanceof Embedding ? [layer.weight] : [])));
+  const inputs = targets.map(({ name, layer }) =>
+    layer instanceof Embedding ? {} : activationsOf(name, options),
+  );
   const made = new Map<Tensor, Made>();
-  const replacements: [name: string, replacement: QuantizedLinear | QuantizedEmbedding][] = [];
+  const weights: Made[] = [];
   try {
     for (const { name, layer, format } of targets) {
       // Layers that share a weight go on sharing it.
-      let { quantized, inputScales } = made.get(layer.weight) ?? {};
-      if (!quantized || quantized.format !== format) {
+      let found = made.get(layer.weight);
+      if (found?.quantized.format !== format) {
         const method = looked.has(layer.weight) ? "nearest" : options.method;
         const weight = yield layer.weight;
-        const found = quantizeBy(name, weight, format, { ...options, method });
-        ({ quantized, inputScales } = moved(found, layer.weight.device));
-        made.set(layer.weight, { quantized, inputScales });
+        found = moved(quantizeBy(name, weight, format, { ...options, method }), layer.weight.device);
+        made.set(layer.weight, found);
       }
-      if (layer instanceof Embedding) replacements.push([name, new QuantizedEmbedding(quantized)]);
-      else {
-        const activations = activationsOf(name, options);
-        replacements.push([
-          name,
-          new QuantizedLinear(quantized, layer.bias, { ...activations, inputScales }),
-        ]);
-      }
+      weights.push(found);
     }
   } catch (error) {
-    for (const { quantized, inputScales } of made.values()) {
+    for (const { quantized, inputScales } of weights) {
       quantized.dispose();
       inputScales?.dispose();
     }
     throw error;
   }
-  for (const [i, [name, replacement]] of replacements.entries()) {
-    replacement.train(targets[i].layer.training);
+  const replacements = targets.map(({ name, layer }, i) => {
+    const { quantized, inputScales } = weights[i];
+    const replacement =
+      layer instanceof Embedding
+        ? new QuantizedEmbedding(quantized)
+        : new QuantizedLinear(quantized, layer.bias, { ...inputs[i], inputScales });
+    replacement.train(layer.training);
     model.replaceModule(name, replacement);
-  }
+    return [name, replacement] as const;
+  });
   const held = new Set(model.stateDict().values());
   for (const { layer } of targets) if (!held.has(layer.weight)) layer.weight.dispose();
   return new QuantizationReport(reportLines(replacements));

@@ -5,7 +5,16 @@
 // quantize(dequantize(q)) gives the bytes of q where d ≠ 0, as long as m does not drown d (|m| below 2¹¹·d), and for
 // constant blocks.
 
-import { ggmlFormat, halfBits, halfElement, inverse, nibbleElement, range, storeHalf, storeNibbles } from "./ggml.js";
+import {
+  ggmlFormat,
+  halfBits,
+  halfElement,
+  inverse,
+  nibbleElement,
+  range,
+  storeHalf,
+  storeNibbles,
+} from "./ggml.js";
 import { fromHalf } from "./half.js";
 
 const { fround } = Math;
