@@ -5,7 +5,7 @@ import { checkFeatures, LinearBase, type Module, parameter } from "@nomoat/core/
 import { type ActivationGrid, roundToGrid } from "./activations.js";
 import type { BlockFormat } from "./formats/format.js";
 import type { FormatName } from "./formats/index.js";
-import { quantizedMatmul } from "./matmul.js";
+import { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
 import { quantize } from "./quantize.js";
 import type { QuantizedTensor } from "./quantized-tensor.js";
 
@@ -104,11 +104,16 @@ export class QuantizedLinear extends LinearBase {
     if (!bias && !inputScales && !activationScale) return quantizedMatmul(x, quantized, { activations });
     return tidy(() => {
       let inputs = inputScales ? x.mul(inputScales) : x;
-      if (activationScale && activationZeroPoint)
+      let options: QuantizedMatmulOptions = { activations };
+      if (activationScale && activationZeroPoint) {
         inputs = roundToGrid(inputs, activationScale, activationZeroPoint);
-      const y = quantizedMatmul(inputs, quantized, {
-        activations: activationScale ? "float32" : activations,
-      });
+        // What lies on the grid is multiplied as integers where there are kernels for it, and in float32 elsewhere.
+        const grid = x.storage.backend.synchronous ? this.activationGrid : null;
+        options = grid
+          ? { activations: "int8", activationScale: grid.scale, activationZeroPoint: grid.zeroPoint }
+          : {};
+      }
+      const y = quantizedMatmul(inputs, quantized, options);
       return bias ? y.add(bias) : y;
     });
   }

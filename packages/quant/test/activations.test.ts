@@ -132,6 +132,23 @@ describe("a layer with static activations", () => {
     weight.dispose();
   });
 
+  it("computes the same by integers, where there are kernels", async () => {
+    const results: ArrayLike<number>[] = [];
+    for (const backend of ["reference", "wasm"] as const) {
+      await init({ backend });
+      for (const rows of [1, 3, 40]) {
+        tidy(() => {
+          const activationGrid = { scale: 0.011, zeroPoint: -7 };
+          const layer = QuantizedLinear.from(bellTensor([24, 96], 1), null, "int8", { activationGrid });
+          results.push(layer.forward(bellTensor([rows, 96], rows)).dataSync());
+          layer.dispose();
+        });
+      }
+    }
+    await init({ backend: "reference" });
+    for (const i of [0, 1, 2]) expect(relativeError(results[i + 3], results[i])).toBeLessThan(1e-5);
+  });
+
   it.each(["minmax", "percentile", "mse"] as const)(
     "comes from calibration (%s), is saved and loaded with the model",
     async (method) => {
