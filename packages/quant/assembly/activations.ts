@@ -107,22 +107,33 @@ function blockMaximum(x: usize): f32 {
   return max(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1));
 }
 
+// The 32 floats of a block at `from`, of which `count` exist: where they stand, or at `spare` with zeros behind them.
 // @ts-ignore: decorator
 @inline
-function encodeRow(x: usize, k: i32, blocks: i32, split: bool, fixed: bool, out: usize, spare: usize): void {
+function wholeBlock(from: usize, count: i32, spare: usize): usize {
+  if (count >= 32) return from;
+  memory.fill(spare, 0, 128);
+  memory.copy(spare, from, (<usize>count) << 2);
+  return spare;
+}
+
+// @ts-ignore: decorator
+@inline
+function encodeRow(x: usize, k: i32, blocks: i32, span: i32, split: bool, fixed: bool, out: usize, spare: usize): void {
   let codes = out, scales = scalesOf(out, blocks), sums = sumsOf(out, blocks), bytes = bytesOf(out, blocks);
   let poisoned = false;
+  let absmax: f32 = 0;
   for (let block = 0; block < blocks; block++) {
-    let from = x + ((<usize>block) << 7);
-    const count = k - (block << 5);
-    if (count < 32) {
-      memory.fill(spare, 0, 128);
-      memory.copy(spare, from, (<usize>count) << 2);
-      from = spare;
+    if (!fixed && block % span == 0) {
+      absmax = 0;
+      for (let i = block; i < min(block + span, blocks); i++) {
+        absmax = max(absmax, blockMaximum(wholeBlock(x + ((<usize>i) << 7), k - (i << 5), spare)));
+      }
     }
-    const absmax = blockMaximum(from);
+    const from = wholeBlock(x + ((<usize>block) << 7), k - (block << 5), spare);
     let scale = fixedScale, sum = 0;
     if (fixed) {
+      absmax = blockMaximum(from);
       poisoned = poisoned || absmax != absmax;
       sum = encodeBlock(from, split, true, 1, scale, codes, bytes);
     } else {
@@ -153,13 +164,13 @@ function encodeRow(x: usize, k: i32, blocks: i32, split: bool, fixed: bool, out:
 }
 
 /**
- * Rows of X [rows×k] as integers. A unit is a row. Integers: X, out, k, number of the weight's format. Floats: scale (0: each block
- * its own), zero point, least and largest code. Scratch: 128 bytes.
+ * Rows of X [rows×k] as integers. A unit is a row. Integers: X, out, k, number of the weight's format, blocks that share a
+ * scale. Floats: scale (0: found for those blocks), zero point, least and largest code. Scratch: 128 bytes.
  */
 export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: usize): void {
   const k = int(args, 2);
   const split = isSplit(int(args, 3));
-  const blocks = (k + 31) >> 5;
+  const blocks = (k + 31) >> 5, span = int(args, 4);
   fixedScale = <f32>float(args, 0);
   zeroPoint = <f32>float(args, 1);
   least = <f32>float(args, 2);
@@ -167,8 +178,8 @@ export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: 
   for (let row = begin; row < end; row++) {
     const x = address(args, 0) + (((<usize>row) * (<usize>k)) << 2);
     const out = address(args, 1) + (<usize>row) * rowBytes(blocks);
-    if (fixedScale > 0) encodeRow(x, k, blocks, split, true, out, scratch);
-    else encodeRow(x, k, blocks, split, false, out, scratch);
+    if (fixedScale > 0) encodeRow(x, k, blocks, span, split, true, out, scratch);
+    else encodeRow(x, k, blocks, span, split, false, out, scratch);
   }
 }
 

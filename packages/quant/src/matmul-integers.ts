@@ -9,7 +9,8 @@ import { addressOf, type Kernels, weightArguments } from "./kernels.js";
 export interface StaticActivations {
   /**
    * Step between neighbouring codes, the same for all activations (static quantization, from calibrated ranges). Without it every
-   * block of 32 elements of a row gets the step that its largest magnitude needs (dynamic quantization).
+   * block of a row gets the step that its largest magnitude needs (dynamic quantization): as many elements as share a scale in
+   * the weight, from 32 to 128.
    */
   readonly activationScale?: number;
   /**
@@ -68,12 +69,13 @@ export function multiplyIntegers(
   const [outFeatures, inFeatures] = shape;
   const { activationScale: scale = 0, activationZeroPoint: zero = 0 } = range;
   const blocks = Math.ceil(inFeatures / 32);
+  const span = activationBlock(format, inFeatures) / 32;
   const { backend } = x.storage;
   const codes = empty(backend, "float32", [rows, blocks * floatsOfBlock]);
   kernels.module.launch(
     "quantizeActivations",
     rows,
-    [addressOf(kernels, x), addressOf(kernels, codes), inFeatures, format.kernel as number],
+    [addressOf(kernels, x), addressOf(kernels, codes), inFeatures, format.kernel as number, span],
     [scale, zero, -128, 127],
     { grain: Math.max(1, Math.ceil(16384 / inFeatures)), scratchBytes: 128 },
   );
@@ -92,7 +94,7 @@ export function multiplyIntegers(
   kernels.module.launch("packIntegers", packUnits, packArgs, [], { grain: 4 });
   const columns = outFeatures <= 1024 ? 32 : 64;
   args.push(addressOf(kernels, packed), addressOf(kernels, out), rows, outFeatures);
-  args.push(columns, rowsOfUnit, scale === 0 ? 1 : blocksOfRun(format, inFeatures));
+  args.push(columns, rowsOfUnit, scale === 0 ? span : blocksOfRun(format, inFeatures));
   const units = Math.ceil(outFeatures / columns) * Math.ceil(rows / rowsOfUnit);
   kernels.module.launch("multiplyIntegerTiles", units, args, [], {
     grain: 1,
@@ -103,6 +105,11 @@ export function multiplyIntegers(
 /** Blocks that are packed at once, as in assembly/activations.ts. */
 const packedBlocks = 16;
 const rowsOfUnit = 256;
+
+/** Elements of a row of activations that share a scale, where none is given for all. */
+export function activationBlock(format: BlockFormat, inFeatures: number): number {
+  return 32 * Math.min(4, blocksOfRun(format, inFeatures));
+}
 
 /** Blocks of 32 within which neither scale changes when the activations' is fixed: a divisor of those that are packed at once. */
 function blocksOfRun(format: BlockFormat, inFeatures: number): number {

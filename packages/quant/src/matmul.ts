@@ -28,9 +28,9 @@ export interface QuantizedMatmulOptions extends StaticActivations {
   /**
    * How activations enter the product. "float32" (default): as they are; the result is that of the dequantized weight.
    * "int8": rounded to eight bits, where no gradient is recorded and there are kernels for it (not for q2_K, not on other backends, not
-   * for codebook formats whose rows are no multiple of 32): by default in blocks of 32 with a scale each (as llama.cpp does), with an
-   * error of about 0.5 % of the result's spread; or with one given scale. Dot products of integers are exact on every host; their
-   * scaled sums in float32 do not depend on threads, but are fused where there is relaxed SIMD, as all float32 products are.
+   * for codebook formats whose rows are no multiple of 32): by default in blocks of 32 to 128 elements with a scale each (as llama.cpp
+   * does), with an error of about 0.5 % of the result's spread; or with one given scale. Dot products of integers are exact on every
+   * host; their scaled sums in float32 do not depend on threads, but are fused where there is relaxed SIMD, as all float32 products are.
    */
   readonly activations?: "float32" | "int8";
 }

@@ -7,7 +7,7 @@ import type { BlockFormat } from "../src/formats/format.js";
 import { formats } from "../src/formats/index.js";
 import { kernelsFor, withoutKernels } from "../src/kernels.js";
 import { quantizedMatmul } from "../src/matmul.js";
-import { hasIntegerProduct, type StaticActivations } from "../src/matmul-integers.js";
+import { activationBlock, hasIntegerProduct, type StaticActivations } from "../src/matmul-integers.js";
 import { quantize } from "../src/quantize.js";
 import { QuantizedTensor } from "../src/quantized-tensor.js";
 import { bell, bellTensor, isCodebook, isGgml, names, relativeError, uniform } from "./helpers.js";
@@ -138,7 +138,9 @@ describe.each(names)("%s", (name) => {
             const dense = w.dequantize();
             for (const range of ranges) {
               const y = quantizedMatmul(x, w, { activations: "int8", ...range }).dataSync();
-              const expected = roundActivations(x, range).matmul(dense, { transB: true }).dataSync();
+              const expected = roundActivations(x, range, activationBlock(format, shape[1]))
+                .matmul(dense, { transB: true })
+                .dataSync();
               expect(relativeError(y, expected), `${rows}×[${shape}] ${range.activationScale}`).toBeLessThan(
                 isCodebook(name) ? codebookTolerance : sumTolerance,
               );
@@ -154,7 +156,9 @@ describe.each(names)("%s", (name) => {
       tidy(() => {
         using w = quantize(bellTensor([70, 96], 5), { format: name });
         const x = bellTensor([261, 96], 6);
-        const expected = roundActivations(x, {}).matmul(w.dequantize(), { transB: true }).dataSync();
+        const expected = roundActivations(x, {}, activationBlock(format, 96))
+          .matmul(w.dequantize(), { transB: true })
+          .dataSync();
         const y = quantizedMatmul(x, w, { activations: "int8" }).dataSync();
         expect(relativeError(y, expected)).toBeLessThan(isCodebook(name) ? codebookTolerance : sumTolerance);
       }),
@@ -254,7 +258,8 @@ describe.each(["q2_K", "q3_K", "q4_K", "q5_K", "q6_K"] as const)("%s", (name) =>
             const x = bellTensor([rows, shape[1]], rows);
             for (const range of ranges) {
               const y = quantizedMatmul(x, w, { activations: "int8", ...range }).dataSync();
-              const rounded = name === "q2_K" ? x : roundActivations(x, range);
+              const rounded =
+                name === "q2_K" ? x : roundActivations(x, range, activationBlock(format, shape[1]));
               const expected = rounded.matmul(dense, { transB: true }).dataSync();
               expect(relativeError(y, expected), `${rows}×[${shape}]`).toBeLessThan(sumTolerance);
             }
@@ -287,10 +292,18 @@ function nearest(x: number): number {
   return floor + (up ? 1 : 0);
 }
 
-/** x as it is after int8 quantization: with one scale, or in blocks of 32. */
+it("lets as many activations share a scale as weights do, from 32 to 128", () => {
+  const blocks = (
+    ["q4_0", "nf4", "int4_g32", "int4_asym_g64", "int4_g128", "int8", "int8_tensor"] as const
+  ).map((name) => activationBlock(formats[name], 4096));
+  expect(blocks).toEqual([32, 32, 32, 64, 128, 128, 128]);
+});
+
+/** x as it is after int8 quantization: with one scale, or in blocks. */
 function roundActivations(
   x: Tensor,
   { activationScale, activationZeroPoint = 0 }: StaticActivations,
+  size: number,
 ): Tensor {
   const values = x.dataSync() as Float32Array;
   const columns = x.shape[1];
@@ -303,8 +316,8 @@ function roundActivations(
     return tensor(values, { shape: x.shape });
   }
   for (let row = 0; row < x.shape[0]; row++) {
-    for (let from = 0; from < columns; from += 32) {
-      const block = values.subarray(row * columns + from, row * columns + Math.min(from + 32, columns));
+    for (let from = 0; from < columns; from += size) {
+      const block = values.subarray(row * columns + from, row * columns + Math.min(from + size, columns));
       const absmax = block.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
       const scale = Math.fround(absmax / 127);
       const inverse = Math.fround(127 / absmax);
