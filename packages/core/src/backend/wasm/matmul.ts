@@ -228,7 +228,9 @@ function shared(runtime: WasmRuntime, p: Product): void {
       // At least 16 blocks, so that threads end at about the same time, but of 32 rows or more.
       const rows = Math.min(blockRows, Math.max(32, ceilTo(p.m / 16, tileRows)));
       const balanced = ceilTo(p.m / Math.ceil(p.m / rows), tileRows);
-      const modeA = p.aK === 4 && n <= 32 ? direct : packHere;
+      // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
+      const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
+      const modeA = alongRows ? direct : packHere;
       launchBlocks(runtime, { ...part, b: buffer }, balanced, ceilTo(n, tileColumns), modeA, prepacked, 1);
     }
   } finally {
