@@ -43,14 +43,15 @@ async function measure(model: LlamaForCausalLM, tokenizer: Tokenizer): Promise<s
   return (await perplexity({ model, tokenizer, text: read(evaluation) })).perplexity.toFixed(2);
 }
 
-const figures = ({ normKept, cosine, relativeError, outputSqnr, updateSqnr }: MergeFidelity) =>
-  [normKept, cosine, relativeError, outputSqnr ?? Number.NaN, updateSqnr ?? Number.NaN]
-    .map((value) => value.toFixed(2))
-    .join(" | ");
+const figures = ({ kept, normKept, cosine, relativeError, outputSqnr, updateSqnr }: MergeFidelity) =>
+  [
+    ...[kept, normKept, cosine, relativeError].map((value) => value.toFixed(2)),
+    ...[outputSqnr, updateSqnr].map((value) => value?.toFixed(1) ?? "–"),
+  ].join(" | ");
 
 await init({ backend: "wasm" });
-console.log("| base | adapter | perplexity | norm kept | cosine | error | output dB | update dB |");
-console.log("|---|---|---|---|---|---|---|---|");
+console.log("| base | adapter | perplexity | kept | norm kept | cosine | error | output dB | update dB |");
+console.log("|---|---|---|---|---|---|---|---|---|");
 for (const format of formats) {
   const integers = /^int[48]/.test(format) ? format : "int4_asym_g64";
   const ways: [
@@ -69,7 +70,7 @@ for (const format of formats) {
   for (const [way, quantizer] of ways) {
     const { model, tokenizer } = await loadLlama(folder);
     quantizeModel(model, { format });
-    let row = "– | – | – | – | –";
+    let row = "– | – | – | – | – | –";
     if (way !== "none") {
       const adapter = await loadAdapter(model, adapterFolder);
       adapter.weight = weight;

@@ -11,11 +11,13 @@ import { layerPlacer, type MergeQuantizer } from "./merge-quantizer.js";
 /** What a merge would make of the update ΔW of one layer; ΔW′ is what would be left of it in the merged weight. */
 export interface MergeFidelity {
   readonly name: string;
+  /** How much of the update is left along its own direction, (ΔW′ · ΔW) / ‖ΔW‖²: 1 is all, 0 nothing, whatever the noise beside it. */
+  readonly kept: number;
   /** ‖ΔW′‖ / ‖ΔW‖ in the Frobenius norm; 1 for an update of zero that stays zero. */
   readonly normKept: number;
   /** Cosine of the angle between ΔW′ and ΔW; 1 is the same direction, 0 means that the update is lost. */
   readonly cosine: number;
-  /** ‖ΔW′ − ΔW‖ / ‖ΔW‖; from 1 on the merged weight is no closer to the adapted one than the base's own. */
+  /** ‖ΔW′ − ΔW‖ / ‖ΔW‖: what is lost, and the noise of rounding. */
   readonly relativeError: number;
   /** Output's signal over the merge's noise on the given inputs, in dB: 10 log₁₀ Σ‖(W + ΔW)x‖² / Σ‖(ΔW′ − ΔW)x‖²; null without inputs. */
   readonly outputSqnr: number | null;
@@ -42,12 +44,13 @@ function fidelity(name: string, { wanted, got, dot, error, outputs }: Energies):
     updateSqnr: outputs && decibels(outputs.update, outputs.error),
   };
   if (wanted === 0) {
-    const [kept, off] = got === 0 ? [1, 0] : [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-    return { name, normKept: kept, cosine: got === 0 ? 1 : 0, relativeError: off, ...heard };
+    const [normKept, relativeError] =
+      got === 0 ? [1, 0] : [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    return { name, kept: 1, normKept, cosine: got === 0 ? 1 : 0, relativeError, ...heard };
   }
   const normKept = Math.sqrt(got / wanted);
   const cosine = got === 0 ? 0 : dot / Math.sqrt(wanted * got);
-  return { name, normKept, cosine, relativeError: Math.sqrt(error / wanted), ...heard };
+  return { name, kept: dot / wanted, normKept, cosine, relativeError: Math.sqrt(error / wanted), ...heard };
 }
 
 function total(parts: readonly Energies[]): Energies {
@@ -71,6 +74,9 @@ function total(parts: readonly Energies[]): Energies {
   };
 }
 
+/** Below this an update counts as lost. */
+const leastKept = 0.5;
+
 /** What would be left of an adapter, by layers and in all. */
 export class MergeReport {
   readonly layers: readonly MergeFidelity[];
@@ -83,19 +89,20 @@ export class MergeReport {
     this.total = fidelity("all layers", total([...parts.values()]));
   }
 
-  /** The layers where the merge would do at least as much harm as the update is large: relativeError from 1 on. */
+  /** The layers that would keep less than half of their update. */
   get lost(): readonly MergeFidelity[] {
-    return this.layers.filter((layer) => layer.relativeError >= 1);
+    return this.layers.filter((layer) => layer.kept < leastKept);
   }
 
-  /** Why not to merge so; null when most of the update survives. */
+  /** Why not to merge so; null when at least half of the update survives. */
   get warning(): string | null {
     const { total, lost, layers } = this;
-    if (!(total.relativeError >= 1)) return null;
-    const worst = layers.reduce((most, layer) => (layer.relativeError > most.relativeError ? layer : most));
+    if (total.kept >= leastKept) return null;
+    const worst = layers.reduce((least, layer) => (layer.kept < least.kept ? layer : least));
+    const percent = (kept: number) => `${(100 * kept).toFixed(0)} %`;
     return (
-      `requantizing would lose the update: the error is ${total.relativeError.toPrecision(3)} times as large as it, ` +
-      `at least as large in ${lost.length} of ${layers.length} layers, worst in ${worst.name} (${worst.relativeError.toPrecision(3)}); ` +
+      `rounding would lose the update: ${percent(total.kept)} of it would be left, less than half in ${lost.length} of ` +
+      `${layers.length} layers, least in ${worst.name} (${percent(worst.kept)}); ` +
       "keep the adapter apart, merge into float weights (denseMerge), or with error compensation (options.quantize)"
     );
   }
@@ -107,9 +114,21 @@ export class MergeReport {
       name.padEnd(width) +
       cells.map((cell) => (typeof cell === "number" ? cell.toFixed(3) : (cell ?? "-")).padStart(11)).join("");
     const rows = [...this.layers, this.total].map((layer) =>
-      line(layer.name, layer.normKept, layer.cosine, layer.relativeError, layer.outputSqnr, layer.updateSqnr),
+      line(
+        layer.name,
+        ...[
+          layer.kept,
+          layer.normKept,
+          layer.cosine,
+          layer.relativeError,
+          layer.outputSqnr,
+          layer.updateSqnr,
+        ],
+      ),
     );
-    return [line("layer", "norm kept", "cosine", "error", "output dB", "update dB"), ...rows].join("\n");
+    return [line("layer", "kept", "norm kept", "cosine", "error", "output dB", "update dB"), ...rows].join(
+      "\n",
+    );
   }
 }
 
@@ -169,7 +188,7 @@ export interface MergeReportOptions {
 
 /**
  * What merging `adapter` would keep of its update, for each layer. The model is not changed; one layer at a time is merged aside.
- * Values near 1, 1 and 0 promise the same outputs; `warning` says when the adapter would be lost.
+ * `warning` says when it would be lost.
  * @throws {ArgumentError} for an adapter that cannot be merged
  */
 export function mergeReport(adapter: Adapter, options: MergeReportOptions = {}): MergeReport {

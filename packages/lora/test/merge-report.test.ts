@@ -83,6 +83,8 @@ describe("mergeReport", () => {
     expect(dense).toMatchObject({ name: "model.layers.0.self_attn.q_proj" });
     expect(dense.relativeError).toBeLessThan(1e-12);
     expect(dense.cosine).toBeCloseTo(1, 12);
+    expect(dense.kept).toBeCloseTo(1, 12);
+    expect(rounded.kept).toBeCloseTo(rounded.normKept * rounded.cosine, 12);
     expect(rounded.relativeError).toBeGreaterThan(0.01);
     expect(rounded.cosine).toBeGreaterThan(0.9);
     expect(maxDifference(model.forward(tokens()), before)).toBe(0);
@@ -99,9 +101,9 @@ describe("mergeReport", () => {
 
   it("says when a small update would be lost, and takes fresh adapters for kept", () => {
     const [, lost] = mergeReport(setUp(0.01).adapter).layers;
-    expect(lost).toMatchObject({ normKept: 0, cosine: 0, relativeError: 1 });
+    expect(lost).toMatchObject({ kept: 0, normKept: 0, cosine: 0, relativeError: 1 });
     for (const layer of mergeReport(applyLora(new TinyModel(), {})).layers)
-      expect(layer).toMatchObject({ normKept: 1, cosine: 1, relativeError: 0 });
+      expect(layer).toMatchObject({ kept: 1, normKept: 1, cosine: 1, relativeError: 0 });
   });
 });
 
@@ -147,7 +149,7 @@ describe("mergeReport with inputs", () => {
       expect(moments.count).toBe(8);
     }
     expect(String(report)).toMatch(
-      /^layer +norm kept.*output dB.*update dB\nmodel.layers.0.*\n.*all layers /s,
+      /^layer +kept +norm kept.*output dB.*update dB\nmodel.layers.0.*\n.*all layers /s,
     );
     expect(report.total.relativeError).toBeGreaterThan(report.layers[0].relativeError);
   });
@@ -171,7 +173,9 @@ describe("merging into a base that rounds", () => {
     mergeAndUnload(model, { onWarning });
     expect(heard).toHaveLength(2);
     for (const message of heard)
-      expect(message).toMatch(/error is 1.00 times as large.*2 of 2 layers.*denseMerge.*compensation/);
+      expect(message).toMatch(
+        /lose the update: 0 % of it would be left, less than half in 2 of 2 layers.*denseMerge.*compensation/,
+      );
   });
 
   it("goes into float weights where asked, and back to the same bytes", () => {
