@@ -54,7 +54,8 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
   }, 240_000);
   afterAll(() => browser?.stop());
 
-  const modes = ["webgl2", "webgpu", ...(full ? ["webgl" as const] : [])] as const;
+  const wanted = process.env.GPU_MODES?.split(",") ?? ["webgl2", "webgpu", ...(full ? ["webgl"] : [])];
+  const modes = (["webgl2", "webgpu", "webgl"] as const).filter((mode) => wanted.includes(mode));
   describe.each(modes)("%s", (mode) => {
     let tab: Tab;
     beforeAll(async () => {
