@@ -5,12 +5,12 @@
 //    4 bytes a block   scale, float32
 //    4 bytes a block   scale · sum of those codes, float32: what a block's offset is multiplied by
 //   32 bytes a block   the same codes as int8, which say something only where the zero point is 0
-// Within a block the elements stand in the order in which the weight's codes come apart: as they are, or (SPLIT) the even ones
-// first. Codes are −128 … 127, less the zero point at most 255 in magnitude.
+// Within a block the elements stand in the order in which the weight's codes come apart (see `orderOf`). Codes are −128 … 127, less the
+// zero point at most 255 in magnitude.
 
 import { address, float, int } from "../../core/assembly/abi";
 import { packA } from "../../core/assembly/pack";
-import { isSplit } from "./integers";
+import { orderOf, PLAIN, QUARTERS } from "./integers";
 
 // @ts-ignore: decorator
 @inline
@@ -67,30 +67,50 @@ function eightCodes(x: usize, fixed: bool, factor: v128, inverse: v128, zero: v1
   return i16x8.narrow_i32x4_s(toInteger(a), toInteger(b));
 }
 
+// @ts-ignore: decorator
+@inline
+function evens(a: v128, b: v128): v128 {
+  return i16x8.shuffle(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+}
+
+// @ts-ignore: decorator
+@inline
+function odds(a: v128, b: v128): v128 {
+  return i16x8.shuffle(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+
 // Codes of the block of 32 floats at `x`, and the sum of them.
 // @ts-ignore: decorator
 @inline
-function encodeBlock(x: usize, split: bool, fixed: bool, factor: f32, inverse: f32, codes: usize, bytes: usize): i32 {
+function encodeBlock(x: usize, order: i32, fixed: bool, factor: f32, inverse: f32, codes: usize, bytes: usize): i32 {
   const factors = f32x4.splat(factor), inverses = f32x4.splat(inverse), zero = f32x4.splat(zeroPoint);
   const low = f32x4.splat(least), high = f32x4.splat(most);
   let c0 = eightCodes(x, fixed, factors, inverses, zero, low, high);
   let c1 = eightCodes(x + 32, fixed, factors, inverses, zero, low, high);
   let c2 = eightCodes(x + 64, fixed, factors, inverses, zero, low, high);
   let c3 = eightCodes(x + 96, fixed, factors, inverses, zero, low, high);
-  if (split) {
-    const e0 = i16x8.shuffle(c0, c1, 0, 2, 4, 6, 8, 10, 12, 14), o0 = i16x8.shuffle(c0, c1, 1, 3, 5, 7, 9, 11, 13, 15);
-    const e1 = i16x8.shuffle(c2, c3, 0, 2, 4, 6, 8, 10, 12, 14), o1 = i16x8.shuffle(c2, c3, 1, 3, 5, 7, 9, 11, 13, 15);
+  let b0 = i8x16.narrow_i16x8_s(c0, c1), b1 = i8x16.narrow_i16x8_s(c2, c3);
+  if (order != PLAIN) {
+    const e0 = evens(c0, c1), e1 = evens(c2, c3), o0 = odds(c0, c1), o1 = odds(c2, c3);
     c0 = e0;
     c1 = e1;
     c2 = o0;
     c3 = o1;
+    if (order == QUARTERS) {
+      b0 = i8x16.narrow_i16x8_s(e0, e1);
+      b1 = i8x16.narrow_i16x8_s(o0, o1);
+      c0 = evens(e0, e1);
+      c1 = evens(o0, o1);
+      c2 = odds(e0, e1);
+      c3 = odds(o0, o1);
+    }
   }
   v128.store(codes, c0);
   v128.store(codes, c1, 16);
   v128.store(codes, c2, 32);
   v128.store(codes, c3, 48);
-  v128.store(bytes, i8x16.narrow_i16x8_s(c0, c1));
-  v128.store(bytes, i8x16.narrow_i16x8_s(c2, c3), 16);
+  v128.store(bytes, b0);
+  v128.store(bytes, b1, 16);
   const ones = i16x8.splat(1);
   const pairs = i32x4.dot_i16x8_s(i16x8.add(i16x8.add(c0, c1), i16x8.add(c2, c3)), ones);
   const halves = i32x4.add(pairs, i32x4.shuffle(pairs, pairs, 2, 3, 0, 1));
@@ -119,7 +139,7 @@ function wholeBlock(from: usize, count: i32, spare: usize): usize {
 
 // @ts-ignore: decorator
 @inline
-function encodeRow(x: usize, k: i32, blocks: i32, span: i32, split: bool, fixed: bool, out: usize, spare: usize): void {
+function encodeRow(x: usize, k: i32, blocks: i32, span: i32, order: i32, fixed: bool, out: usize, spare: usize): void {
   let codes = out, scales = scalesOf(out, blocks), sums = sumsOf(out, blocks), bytes = bytesOf(out, blocks);
   let poisoned = false;
   let absmax: f32 = 0;
@@ -135,14 +155,14 @@ function encodeRow(x: usize, k: i32, blocks: i32, span: i32, split: bool, fixed:
     if (fixed) {
       absmax = blockMaximum(from);
       poisoned = poisoned || absmax != absmax;
-      sum = encodeBlock(from, split, true, 1, scale, codes, bytes);
+      sum = encodeBlock(from, order, true, 1, scale, codes, bytes);
     } else {
       scale = absmax / 127;
       // What is so small that 127/absmax overflows is brought up first.
       const factor: f32 = absmax < reinterpret<f32>(0x0d800000) ? reinterpret<f32>(0x71800000) : 1;
       const inverse: f32 = 127 / (absmax * factor);
       if (absmax > 0 && inverse > 0) {
-        sum = encodeBlock(from, split, false, factor, inverse, codes, bytes);
+        sum = encodeBlock(from, order, false, factor, inverse, codes, bytes);
       } else {
         // Zeros; or a NaN or an infinity, which spoils every product of the row.
         memory.fill(codes, 0, 64);
@@ -169,7 +189,7 @@ function encodeRow(x: usize, k: i32, blocks: i32, span: i32, split: bool, fixed:
  */
 export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: usize): void {
   const k = int(args, 2);
-  const split = isSplit(int(args, 3));
+  const order = orderOf(int(args, 3));
   const blocks = (k + 31) >> 5, span = int(args, 4);
   fixedScale = <f32>float(args, 0);
   zeroPoint = <f32>float(args, 1);
@@ -178,8 +198,8 @@ export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: 
   for (let row = begin; row < end; row++) {
     const x = address(args, 0) + (((<usize>row) * (<usize>k)) << 2);
     const out = address(args, 1) + (<usize>row) * rowBytes(blocks);
-    if (fixedScale > 0) encodeRow(x, k, blocks, span, split, true, out, scratch);
-    else encodeRow(x, k, blocks, span, split, false, out, scratch);
+    if (fixedScale > 0) encodeRow(x, k, blocks, span, order, true, out, scratch);
+    else encodeRow(x, k, blocks, span, order, false, out, scratch);
   }
 }
 

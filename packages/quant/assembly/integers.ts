@@ -1,7 +1,7 @@
 // Blocks of 32 codes of a quantized weight as integers, for the integer products. A block is worth
 //   scale · code + offset
-// with codes as int16, the zero point taken off. ggml's formats give them in their order, the others (SPLIT) the even elements
-// first: so they come out of their bytes. The 16 values of NF4 and FP4 become int16 of which one unit is 3·10⁻⁵ of the block's
+// with codes as int16, the zero point taken off, in the order of `orderOf`. The 16 values of NF4 and FP4 become int16 of which one
+// unit is 3·10⁻⁵ of the block's
 // largest magnitude (FP4's are exact).
 
 import { address, int } from "../../core/assembly/abi";
@@ -54,9 +54,38 @@ export function isCodebook(format: i32): bool {
   return format == NF4 || format == NF4_SINGLE || format == FP4 || format == FP4_SINGLE;
 }
 
-/** Formats whose blocks come out with the even elements first. */
-export function isSplit(format: i32): bool {
-  return format == INT4 || format == UINT4 || isCodebook(format);
+/** Order of a block's elements: as they are. */
+export const PLAIN: i32 = 0;
+/** Order of a block's elements: the even ones, then the odd ones. int8 codes of activations stand as they are. */
+export const HALVES: i32 = 1;
+/** Order of a block's elements: every fourth one from 0, 1, 2 and 3 on. int8 codes: the even ones, then the odd ones. */
+export const QUARTERS: i32 = 2;
+
+/** The order in which a format's codes come apart into int16 most easily: for two a byte, nibbles of 16-bit lanes. */
+export function orderOf(format: i32): i32 {
+  if (format == INT4 || format == UINT4) return QUARTERS;
+  return format == Q4_0 || format == Q4_1 || isCodebook(format) ? HALVES : PLAIN;
+}
+
+/** Formats of which the four nibbles of 16-bit lanes are the int16 codes. */
+// @ts-ignore: decorator
+@inline
+export function isNibbles(format: i32): bool {
+  return format == Q4_0 || format == Q4_1 || format == INT4 || format == UINT4;
+}
+
+/** Codes number 8·part to 8·part + 7 of such a block, as int16. */
+// @ts-ignore: decorator
+@inline
+export function nibbles(codes: v128, part: i32, mask: v128): v128 {
+  return part == 0 ? v128.and(codes, mask) : part == 3 ? i16x8.shr_u(codes, 12) : v128.and(i16x8.shr_u(codes, 4 * part), mask);
+}
+
+/** The 16 bytes of the nibbles of the block at `at`. */
+// @ts-ignore: decorator
+@inline
+export function nibbleBytes(format: i32, at: usize): v128 {
+  return v128.load(at + (format == Q4_0 ? 2 : format == Q4_1 ? 4 : 0));
 }
 
 /** Formats whose blocks have an offset. */
@@ -236,7 +265,7 @@ export function tailCodes(format: i32, args: usize, row: i32, block: i32, count:
     else if (format == UINT8) code = <i32>load<u8>(at + <usize>i) - zero;
     else {
       code = ((<i32>load<u8>(at + <usize>(i >> 1)) >> ((i & 1) << 2)) & 15) - zero;
-      place = ((i & 1) << 4) | (i >> 1);
+      place = ((i & 3) << 3) | (i >> 2);
     }
     store<i16>(out + ((<usize>place) << 1), <i16>code);
   }

@@ -5,7 +5,8 @@ import { address, laneSum, madd } from "../../core/assembly/abi";
 import { half, halves, nibbleMask } from "./codes";
 import {
   biasOf, blockAddress, blockStep, codebookValues, firstCodes, firstTable, hasNestedScales, hasOffsets, isCodebook, isGrouped,
-  isUnsigned7, recordBytes, runLength, scaleAt, scaleIndex, secondCodes, secondTable, tailCodes, wholeRun, zeroAt,
+  isNibbles, isUnsigned7, nibbleBytes, nibbles, recordBytes, runLength, scaleAt, scaleIndex, secondCodes, secondTable,
+  tailCodes, wholeRun, zeroAt,
 } from "./integers";
 import { INT8, Q8_0, UINT8 } from "./weight";
 
@@ -98,6 +99,18 @@ export function walk(
           w1 = v128.load8x8_s(at, 10);
           w2 = v128.load8x8_s(at, 18);
           w3 = v128.load8x8_s(at, 26);
+        } else if (isNibbles(format)) {
+          const packed = nibbleBytes(format, at), mask16 = i16x8.splat(15);
+          w0 = nibbles(packed, 0, mask16);
+          w1 = nibbles(packed, 1, mask16);
+          w2 = nibbles(packed, 2, mask16);
+          w3 = nibbles(packed, 3, mask16);
+          if (!hasOffsets(format)) {
+            w0 = i16x8.sub(w0, bias16);
+            w1 = i16x8.sub(w1, bias16);
+            w2 = i16x8.sub(w2, bias16);
+            w3 = i16x8.sub(w3, bias16);
+          }
         } else {
           let low = firstCodes(format, at, mask, table0), high = secondCodes(format, at, mask, table1);
           if (isCodebook(format)) {
@@ -173,6 +186,11 @@ function recordSums(
       v128.load8x8_s(at, 2), v128.load8x8_s(at, 10), v128.load8x8_s(at, 18), v128.load8x8_s(at, 26), a,
     );
   }
+  if (isNibbles(format) && !bytewise) {
+    const packed = nibbleBytes(format, at), mask16 = i16x8.splat(15);
+    const w0 = nibbles(packed, 0, mask16), w1 = nibbles(packed, 1, mask16);
+    return blockSums(w0, w1, nibbles(packed, 2, mask16), nibbles(packed, 3, mask16), a);
+  }
   let first = firstCodes(format, at, mask, table0), second = secondCodes(format, at, mask, table1);
   if (bytewise) return blockSums8(first, second, a);
   if (!hasOffsets(format)) {
@@ -227,26 +245,30 @@ export function recordRow(
       if (hasOffsets(format)) {
         shift += half(at + 2) * load<f32>(sums);
         shift += half(at + record + 2) * load<f32>(sums, 4);
-        sums += 8;
+      } else if (isNibbles(format)) {
+        shift += half(at) * load<f32>(sums);
+        shift += half(at + record) * load<f32>(sums, 4);
       }
       acc = madd(recordSums(format, false, at, a, mask, table0, table1, bias), s, acc);
       acc2 = madd(recordSums(format, false, at + record, a + 64, mask, table0, table1, bias), s2, acc2);
       at += record << 1;
       a += 128;
       scales += 8;
+      sums += 8;
     }
   }
   for (; blocks > 0; blocks--) {
     const d = half(at);
     const s = f32x4.splat(d * load<f32>(scales));
     if (hasOffsets(format)) shift += half(at + 2) * load<f32>(sums);
-    else if (bytewise) shift += d * load<f32>(sums);
+    else if (bytewise || isNibbles(format)) shift += d * load<f32>(sums);
     acc = madd(recordSums(format, bytewise, at, a, mask, table0, table1, bias), s, acc);
     at += record;
     a += step;
     scales += 4;
     sums += 4;
   }
-  if (bytewise && !hasOffsets(format)) shift *= <f32>-biasOf(format);
+  // What was not taken off the codes.
+  if ((bytewise || isNibbles(format)) && !hasOffsets(format)) shift *= <f32>-biasOf(format);
   store<f32>(out, laneSum(f32x4.add(acc, acc2)) + shift);
 }
