@@ -13,23 +13,30 @@ export function sortedCopy(values: readonly number[]): number[] {
   return [...values].sort((a, b) => a - b);
 }
 
-/** Which quantile of a round's samples stands for it, and which quantile of the rounds for a run. */
-export const quantiles = { samples: 0.1, rounds: 0.25 } as const;
+/** Which quantile of a round's samples stands for it. */
+export const firstDecile = 0.1;
 
 /**
  * What a round says of the time of one call: the first decile of its samples. Other programs and the collector only ever add
  * time, so a low quantile is steadier than the median, and it is no rare event as the minimum is.
  */
 export function timeOfRound(samples: readonly number[]): number {
-  return quantile(sortedCopy(samples), quantiles.samples);
+  return quantile(sortedCopy(samples), firstDecile);
 }
 
 /**
- * The first quartile of what the rounds say: a disturbance that lasts longer than a round slows all samples of it, so half of the
- * rounds may be disturbed without moving it much.
+ * The faster half of the rounds. A disturbance that lasts longer than a round slows all of its samples, so that rounds are either
+ * disturbed, by nobody knows how much, or not.
  */
+export function undisturbed(rounds: readonly (readonly number[])[]): (readonly number[])[] {
+  const byTime = rounds.map((round) => ({ round, time: timeOfRound(round) })).sort((a, b) => a.time - b.time);
+  return byTime.slice(0, Math.ceil(rounds.length / 2)).map(({ round }) => round);
+}
+
+/** The geometric mean of what the undisturbed rounds say. */
 export function timeOfRounds(rounds: readonly (readonly number[])[]): number {
-  return quantile(sortedCopy(rounds.map(timeOfRound)), quantiles.rounds);
+  const kept = undisturbed(rounds);
+  return Math.exp(kept.reduce((sum, round) => sum + Math.log(timeOfRound(round)), 0) / kept.length);
 }
 
 export interface Summary {

@@ -162,8 +162,8 @@ function lines(chart: ReturnType<typeof frame>, list: readonly Line[]): string[]
 /** Square products by size: how soon a kernel is at its full speed, and whether it stays there. */
 export function sizeChart(rows: readonly Row[]): string | null {
   const squares = rows.filter(({ result, rate }) => {
-    const { m, n, k, transposes } = result.parameters;
-    const square = result.suite === "gemm" && m === n && n === k && transposes === "NN";
+    const { m, n, k, batch, transposes } = result.parameters;
+    const square = result.suite === "gemm" && m === n && n === k && batch === 1 && transposes === "NN";
     // Of the others one line each, or nobody could tell them apart.
     return rate !== null && square && (result.threads === 1 || result.implementation.name === "nomoat");
   });
@@ -203,7 +203,10 @@ export function threadChart(rows: readonly Row[]): string | null {
       ? group.map((row) => ({ row, factor: single.summary!.typical / row.summary!.typical }))
       : [];
   });
-  const list: Line[] = [...groupBy(speedups, ({ row }) => row.result.suite)].map(([suite, group]) => ({
+  const suites = [...groupBy(speedups, ({ row }) => row.result.suite)].filter(([, group]) =>
+    group.some(({ row }) => row.result.threads > 1),
+  );
+  const list: Line[] = suites.map(([suite, group]) => ({
     name: suite,
     points: counts.flatMap((threads): [number, number][] => {
       const factors = group.filter(({ row }) => row.result.threads === threads).map((one) => one.factor);
@@ -213,10 +216,11 @@ export function threadChart(rows: readonly Row[]): string | null {
     }),
   }));
   const high = counts[counts.length - 1];
+  const most = Math.max(high, ...list.flatMap((line) => line.points.map(([, factor]) => factor)));
   const chart = frame(
     "Speed by threads, middle case of each suite",
     { name: "threads", low: 1, high, logarithmic: false, marks: counts },
-    { name: "times one thread", low: 0, high: 1.05 * high, logarithmic: false },
+    { name: "times one thread", low: 0, high: 1.05 * most, logarithmic: false },
   );
   const ideal = path(
     [

@@ -125,7 +125,7 @@ export function htmlReport(runs: readonly Run[]): string {
 </head>
 <body>
 <h1>nomoat benchmarks</h1>
-<p>Rates are those of a typical call; shares of the roof compare the fastest sample with what the machine did at most in the
+<p>Rates are those of an undisturbed call; shares of the roof compare the fastest sample with what the machine did at most in the
 same run. Errors are the largest difference from a float64 reference, by the largest reference value. Press a column's head
 to sort.</p>
 ${runs.map(section).join("\n")}
