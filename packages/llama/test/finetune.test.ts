@@ -256,6 +256,7 @@ describe("finetune", () => {
       Buffer.from(bytes.toString("latin1").replace("nomoat-training-1", "nomoat-training-9"), "latin1"),
       Buffer.from(bytes.toString("latin1").replace('\\"losses\\":[', '\\"losses\\":{'), "latin1"),
       Buffer.from(bytes.toString("latin1").replace('\\"tokens\\":', '\\"tokenS\\":'), "latin1"),
+      Buffer.from(bytes.toString("latin1").replace(/(\\"updates\\":\{\\")./, "$1?"), "latin1"),
     ]) {
       writeFileSync(file, damage);
       await expect(again({})).rejects.toMatchObject({ code: "FORMAT" });
