@@ -15,6 +15,7 @@ export * from "./gather";
 export * from "./scan";
 export * from "./adamw";
 export { gemm, gemmPackB, gemmScale } from "./gemm";
+export { gemmGroup } from "./gemm-group";
 export { gemvAxpy, gemvDot } from "./gemv";
 export { peak } from "./peak";
 export { attention, attentionDecode } from "./attention";

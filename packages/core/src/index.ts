@@ -51,6 +51,7 @@ export { openSource, type Source, type SourceLike } from "./io/source.js";
 export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
 export { allocate, commonBackend, empty, operand } from "./ops/dispatch.js";
 export { withReferenceOperations } from "./ops/fused.js";
+export { type GroupedTarget, groupedWeightGradients } from "./ops/grouped.js";
 export * from "./ops/index.js";
 export { defaultGenerator, Generator, manualSeed } from "./random.js";
 export { bernoulli, type MultinomialArguments, multinomial, permutation, randint } from "./sampling.js";

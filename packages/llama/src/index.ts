@@ -22,6 +22,7 @@ export type {
   StepInfo,
   Trainable,
 } from "./finetune-options.js";
+export { type FinetuneTogetherOptions, finetuneTogether, type TogetherRun } from "./finetune-together.js";
 export {
   type FinishReason,
   type GenerateOptions,

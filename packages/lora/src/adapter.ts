@@ -1,6 +1,6 @@
 // An adapter as one object: its parts in all layers of a model, switched, merged and taken off together.
 
-import { ArgumentError, noGrad, type Tensor } from "@nomoat/core";
+import { ArgumentError, type Generator, noGrad, type Tensor } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
@@ -234,6 +234,15 @@ export class Adapter {
   /** Sets where dropout masks come from, by layer; null for random ones. */
   setDropoutMasks(source: ((layer: string) => MaskSource | null) | null): this {
     for (const [at, branch] of this.branches()) branch.dropoutMask = source ? source(at) : null;
+    return this;
+  }
+
+  /**
+   * Sets what dropout draws from; null for the default generator. A generator of its own gives an adapter the same masks whatever runs
+   * beside it.
+   */
+  setDropoutGenerator(generator: Generator | null): this {
+    for (const branch of this.branches().values()) branch.dropoutGenerator = generator;
     return this;
   }
 

@@ -41,6 +41,8 @@ export abstract class AdapterBranch extends Module {
   weight = 1;
   /** Gives masks in the place of random ones, for tests and replays: 0 or 1/(1−p), in the shape of the input. */
   dropoutMask: MaskSource | null = null;
+  /** What dropout draws from; null for the default generator. */
+  dropoutGenerator: Generator | null = null;
 
   constructor(adapter: string) {
     super();

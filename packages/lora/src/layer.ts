@@ -35,15 +35,8 @@ export function adaptable(base: Module): AdaptedLayer {
 }
 
 /** How a layer runs rows that belong to different adapters; in mixed.ts. */
-interface RowAssignment {
-  readonly rows: readonly (string | null)[];
-  update(
-    x: Tensor,
-    y: Tensor,
-    rows: readonly (string | null)[],
-    adapters: readonly AdapterBranch[],
-    base: Module,
-  ): Tensor;
+export interface RowAssignment {
+  update(x: Tensor, y: Tensor, adapters: readonly AdapterBranch[], base: Module): Tensor;
 }
 
 /** Layers whose rows belong to different adapters at the moment. */
@@ -58,7 +51,7 @@ function assignedRows(
   const assigned = rowsOfLayer.get(layer);
   if (!assigned) return null;
   const y = original.forward(x);
-  const out = assigned.update(x, y, assigned.rows, layer.adapters, original);
+  const out = assigned.update(x, y, layer.adapters, original);
   if (out !== y) y.dispose();
   return out;
 }

@@ -14,21 +14,20 @@ interface Attributes {
 }
 
 /**
- * A mask that is drawn from `generator` now, and again from the same place in backward, so that it need not be kept.
+ * A mask that is drawn from `generator` at the first call, and again from the same place in backward, so that it need not be kept.
  * @param p - probability of a zero
  */
 export function replayableMask(p: number, generator: Generator): Mask {
-  const state = generator.state();
-  let first = true;
+  let state: ReturnType<Generator["state"]> | null = null;
   return (x) => {
-    const source = first ? generator : Generator.restore(state);
-    first = false;
-    return dropoutMask(x, p, source);
+    if (state) return dropoutMask(x, p, Generator.restore(state));
+    state = generator.state();
+    return dropoutMask(x, p, generator);
   };
 }
 
 /** `x` [..., n] as a matrix [rows, n]. */
-function asRows(x: Tensor): Tensor {
+export function asRows(x: Tensor): Tensor {
   const n = x.shape[x.rank - 1];
   return x.reshape([n === 0 ? 0 : x.size / n, n]);
 }

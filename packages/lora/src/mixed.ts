@@ -1,10 +1,11 @@
 // Different adapters for different rows of one batch: which adapter a row belongs to, and how a layer runs them in one pass.
 
-import { ArgumentError, concat, ShapeError, slice, type Tensor, tidy } from "@nomoat/core";
+import { ArgumentError, concat, noGrad, ones, ShapeError, slice, type Tensor, tidy } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import { adaptedLayers, adaptersOf } from "./adapter.js";
 import type { AdapterBranch } from "./branch.js";
-import { rowsOfLayer } from "./layer.js";
+import { type RowAssignment, rowsOfLayer } from "./layer.js";
+import type { Mask } from "./low-rank.js";
 import { runThenRestore } from "./scope.js";
 import { type RowSegment, segmentedUpdate } from "./segments.js";
 import { LoraBranch } from "./variants/lora.js";
@@ -13,14 +14,20 @@ interface Run {
   readonly start: number;
   readonly end: number;
   readonly branch: AdapterBranch | null;
+  /** Entries of the second axis that are the row's own; all where that is not told. */
+  readonly length: number;
+}
+
+/** Which adapter has which rows of a batch. */
+export interface Rows {
+  readonly names: readonly (string | null)[];
+  /** Positions of each row that count; those after are padding. */
+  readonly lengths: readonly number[] | null;
 }
 
 /** Consecutive rows of one adapter, in entries of the first axis of a tensor of `leading` entries. */
-function runsOf(
-  rows: readonly (string | null)[],
-  leading: number,
-  adapters: readonly AdapterBranch[],
-): Run[] {
+function runsOf({ names: rows, lengths }: Rows, x: Tensor, adapters: readonly AdapterBranch[]): Run[] {
+  const [leading = 0, positions] = x.shape;
   if (leading % rows.length !== 0) {
     throw new ShapeError(
       `adapter rows: ${rows.length} rows were given, but the first axis of a layer's input has ${leading} entries`,
@@ -30,20 +37,45 @@ function runsOf(
   const runs: Run[] = [];
   for (let i = 0; i < rows.length; ) {
     let j = i + 1;
-    while (j < rows.length && rows[j] === rows[i]) j++;
+    while (j < rows.length && rows[j] === rows[i] && lengths?.[j] === lengths?.[i]) j++;
     const branch = adapters.find((candidate) => candidate.adapter === rows[i]) ?? null;
-    runs.push({ start: i * each, end: j * each, branch });
+    const length = x.rank > 2 && each === 1 ? (lengths?.[i] ?? positions) : positions;
+    runs.push({ start: i * each, end: j * each, branch, length });
     i = j;
   }
   return runs;
 }
 
-/** True for branches that are nothing but s·B·A at the moment. */
+/** True for branches that are nothing but s·B·A and dropout at the moment. */
 function isPlain(branch: AdapterBranch | null, dtype: string): boolean {
   if (branch === null) return true;
   if (branch.constructor !== LoraBranch) return false;
-  const { loraA, loraBias, dropsOut } = branch as LoraBranch;
-  return loraA.dtype === dtype && !loraBias && !dropsOut;
+  const { loraA, loraBias } = branch as LoraBranch;
+  return loraA.dtype === dtype && !loraBias;
+}
+
+/** The part of `x` [rows, positions, ...] that belongs to a run, without its padding. */
+function partOf(x: Tensor, { start, end, length }: Run): Tensor {
+  return slice(x, [start, end], ...(x.rank > 2 ? [[0, length] as const] : []));
+}
+
+/** The masks of all runs that drop elements of their input, 1 elsewhere; each drawn in the shape that its run has alone. */
+function maskOf(x: Tensor, runs: readonly Run[]): Mask | null {
+  const masks = runs.map((run) =>
+    run.branch ? tidy(() => (run.branch as LoraBranch).drawMask(partOf(x, run))) : null,
+  );
+  if (masks.every((mask) => mask === null)) return null;
+  return (input) =>
+    noGrad(() =>
+      tidy(() => {
+        const all = ones(input.shape, { dtype: input.dtype, device: input.device });
+        runs.forEach((run, i) => {
+          const mask = masks[i];
+          if (mask) partOf(all, run).copyFrom(mask(partOf(input, run)));
+        });
+        return all;
+      }),
+    );
 }
 
 /**
@@ -54,11 +86,11 @@ function isPlain(branch: AdapterBranch | null, dtype: string): boolean {
 export function mixedUpdate(
   x: Tensor,
   y: Tensor,
-  rows: readonly (string | null)[],
+  rows: Rows,
   adapters: readonly AdapterBranch[],
   base: Module,
 ): Tensor {
-  const runs = runsOf(rows, x.shape[0] ?? 0, adapters);
+  const runs = runsOf(rows, x, adapters);
   if (runs.every(({ branch }) => branch === null)) return y;
   if (runs.every(({ branch }) => isPlain(branch, y.dtype))) {
     const branches = [...new Set(runs.flatMap(({ branch }) => branch ?? []))] as LoraBranch[];
@@ -76,13 +108,18 @@ export function mixedUpdate(
       y,
       branches.flatMap(({ loraA, loraB }) => [loraA, loraB]),
       segments,
+      maskOf(x, runs),
     );
   }
   return tidy(() =>
     concat(
-      runs.map(({ start, end, branch }) => {
-        const part = slice(y, [start, end]);
-        return branch ? branch.update(slice(x, [start, end]), part, { base, isBaseOutput: true }) : part;
+      runs.map((run) => {
+        const { start, end, branch, length } = run;
+        const whole = slice(y, [start, end]);
+        if (!branch) return whole;
+        const updated = branch.update(partOf(x, run), partOf(y, run), { base, isBaseOutput: true });
+        if (y.rank < 3 || length === y.shape[1]) return updated;
+        return concat([updated, slice(whole, null, [length, y.shape[1]])], 1);
       }),
       0,
     ),
@@ -92,13 +129,23 @@ export function mixedUpdate(
 /**
  * Runs `fn` (which may return a promise) with each row of the batch adapted by an adapter of its own, forward and backward, whatever is
  * enabled or merged. With gradient checkpointing, which runs layers again, `backward` has to be called within `fn` too. The first axis of every adapted layer's input must count the rows (or a multiple of them, when batch and positions
- * are one axis).
+ * are one axis). The products of all plain adapters run together, whatever their ranks; those of other kinds run adapter by adapter.
  *
  * @param rows - the adapter's name for each row; null for the base alone
+ * @param options.lengths - positions (of the second axis) of each row that are its own, padding after them: dropout then draws the numbers
+ *   that it would draw for the adapter's rows alone
  * @throws {ArgumentError} for a name that the model does not have, or an adapter with modules that are saved as a whole or biases
  */
-export function withAdapterRows<T>(model: Module, rows: readonly (string | null)[], fn: () => T): T {
+export function withAdapterRows<T>(
+  model: Module,
+  rows: readonly (string | null)[],
+  fn: () => T,
+  options: { lengths?: readonly number[] } = {},
+): T {
   if (rows.length === 0) throw new ArgumentError("withAdapterRows: no rows given");
+  const lengths = options.lengths ?? null;
+  if (lengths && (lengths.length !== rows.length || !lengths.every((n) => Number.isSafeInteger(n) && n > 0)))
+    throw new ArgumentError("withAdapterRows: lengths must be a positive integer for each row");
   const known = adaptersOf(model);
   for (const name of new Set(rows)) {
     if (name === null) continue;
@@ -117,7 +164,10 @@ export function withAdapterRows<T>(model: Module, rows: readonly (string | null)
   }
   const layers = [...adaptedLayers(model).values()];
   const before = layers.map((layer) => rowsOfLayer.get(layer));
-  for (const layer of layers) rowsOfLayer.set(layer, { rows, update: mixedUpdate });
+  const assignment: RowAssignment = {
+    update: (x, y, branches, base) => mixedUpdate(x, y, { names: rows, lengths }, branches, base),
+  };
+  for (const layer of layers) rowsOfLayer.set(layer, assignment);
   const restore = () => {
     layers.forEach((layer, i) => {
       const rest = before[i];

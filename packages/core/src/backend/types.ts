@@ -80,6 +80,13 @@ export interface MatmulOptions {
   readonly beta: number;
 }
 
+/** One of several products: matrices (two axes) as `matmul` takes them. */
+export interface MatmulProduct extends MatmulOptions {
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly out: Operand;
+}
+
 export interface AttentionOptions {
   /** Factor of q·kᵀ. */
   readonly scale: number;
@@ -242,6 +249,8 @@ export interface FusedKernels {
    * [rows, inFeatures]. With `beta` 0 out is overwritten, with 1 added to.
    */
   packedMatmul(x: Operand, weight: PackedWeight, transposed: boolean, beta: 0 | 1, out: Operand): void;
+  /** `matmul` of each product, in one go; strides are as free as there. No out overlaps another or any operand. */
+  matmulGroup(products: readonly MatmulProduct[]): void;
   /**
    * One AdamW step in place (decoupled weight decay, as torch.optim.AdamW):
    * g·=gradientScale; p −= lr·wd·p; m = β1·m+(1−β1)·g; v = β2·v+(1−β2)·g²; p −= lr·(m/bc1) / (√(v/bc2)+ε).

@@ -7,10 +7,18 @@ export { type ConvolutionArguments, conv1d, conv2d, type PerAxis } from "./convo
 export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
+export { type GroupedMatmulArguments, groupedMatmul, type RowGroup } from "./grouped.js";
 export { add_, clip_, div_, fill_, mul_, sub_ } from "./in-place.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { bmm, dot, outer } from "./linalg.js";
-export { type CrossEntropyArguments, crossEntropy, linearCrossEntropy } from "./loss.js";
+export {
+  type CrossEntropyArguments,
+  crossEntropy,
+  linearCrossEntropy,
+  type WeightedCrossEntropyArguments,
+  weightedCrossEntropy,
+  weightedLinearCrossEntropy,
+} from "./loss.js";
 export { linear, type MatmulArguments, matmul } from "./matmul.js";
 export { groupNorm, layerNorm, rmsNorm } from "./norm.js";
 export {

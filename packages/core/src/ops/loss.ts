@@ -1,6 +1,7 @@
 // Cross entropy, on logits or fused with the linear layer that makes them.
 
 import { defineFunction } from "../autograd/function.js";
+import { noGrad } from "../autograd/graph.js";
 import { arange, fullLike } from "../creation.js";
 import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -133,8 +134,17 @@ export function crossEntropyReference(
   });
 }
 
-/** Most logits (rows × classes) that the fused form holds at once: 4 MiB of float32. */
+/**
+ * Logits (rows × classes) that the fused form holds at once: 4 MiB of float32, but at least the rows that a matrix product takes
+ * through the weight together; with fewer, packing the weight costs more than multiplying.
+ */
 const logitsAtOnce = 1 << 20;
+const leastRowsAtOnce = 96;
+
+/** Rows of logits that {@link linearCrossEntropy} holds at once. */
+export function rowsAtOnce(rows: number, classes: number): number {
+  return Math.min(rows, Math.max(leastRowsAtOnce, Math.floor(logitsAtOnce / classes)));
+}
 
 interface Chunks {
   /** float32 [rows], written. */
@@ -155,7 +165,7 @@ function crossEntropyInChunks(
   const { backend } = x.storage;
   const [rows] = x.shape;
   const classes = weight.shape[0];
-  const step = Math.max(1, Math.min(rows, Math.floor(logitsAtOnce / classes)));
+  const step = Math.max(1, rowsAtOnce(rows, classes));
   const logits = empty(backend, "float32", [step, classes]);
   if (dWeight && rows === 0) backend.fill(operand(dWeight), 0);
   for (let start = 0; start < rows; start += step) {
@@ -185,26 +195,38 @@ function gradientPlaces(
   return { dx: wants[0] ? place(x) : null, dWeight: wants[1] ? place(weight) : null };
 }
 
-/** The sum of losses times `scale`; gradients are worked out on the way. */
-const fusedLinearCrossEntropy = defineFunction<{ ignoreIndex: number; scale: number }>({
+interface SumAttributes {
+  readonly ignoreIndex: number;
+  readonly scale: number;
+  /** Receives each loss [rows]. */
+  readonly losses: Tensor | null;
+}
+
+/**
+ * The sum of losses times `scale`, and where there is a fourth input [rows] times that; gradients of x and weight are worked out on the
+ * way.
+ */
+const fusedLinearCrossEntropy = defineFunction<SumAttributes>({
   name: "linearCrossEntropy",
-  forward(context, inputs, { ignoreIndex, scale }) {
+  forward(context, inputs, { ignoreIndex, scale, losses: given }) {
     const { backend } = inputs[0].storage;
-    const losses = empty(backend, "float32", [inputs[0].shape[0]]);
+    const factors = inputs.at(3);
+    const losses = given ?? empty(backend, "float32", [inputs[0].shape[0]]);
     const { dx, dWeight } = gradientPlaces(context.wants, inputs);
-    const scales = dx || dWeight ? fullLike(losses, scale) : null;
+    const scales = dx || dWeight ? (factors ? mul(factors, scale) : fullLike(losses, scale)) : null;
     crossEntropyInChunks(inputs, ignoreIndex, { losses, scales, dx, dWeight });
+    if (given) given.storage.version++;
     context.save(...[dx, dWeight].filter((t) => t !== null));
-    return mul(sum(losses), scale);
+    return mul(sum(factors ? mul(losses, factors) : losses), scale);
   },
   backward(context, dy) {
     const saved = context.saved();
     const gradients = context.wanted.map((made) => (made ? saved.shift() : undefined));
     return context.wants.map((wanted, i) => (wanted ? mul(gradients[i]!, dy) : undefined));
   },
-  reference([x, weight, targets], { ignoreIndex, scale }) {
+  reference([x, weight, targets, factors], { ignoreIndex, scale }) {
     const losses = crossEntropyReference(matmul(x, weight, { transB: true }), targets, ignoreIndex);
-    return mul(sum(losses), scale);
+    return mul(sum(factors ? mul(losses, factors) : losses), scale);
   },
 });
 
@@ -275,6 +297,88 @@ export function linearCrossEntropy(
     if (reduction === "none")
       return smoothed(fusedLinearCrossEntropyEach(inputs, { ignoreIndex }), (term) => term);
     const scale = reduction === "mean" ? 1 / counted : 1;
-    return smoothed(fusedLinearCrossEntropy(inputs, { ignoreIndex, scale }), (term) => mul(sum(term), scale));
+    return smoothed(fusedLinearCrossEntropy(inputs, { ignoreIndex, scale, losses: null }), (term) =>
+      mul(sum(term), scale),
+    );
+  });
+}
+
+/** What {@link weightedLinearCrossEntropy} takes besides. */
+export interface WeightedCrossEntropyArguments {
+  /** Targets with this value count for nothing (default −100). */
+  ignoreIndex?: number;
+  /** Receives each loss, without its factor [rows]; no gradient is recorded through it. */
+  losses?: Tensor;
+}
+
+function checkRows(
+  operation: string,
+  like: Tensor,
+  rows: number,
+  extras: readonly (Tensor | undefined)[],
+): void {
+  for (const each of extras) {
+    if (
+      each &&
+      (each.dtype !== like.dtype || !each.isContiguous || !sameShape(each.shape, [rows]) || each.requiresGrad)
+    )
+      throw new ShapeError(
+        `${operation}: factors and losses should be ${like.dtype} [${rows}], contiguous, without gradient`,
+      );
+  }
+}
+
+/**
+ * Σ factor · loss over rows, of the losses of `logits`: as {@link crossEntropy}, for rows that count differently.
+ *
+ * @param logits - float [rows, classes]
+ * @param targets - int32 [rows]
+ * @param factors - constants of the logits' dtype [rows]
+ * @throws {ShapeError} naming the target that is no class; for factors or losses of another form
+ */
+export function weightedCrossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  factors: Tensor,
+  options: WeightedCrossEntropyArguments = {},
+): Tensor {
+  const { ignoreIndex, losses } = options;
+  checkRows("weightedCrossEntropy", logits, logits.shape[0], [factors, losses]);
+  return tidy(() => {
+    const each = crossEntropy(logits, targets, { ignoreIndex, reduction: "none" });
+    if (losses) noGrad(() => losses.copyFrom(each));
+    return sum(mul(each, factors));
+  });
+}
+
+/**
+ * {@link weightedCrossEntropy} of x · weightᵀ, in chunks of rows and with the gradients worked out on the way, as
+ * {@link linearCrossEntropy}: the losses of several trainings in one pass.
+ *
+ * @param x - [rows, width]
+ * @param weight - [classes, width]
+ */
+export function weightedLinearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  targets: Tensor,
+  factors: Tensor,
+  options: WeightedCrossEntropyArguments = {},
+): Tensor {
+  const operation = "weightedLinearCrossEntropy";
+  const { ignoreIndex = -100, losses = null } = options;
+  commonBackend(operation, [x, weight, targets, factors, ...(losses ? [losses] : [])]);
+  if (x.rank !== 2 || weight.rank !== 2 || x.shape[1] !== weight.shape[1]) {
+    throw new ShapeError(
+      `${operation}: x ${formatShape(x.shape)} and weight ${formatShape(weight.shape)} should be [rows, width] and [classes, width]`,
+    );
+  }
+  checkRows(operation, x, x.shape[0], [factors, losses ?? undefined]);
+  checkTargets(operation, targets, [x.shape[0]], weight.shape[0], ignoreIndex);
+  return tidy(() => {
+    if (!fusedKernels([x, weight], "crossEntropy"))
+      return weightedCrossEntropy(matmul(x, weight, { transB: true }), targets, factors, options);
+    const inputs = [contiguous(x), contiguous(weight), contiguous(targets), factors];
+    return fusedLinearCrossEntropy(inputs, { ignoreIndex, scale: 1, losses });
   });
 }

@@ -3,10 +3,26 @@
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
+import { operand } from "../ops/dispatch.js";
 import { clip, mul, square } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
 import { norm } from "../ops/spread.js";
 import type { Tensor } from "../tensor.js";
+
+/** Up to so many elements a host adds up as fast as two kernels and their temporaries. */
+const few = 32768;
+
+/** Σ g² of a small contiguous gradient in memory that this thread reads; null for others. */
+function squaresOnHost(gradient: Tensor): number | null {
+  const { backend } = gradient.storage;
+  const { dtype, size, isContiguous } = gradient;
+  if (size > few || !isContiguous || !backend.window || (dtype !== "float32" && dtype !== "float64"))
+    return null;
+  const values = backend.window(operand(gradient)) as Float32Array | Float64Array;
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i] * values[i];
+  return total;
+}
 
 /**
  * The norm of the gradients of all `parameters` together, √Σ g² or another p-norm; those without one count as 0.
@@ -19,7 +35,9 @@ export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
       const norms: number[] = [];
       for (const { grad } of parameters) {
         if (grad && grad.size > 0)
-          norms.push(normType === 2 ? sum(square(grad)).item() : norm(grad, normType).item());
+          norms.push(
+            normType === 2 ? (squaresOnHost(grad) ?? sum(square(grad)).item()) : norm(grad, normType).item(),
+          );
       }
       if (normType === 2) return Math.sqrt(norms.reduce((total, squares) => total + squares, 0));
       if (normType === Number.POSITIVE_INFINITY) return Math.max(0, ...norms);
@@ -30,12 +48,17 @@ export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
 
 /** {@link gradNorm} of order 2 on any backend, also on one that is read asynchronously. */
 export async function readGradNorm(parameters: readonly Tensor[]): Promise<number> {
-  const sums = noGrad(() =>
-    parameters.flatMap(({ grad }) => (grad && grad.size > 0 ? [tidy(() => sum(square(grad)))] : [])),
-  );
+  let total = 0;
+  const sums: Tensor[] = [];
+  for (const { grad } of parameters) {
+    if (!grad || grad.size === 0) continue;
+    const squares = squaresOnHost(grad);
+    if (squares === null) sums.push(noGrad(() => tidy(() => sum(square(grad)))));
+    else total += squares;
+  }
   try {
-    const squares = await Promise.all(sums.map((each) => each.data()));
-    return Math.sqrt(squares.reduce((total, [value]) => total + value, 0));
+    for (const [value] of await Promise.all(sums.map((each) => each.data()))) total += Number(value);
+    return Math.sqrt(total);
   } finally {
     for (const each of sums) each.dispose();
   }

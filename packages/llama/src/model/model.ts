@@ -12,6 +12,9 @@ import {
   type Tensor,
   tensor,
   tidy,
+  weightedCrossEntropy,
+  weightedLinearCrossEntropy,
+  zeros,
 } from "@nomoat/core";
 import { Embedding, Linear, type LinearBase, Module, normal, RMSNorm } from "@nomoat/core/nn";
 import { LlamaAttention, LlamaBlock, LlamaMLP, type PassState } from "./block.js";
@@ -208,13 +211,48 @@ export class LlamaForCausalLM extends Module {
     const { reduction = "mean" } = options;
     return tidy(() => {
       const { rows, targets } = nextTokenTargets(labels);
-      const hidden = this.hidden(ids, options).reshape(-1, this.config.hiddenSize);
-      // Positions that nobody asks about never reach the output layer.
-      const counted = gather(hidden, rows);
+      const counted = this.#counted(ids, rows, options);
       const weight = productWeight(this.lm_head);
       if (weight) return linearCrossEntropy(counted, weight, targets, { reduction });
       return crossEntropy(this.lm_head.forward(counted), targets, { reduction });
     });
+  }
+
+  /**
+   * As {@link loss}, for rows that belong to different trainings: their losses added up, each row with a factor of its own.
+   *
+   * @param factors - by rows of the batch
+   * @returns total: scalar Σ factor · losses of the row; losses: float [counted positions], outside the graph; rows: of each of them
+   */
+  lossByRow(
+    ids: Tensor,
+    labels: Tensor,
+    factors: readonly number[],
+    options: HiddenOptions = {},
+  ): { total: Tensor; losses: Tensor; rows: number[] } {
+    const next = nextTokens(labels);
+    const length = labels.shape[1];
+    const rowOf = next.rows.map((position) => Math.floor(position / length));
+    const { dtype } = this.model.norm.weight;
+    const of = Float64Array.from(rowOf, (row) => factors[row]);
+    const [total, losses] = tidy(() => {
+      const { rows, targets } = placed(next, labels);
+      const place = { dtype, device: labels.device };
+      const each = zeros([rowOf.length], place);
+      const counted = this.#counted(ids, rows, options);
+      const weight = productWeight(this.lm_head);
+      const factorsOf = tensor(of, place);
+      const sum = weight
+        ? weightedLinearCrossEntropy(counted, weight, targets, factorsOf, { losses: each })
+        : weightedCrossEntropy(this.lm_head.forward(counted), targets, factorsOf, { losses: each });
+      return [sum, each];
+    });
+    return { total, losses, rows: rowOf };
+  }
+
+  /** Final hidden states of some positions; those that nobody asks about never reach the output layer. */
+  #counted(ids: Tensor, positions: Tensor, options: HiddenOptions): Tensor {
+    return gather(this.hidden(ids, options).reshape(-1, this.config.hiddenSize), positions);
   }
 
   override dispose(): void {
@@ -232,8 +270,8 @@ function productWeight(head: LinearBase & { productWeight?(): Tensor }): Tensor 
   return head.productWeight?.() ?? null;
 }
 
-/** Flat positions whose next label counts, and those labels (both int32, on the labels' backend). */
-export function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tensor } {
+/** Flat positions whose next label counts, and those labels. */
+function nextTokens(labels: Tensor): { rows: number[]; targets: number[] } {
   const [batch, length] = labels.shape;
   const values = labels.dataSync();
   const rows: number[] = [];
@@ -246,9 +284,19 @@ export function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tenso
       targets.push(target);
     }
   }
-  const device = labels.device;
-  return {
-    rows: tensor(Int32Array.from(rows), { dtype: "int32", device }),
-    targets: tensor(Int32Array.from(targets), { dtype: "int32", device }),
-  };
+  return { rows, targets };
+}
+
+/** Both as int32, on the labels' backend. */
+function placed(
+  { rows, targets }: ReturnType<typeof nextTokens>,
+  { device }: Tensor,
+): { rows: Tensor; targets: Tensor } {
+  const on = (values: number[]) => tensor(Int32Array.from(values), { dtype: "int32", device });
+  return { rows: on(rows), targets: on(targets) };
+}
+
+/** Flat positions whose next label counts, and those labels (both int32, on the labels' backend). */
+export function nextTokenTargets(labels: Tensor): { rows: Tensor; targets: Tensor } {
+  return placed(nextTokens(labels), labels);
 }

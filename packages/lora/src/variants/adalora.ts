@@ -55,7 +55,7 @@ export class AdaLoraBranch extends LoraBranch {
 
   override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
     if (this.r === 0) return y;
-    const options = { scaling: this.scaling * this.weight, mask: this.mask(x) };
+    const options = { scaling: this.scaling * this.weight, mask: this.drawMask(x) };
     return tidy(() => {
       const scaled = this.loraA.mul(this.loraE).cast(y.dtype);
       return lowRankUpdate(x.cast(y.dtype), y, scaled, this.loraB.cast(y.dtype), options);

@@ -58,7 +58,7 @@ class ConvBranch extends LoraBranch {
   override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
     return tidy(() => {
       const plain = x.cast(y.dtype);
-      const mask = this.mask(plain);
+      const mask = this.drawMask(plain);
       const v = this.product(mask ? mul(plain, mask(plain)) : plain, this.loraA, this.loraB, this.loraBias);
       const [a0, b0] = this.#beginning ?? [];
       const all = a0 && b0 ? v.sub(this.product(plain, a0, b0)) : v;
@@ -135,7 +135,7 @@ class ConvDoraBranch extends ConvBranch {
     return tidy(() => {
       const base = context.base as Conv2d;
       const plain = x.cast(y.dtype);
-      const mask = this.mask(plain);
+      const mask = this.drawMask(plain);
       const input = mask ? mul(plain, mask(plain)) : plain;
       const clean = conv2d(input, base.weight.cast(y.dtype), null, base.options);
       const adapted = clean.add(this.product(input, this.loraA, this.loraB).mul(this.scaling));

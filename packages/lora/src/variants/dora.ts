@@ -58,7 +58,7 @@ class DoraBranch extends LoraBranch {
   override update(x: Tensor, y: Tensor, context: UpdateContext): Tensor {
     return tidy(() => {
       const base = context.base as LinearBase;
-      const mask = this.mask(x);
+      const mask = this.drawMask(x);
       const input = mask ? mul(x, mask(x)) : x;
       const clean = context.isBaseOutput && !mask ? y : base.forward(input);
       // Without bias; a copy where there is none, since the product below is added to it in place.

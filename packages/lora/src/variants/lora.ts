@@ -60,11 +60,11 @@ export class LoraBranch extends AdapterBranch {
   }
 
   /** The mask of this pass; null when nothing is dropped. */
-  protected mask(x: Tensor): Mask | null {
+  drawMask(x: Tensor): Mask | null {
     const source = this.dropoutMask;
     if (!this.dropsOut) return null;
-    // The default generator, since checkpoints repeat its numbers.
-    if (!source) return replayableMask(this.dropout, defaultGenerator());
+    // By default core's generator, since checkpoints repeat its numbers.
+    if (!source) return replayableMask(this.dropout, this.dropoutGenerator ?? defaultGenerator());
     const given = source(x, this.dropout);
     return () => given;
   }
@@ -76,7 +76,7 @@ export class LoraBranch extends AdapterBranch {
   }
 
   #product(x: Tensor, y: Tensor): Tensor {
-    const options = { scaling: this.scaling * this.weight, mask: this.mask(x) };
+    const options = { scaling: this.scaling * this.weight, mask: this.drawMask(x) };
     if (y.dtype === this.loraA.dtype && x.dtype === y.dtype)
       return lowRankUpdate(x, y, this.loraA, this.loraB, options);
     // A base of another dtype: the matrices follow its output.

@@ -58,7 +58,7 @@ class VeraBranch extends AdapterBranch {
   #mask(x: Tensor): Mask | null {
     if (!this.training || (this.#dropout === 0 && !this.dropoutMask)) return null;
     const given = this.dropoutMask?.(x, this.#dropout);
-    return given ? () => given : replayableMask(this.#dropout, defaultGenerator());
+    return given ? () => given : replayableMask(this.#dropout, this.dropoutGenerator ?? defaultGenerator());
   }
 
   override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {

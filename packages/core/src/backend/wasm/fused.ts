@@ -2,6 +2,7 @@
 
 import { sizeOf } from "../../shape.js";
 import type { AttentionOptions, FusedKernels, Operand } from "../types.js";
+import { matmulGroup } from "./matmul-group.js";
 import { sumColumns } from "./reduce.js";
 import type { WasmRuntime } from "./runtime.js";
 import { launchFlat, rowGrain, withTemporary } from "./strided.js";
@@ -237,6 +238,10 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
     crossEntropy(logits, targets, ignoreIndex, losses, scales) {
       const ints = [address(logits), address(targets), ignoreIndex, address(losses), addressOrNull(scales)];
       launchOverRows("crossEntropy", logits, ints);
+    },
+
+    matmulGroup(products) {
+      matmulGroup(runtime, products);
     },
 
     adamw(parameter, gradient, m, v, options) {

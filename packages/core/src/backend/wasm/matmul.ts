@@ -16,8 +16,10 @@ const prepacked = 2;
 
 /** Rows of A packed at once: 96 rows × 256 are 96 KiB and stay in L2. */
 const blockRows = 96;
+/** Long sums are taken in stretches, so that what every group of columns reads of A again is still in the cache. */
+const stretch = 8 * blockK;
 /** Operations that are worth a thread's while: about 20 µs. */
-const grainOperations = 600_000;
+export const grainOperations = 600_000;
 /** A matrix of so many elements is worth reading in place for up to so many vectors, by what stands side by side in it. */
 const largeMatrix = 1 << 18;
 const axpyVectors = 32;
@@ -27,7 +29,7 @@ const packedBytesLimit = 8 << 20;
 const chunkBytesLimit = 1 << 19;
 
 /** A product with its operands' byte addresses and strides. */
-interface Product {
+export interface Product {
   m: number;
   n: number;
   k: number;
@@ -71,7 +73,8 @@ export function matmul(
   else if (!vectors(runtime, product)) blocks(runtime, product);
 }
 
-function describe(
+/** The operands of a product in bytes, batch axes folded. */
+export function describe(
   runtime: WasmRuntime,
   a: Operand,
   b: Operand,
@@ -148,7 +151,8 @@ function foldRows(product: Product): void {
   }
 }
 
-function scale(runtime: WasmRuntime, { out, outRow, m, n, axes, batch, beta }: Product): void {
+/** The product over an empty k: out · beta. */
+export function scale(runtime: WasmRuntime, { out, outRow, m, n, axes, batch, beta }: Product): void {
   const ints = [out, outRow, m, n, axes.length];
   for (const axis of axes) ints.push(axis.length, axis.out);
   runtime.core.launch("gemmScale", m * batch, ints, [beta], { grain: Math.max(1, Math.ceil(65536 / n)) });
@@ -209,9 +213,16 @@ function launchVectors(
 }
 
 function blocks(runtime: WasmRuntime, p: Product): void {
-  const operations = 2 * p.m * p.n * p.k;
-  if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) shared(runtime, p);
-  else separate(runtime, p);
+  // The sum over k is added up block by block in any case, so stretches of whole blocks give the same bits.
+  const step = p.k > 2 * stretch && p.batch === 1 ? stretch : p.k;
+  for (let from = 0; from < p.k; from += step) {
+    const k = Math.min(step, p.k - from);
+    const [a, b] = [p.a + from * p.aK, p.b + from * p.bK];
+    const part = { ...p, k, a, b, beta: from === 0 ? p.beta : 1 };
+    const operations = 2 * p.m * p.n * k;
+    if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) shared(runtime, part);
+    else separate(runtime, part);
+  }
 }
 
 /** One large product: B is packed once for all threads, then each takes blocks of rows. */
@@ -231,15 +242,29 @@ function shared(runtime: WasmRuntime, p: Product): void {
       // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
       const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
       const modeA = alongRows ? direct : packHere;
-      launchBlocks(runtime, { ...part, b: buffer }, balanced, ceilTo(n, tileColumns), modeA, prepacked, 1);
+      const packed = { ...part, b: buffer };
+      launchBlocks(runtime, blockLaunch(packed, balanced, ceilTo(n, tileColumns), modeA, prepacked, 1));
     }
   } finally {
     runtime.allocator.freeUncounted(buffer);
   }
 }
 
-/** Batches and products of few rows: every chunk packs the B that it needs. */
+/** Arguments of the kernel `gemm`. */
+export interface BlockLaunch {
+  readonly ints: readonly number[];
+  readonly floats: readonly [alpha: number, beta: number];
+  readonly units: number;
+  readonly grain: number;
+  readonly scratchBytes: number;
+}
+
 function separate(runtime: WasmRuntime, p: Product): void {
+  launchBlocks(runtime, separateBlocks(p));
+}
+
+/** Batches and products of few rows: every chunk packs the B that it needs. */
+export function separateBlocks(p: Product): BlockLaunch {
   const rows = ceilTo(p.m / Math.ceil(p.m / blockRows), tileRows);
   const rowBlocks = Math.ceil(p.m / rows);
   let columns = ceilTo(p.n, tileColumns);
@@ -258,18 +283,21 @@ function separate(runtime: WasmRuntime, p: Product): void {
   const modeB = p.bColumn === 4 && p.k * p.n <= 8192 ? direct : packHere;
   const modeA = modeB === direct || p.n <= 32 || p.m * p.k <= 4096 ? direct : packHere;
   const grain = Math.min(products * rowBlocks, rowBlocks * groups * p.batch);
-  launchBlocks(runtime, p, rows, columns, modeA, modeB, grain);
+  return blockLaunch(p, rows, columns, modeA, modeB, grain);
 }
 
-function launchBlocks(
-  runtime: WasmRuntime,
+function launchBlocks(runtime: WasmRuntime, { units, ints, floats, grain, scratchBytes }: BlockLaunch): void {
+  runtime.core.launch("gemm", units, ints, floats, { grain, scratchBytes });
+}
+
+function blockLaunch(
   p: Product,
   rows: number,
   columns: number,
   modeA: number,
   modeB: number,
   grain: number,
-): void {
+): BlockLaunch {
   const { m, n, k, axes } = p;
   const ints = [p.a, p.aRow, p.aK, p.b, p.bK, p.bColumn, p.out, p.outRow, m, n, k];
   ints.push(rows, columns, modeA, modeB, axes.length);
@@ -280,7 +308,7 @@ function launchBlocks(
   const once = modeB === packHere && m <= rows;
   const packedB = modeB === prepacked ? 0 : 4 * (once ? Math.min(k, blockK) * onceColumns : k * columns);
   const scratchBytes = edgeBytes + packedA + packedB;
-  runtime.core.launch("gemm", units, ints, [p.alpha, p.beta], { grain, scratchBytes });
+  return { ints, floats: [p.alpha, p.beta], units, grain, scratchBytes };
 }
 
 function ceilTo(value: number, multiple: number): number {

@@ -6,6 +6,10 @@ import { exactly, indices, nonzero, normal, type OpCase, op, positive } from "..
 const attention = (options: ops.AttentionArguments) => (q: ops.Tensor, k: ops.Tensor, v: ops.Tensor) =>
   ops.scaledDotProductAttention(q, k, v, options);
 
+/** 0.5, 1, 1.5 ... for each row. */
+const factorsLike = (x: ops.Tensor) =>
+  ops.arange(0.5, 0.5 + 0.5 * x.shape[0], 0.5, { dtype: x.dtype, device: x.device });
+
 const labels = (...list: number[]) => ({ ...exactly([list.length], list), dtype: "int32" as const });
 
 export const matmulCases: OpCase[] = [
@@ -35,6 +39,36 @@ export const matmulCases: OpCase[] = [
   op("matmul of stacks over nothing", (a, b) => ops.matmul(a, b), [normal(2, 3, 0), normal(0, 4)]),
   op("matmul of no rows", (a, b) => ops.matmul(a, b), [normal(0, 3), normal(3, 2)]),
   op("matmul with itself", (a) => ops.matmul(a, a, { transB: true }), [normal(3, 4)]),
+  op(
+    "groupedMatmul",
+    (x, a, b) =>
+      ops.groupedMatmul(
+        x,
+        [a, b],
+        [
+          { start: 0, end: 2, index: 1 },
+          { start: 3, end: 4, index: 0, alpha: -0.5 },
+          { start: 4, end: 6, index: 1, alpha: 2 },
+        ],
+      ),
+    [normal(7, 4), normal(4, 2), normal(3, 5)],
+  ),
+  op(
+    "groupedMatmul, transposed",
+    (x, a, b) =>
+      ops.groupedMatmul(
+        x,
+        [a, b],
+        [
+          { start: 0, end: 3, index: 0 },
+          { start: 3, end: 3, index: 1 },
+          { start: 3, end: 5, index: 1 },
+        ],
+        { transB: true },
+      ),
+    [normal(5, 4), normal(2, 4), normal(6, 3)],
+  ),
+  op("groupedMatmul of no group", (x, a) => ops.groupedMatmul(x, [a], []), [normal(3, 2), normal(2, 2)]),
   op("linear", (x, w, b) => ops.linear(x, w, b), [normal(2, 3, 4), normal(5, 4), normal(5)]),
   op("linear without bias", (x, w) => ops.linear(x, w), [normal(3, 4), normal(2, 4)]),
 ];
@@ -82,6 +116,16 @@ export const neuralCases: OpCase[] = [
     normal(5, 3),
     indices(5, 4),
   ]),
+  op(
+    "weightedLinearCrossEntropy",
+    (x, w, t) => ops.tidy(() => ops.weightedLinearCrossEntropy(x, w, t, factorsLike(x))),
+    [normal(4, 3), normal(5, 3), indices(5, 4)],
+  ),
+  op(
+    "weightedCrossEntropy, some ignored",
+    (x, t) => ops.tidy(() => ops.weightedCrossEntropy(x, t, factorsLike(x), { ignoreIndex: 2 })),
+    [normal(4, 3), labels(0, 2, 2, 1)],
+  ),
   op(
     "linearCrossEntropy, sum, some ignored",
     (x, w, t) => ops.linearCrossEntropy(x, w, t, { reduction: "sum", ignoreIndex: 2 }),
