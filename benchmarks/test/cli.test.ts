@@ -141,6 +141,7 @@ test("--list and --help measure nothing", async () => {
     "quant",
     "lora",
     "train-step",
+    "together",
     "generate",
     "load",
   ]) {

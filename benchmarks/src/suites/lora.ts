@@ -51,7 +51,21 @@ export interface Shape {
   readonly outFeatures: number;
   readonly rank: number;
   /** "none": dense. */
-  readonly format: "none" | "nf4";
+  readonly format: "none" | "nf4" | "int8";
+}
+
+type Layers = Module & { forward(x: Tensor): Tensor };
+
+/** The layers without adapters. */
+function baseOf({
+  kind,
+  inFeatures,
+  outFeatures,
+  format,
+}: Pick<Shape, "kind" | "inFeatures" | "outFeatures" | "format">): Layers {
+  const model = kind === "mlp" ? new Mlp(inFeatures, outFeatures) : new One(inFeatures, outFeatures);
+  if (format !== "none") quantizeModel(model, { format });
+  return model;
 }
 
 export function modelOf({
@@ -61,8 +75,7 @@ export function modelOf({
   rank,
   format,
 }: Shape): Module & { forward(x: Tensor): Tensor } {
-  const model = kind === "mlp" ? new Mlp(inFeatures, outFeatures) : new One(inFeatures, outFeatures);
-  if (format !== "none") quantizeModel(model, { format });
+  const model = baseOf({ kind, inFeatures, outFeatures, format });
   // With B not zero, so that every gradient has something to show.
   const options = { generator: new Generator(1) };
   applyLora(model, { r: rank, targetModules: "all-linear", initLoraWeights: false }, "default", options);
@@ -91,12 +104,29 @@ function prepare(shape: Shape): Prepared {
   const run = (): void => tidy(() => void pass(model, x, dy));
   return {
     run,
+    details: () => ({ timesFrozen: timesFrozen(shape, run, x, dy) }),
     verify: () => verify(shape, model),
     dispose() {
       model.dispose();
       for (const one of [x, dy]) one.dispose();
     },
   };
+}
+
+/** How many times as long the adapted layers take as the frozen ones' own forward and dx; the best of turns. */
+function timesFrozen(shape: Shape, run: () => void, x: Tensor, dy: Tensor): number {
+  const frozen = baseOf(shape).requiresGrad(false);
+  const best = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+  const turns = [run, () => tidy(() => void pass(frozen, x, dy))];
+  for (let i = 0; i < 6; i++) {
+    turns.forEach((turn, which) => {
+      const start = performance.now();
+      turn();
+      best[which] = Math.min(best[which], performance.now() - start);
+    });
+  }
+  frozen.dispose();
+  return best[0] / best[1];
 }
 
 /** On a few rows: every row goes the same way, and gradients are sums over them. */
@@ -122,7 +152,7 @@ function caseOf(shape: Shape): Case {
   // Forward and dx: two products with the frozen weight. u, y, dB, du, dA, dx: six low-rank ones.
   const dense = 4 * rows * inFeatures * outFeatures;
   const low = 6 * rows * rank * (inFeatures + outFeatures);
-  const weight = layers * inFeatures * outFeatures * (format === "none" ? 4 : 0.55);
+  const weight = layers * inFeatures * outFeatures * (format === "none" ? 4 : format === "int8" ? 1 : 0.55);
   const size = `${rows} rows ${inFeatures}→${outFeatures}${kind === "mlp" ? `→${inFeatures}` : ""}`;
   return {
     suite: "lora",
@@ -135,7 +165,9 @@ function caseOf(shape: Shape): Case {
 
 export const lora: Suite = {
   name: "lora",
-  about: "forward and backward through layers with low-rank adapters, on dense and on 4-bit weights",
+  about:
+    "forward and backward through layers with low-rank adapters, on dense and on packed weights, and how many times" +
+    " the frozen layers' own forward and dx that takes",
   cases(sweep) {
     const small = {
       kind: "mlp",
@@ -147,7 +179,9 @@ export const lora: Suite = {
     } as const;
     const layer = { ...small, kind: "layer", rows: 512, inFeatures: 2048, outFeatures: 2048 } as const;
     const mlp = { ...small, rows: 512, inFeatures: 768, outFeatures: 2048 };
-    const standard = [layer, { ...layer, rank: 16 }, { ...layer, format: "nf4" } as const, mlp];
+    const wide = { ...layer, rank: 16 } as const;
+    const packed = (["nf4", "int8"] as const).map((format) => ({ ...wide, format }));
+    const standard: Shape[] = [layer, wide, ...packed, mlp];
     const shapes: Shape[] = sweep.effort === "quick" ? [small, { ...small, format: "nf4" }] : [...standard];
     return shapes.map(caseOf);
   },

@@ -8,6 +8,7 @@ import { generate } from "./generate.js";
 import { lora } from "./lora.js";
 import { quant } from "./quant.js";
 import type { Suite } from "./suite.js";
+import { together } from "./together.js";
 import { trainStep } from "./train-step.js";
 
 export const portableSuites: readonly Suite[] = [
@@ -17,6 +18,7 @@ export const portableSuites: readonly Suite[] = [
   quant,
   lora,
   trainStep,
+  together,
   generate,
   crossover,
 ];

@@ -10,7 +10,11 @@ import type { LlamaForCausalLM } from "./model/model.js";
 export interface MemoryEstimateOptions {
   /** As in `finetune` (default false). */
   gradientCheckpointing?: boolean;
-  /** Numbers that the optimizer keeps for each trained one (default 2, as AdamW does). */
+  /** As in `finetune` (default 1): with more, gradients outlast each batch's pass. */
+  gradientAccumulationSteps?: number;
+  /** What keeps the moments (default "AdamW"); `finetune` takes AdamW. */
+  optimizer?: "AdamW" | "AdamW8bit";
+  /** Numbers that another optimizer keeps for each trained one, in the place of `optimizer`'s. */
   optimizerSlots?: number;
 }
 
@@ -81,25 +85,36 @@ function ranksByBlock(model: LlamaForCausalLM, targets: readonly Target[]): Rank
   return blocks;
 }
 
-/** Numbers in the low-rank matrices of one block. */
-function parametersOf(config: LlamaConfig, ranks: Ranks): number {
+/** Numbers in each of the low-rank matrices of one block. */
+function matricesOf(config: LlamaConfig, ranks: Ranks): number[] {
   const { hiddenSize: h, intermediateSize: inner, headDim } = config;
   const q = config.numHeads * headDim;
   const k = config.numKeyValueHeads * headDim;
-  const sizes: Record<Projection, number> = {
-    q_proj: h + q,
-    k_proj: h + k,
-    v_proj: h + k,
-    o_proj: q + h,
-    gate_proj: h + inner,
-    up_proj: h + inner,
-    down_proj: inner + h,
+  const sizes: Record<Projection, readonly [number, number]> = {
+    q_proj: [h, q],
+    k_proj: [h, k],
+    v_proj: [h, k],
+    o_proj: [q, h],
+    gate_proj: [h, inner],
+    up_proj: [h, inner],
+    down_proj: [inner, h],
   };
-  return projections.reduce((sum, name) => sum + (ranks[name] ?? 0) * sizes[name], 0);
+  return projections.flatMap((name) => sizes[name].map((features) => (ranks[name] ?? 0) * features));
+}
+
+/** Below so many numbers AdamW8bit keeps float32 moments; above, codes and a scale for each block of them. */
+const smallest8bit = 4096;
+const block8bit = 256;
+
+/** What an optimizer keeps for a matrix of `size` numbers. */
+function optimizerBytes(size: number, { optimizer, optimizerSlots }: MemoryEstimateOptions): number {
+  if (optimizerSlots !== undefined) return 4 * size * optimizerSlots;
+  if (optimizer !== "AdamW8bit" || size < smallest8bit) return 8 * size;
+  return 2 * (size + 4 * Math.ceil(size / block8bit));
 }
 
 /**
- * Predicts the memory of fine-tuning an adapter on `model`, on the wasm backend, in steps of one batch. The adapter need not exist;
+ * Predicts the memory of fine-tuning an adapter on `model`, on the wasm backend. The adapter need not exist;
  * nothing is run or changed. Small blocks are rounded up by the allocator, which is not counted.
  *
  * @param model - without adapters, its projections dense or quantized
@@ -115,7 +130,10 @@ export function estimateMemory(
   length: number,
   options: MemoryEstimateOptions = {},
 ): MemoryEstimate {
-  const { gradientCheckpointing = false, optimizerSlots = 2 } = options;
+  const { gradientCheckpointing = false, gradientAccumulationSteps = 1, optimizerSlots = 2 } = options;
+  const { optimizer: kind = "AdamW" } = options;
+  if (kind !== "AdamW" && kind !== "AdamW8bit")
+    throw new ArgumentError(`estimateMemory: optimizer must be "AdamW" or "AdamW8bit", not "${kind}"`);
   const complete = resolveLoraConfig(config);
   const { peftType, useDora, bias, modulesToSave, loraBias } = complete;
   if (peftType !== "LORA" || useDora || loraBias || bias !== "none" || modulesToSave?.length)
@@ -125,6 +143,7 @@ export function estimateMemory(
   for (const [name, value, least] of [
     ["batch", batch, 1],
     ["length", length, 2],
+    ["gradientAccumulationSteps", gradientAccumulationSteps, 1],
     ["optimizerSlots", optimizerSlots, 0],
   ] as const) {
     if (!Number.isSafeInteger(value) || value < least)
@@ -134,8 +153,11 @@ export function estimateMemory(
     throw new ArgumentError("estimateMemory: an output layer that is quantized or adapted is not covered");
   const ranks = ranksByBlock(model, resolveTargets(model, complete));
   const blocks = ranks.map((of) => blockSizes(model.config, of));
-  const trained = ranks.map((of) => parametersOf(model.config, of));
+  const matrices = ranks.map((of) => matricesOf(model.config, of));
+  const trained = matrices.map((sizes) => sizes.reduce((sum, size) => sum + size, 0));
   const parameters = trained.reduce((sum, count) => sum + count, 0);
+  /** Gradients of earlier batches are there in every pass but the first. */
+  const held = gradientAccumulationSteps > 1 ? parameters : 0;
 
   const positions = batch * length;
   const { hiddenSize: h, intermediateSize: inner, vocabSize, headDim } = model.config;
@@ -143,7 +165,7 @@ export function estimateMemory(
   /** Of the pass, in bytes, with `gradients` numbers. */
   let most = { activations: 0, gradients: 0, sum: 0 };
   const moment = (perPosition: number, gradients = 0) => {
-    const [activations, bytes] = [4 * positions * perPosition, 4 * gradients];
+    const [activations, bytes] = [4 * positions * perPosition, 4 * Math.max(gradients, held)];
     if (activations + bytes > most.sum) most = { activations, gradients: bytes, sum: activations + bytes };
   };
   // The first block's input has no gradient, so its norm keeps nothing.
@@ -156,7 +178,7 @@ export function estimateMemory(
     for (const [i, block] of blocks.entries()) moment(i * h + h + block.madeWithoutGradients);
   else moment(sum(blocks.map((block) => block.made)) + 2 * h + 2);
   // The loss: a chunk of logits, the gradient of the last hidden states, and what those come from.
-  const chunk = Math.min(positions * counted, Math.max(1, Math.floor(2 ** 20 / vocabSize)));
+  const chunk = Math.min(positions * counted, Math.max(96, Math.floor(2 ** 20 / vocabSize)));
   moment(kept(depth) + 2 * h + 2 * counted * h + 5 + (chunk * vocabSize) / positions);
   // Backward, block by block: gradients of the adapter take the place of what was kept.
   let gradients = 0;
@@ -171,7 +193,7 @@ export function estimateMemory(
     4 * length * headDim +
     sum(uniqueTensors(model).map((tensor) => tensor.size * bytesPerElement(tensor.dtype)));
   const adapter = 4 * parameters;
-  const optimizer = 4 * parameters * optimizerSlots;
+  const optimizer = matrices.flat().reduce((sum, size) => sum + optimizerBytes(size, options), 0);
   return {
     weights,
     adapter,

@@ -1,9 +1,9 @@
 // The estimate against what a training step truly takes.
 
 import { Generator, init, memoryStats, resetPeakMemory, tensor, tidy } from "@nomoat/core";
-import { AdamW } from "@nomoat/core/optim";
+import { AdamW, AdamW8bit } from "@nomoat/core/optim";
 import { applyLora, type LoraConfig } from "@nomoat/lora";
-import { quantizeModel } from "@nomoat/quant";
+import { type FormatName, quantizeModel } from "@nomoat/quant";
 import { beforeAll, describe, expect, it } from "vitest";
 import { estimateMemory, type LlamaConfig, LlamaForCausalLM } from "../src/index.js";
 import { tinyConfig } from "./support.js";
@@ -15,7 +15,10 @@ interface Case {
   batch: number;
   length: number;
   lora: Partial<LoraConfig>;
-  quantized?: boolean;
+  quantized?: boolean | FormatName;
+  /** Batches of a step. */
+  accumulation?: number;
+  optimizer?: "AdamW8bit";
 }
 
 const small = { hiddenSize: 64, intermediateSize: 160, headDim: 16 };
@@ -41,12 +44,27 @@ const cases: [string, Case][] = [
     "a large adapter",
     { config: wide, batch: 1, length: 8, lora: { r: 64, targetModules: "all-linear" }, quantized: true },
   ],
+  [
+    "an int8 base, batches added up",
+    {
+      ...{ config: wide, batch: 1, length: 24, lora: { r: 16, targetModules: "all-linear" } },
+      ...{ quantized: "int8", accumulation: 3 },
+    },
+  ],
+  [
+    "a Q4_0 base, moments in 8 bits",
+    {
+      ...{ config: wide, batch: 1, length: 8, lora: { r: 64, targetModules: "all-linear" } },
+      ...{ quantized: "q4_0", optimizer: "AdamW8bit" },
+    },
+  ],
+  ["a long row", { config: small, batch: 1, length: 160, lora: { r: 4, useRslora: true } }],
   ["tied embeddings", { config: { ...wide, tieWordEmbeddings: true }, batch: 1, length: 64, lora: { r: 8 } }],
 ];
 
 function makeModel({ config, quantized }: Case): LlamaForCausalLM {
   const model = LlamaForCausalLM.create({ ...tinyConfig, ...config }, { generator: new Generator(1) });
-  if (quantized) quantizeModel(model, { format: "nf4" });
+  if (quantized) quantizeModel(model, { format: quantized === true ? "nf4" : quantized });
   return model;
 }
 
@@ -54,20 +72,25 @@ function makeModel({ config, quantized }: Case): LlamaForCausalLM {
 function measured(given: Case, gradientCheckpointing: boolean): { peak: number; estimate: number } {
   const before = memoryStats().backend.used;
   const model = makeModel(given);
-  const { batch, length, lora } = given;
-  const estimate = estimateMemory(model, lora, batch, length, { gradientCheckpointing });
+  const { batch, length, lora, accumulation = 1, optimizer: kind } = given;
+  const options = { gradientCheckpointing, gradientAccumulationSteps: accumulation, optimizer: kind };
+  const estimate = estimateMemory(model, lora, batch, length, options);
   expect(estimate.peak).toBe(
     estimate.weights + estimate.adapter + estimate.optimizer + estimate.activations + estimate.gradients,
   );
   const adapter = applyLora(model, lora);
   expect(estimate.adapter).toBe(4 * adapter.parameterCount);
-  const optimizer = new AdamW(adapter.parameters(), { learningRate: 0.01 });
+  const optimizer = new (kind === "AdamW8bit" ? AdamW8bit : AdamW)(adapter.parameters(), {
+    learningRate: 0.01,
+  });
   const step = () => {
-    tidy(() => {
-      const values = Int32Array.from({ length: batch * length }, (_, i) => i % 250);
-      const ids = tensor(values, { shape: [batch, length], dtype: "int32" });
-      model.loss(ids, ids, { gradientCheckpointing }).backward();
-    });
+    for (let i = 0; i < accumulation; i++) {
+      tidy(() => {
+        const values = Int32Array.from({ length: batch * length }, (_, i) => i % 250);
+        const ids = tensor(values, { shape: [batch, length], dtype: "int32" });
+        model.loss(ids, ids, { gradientCheckpointing }).backward();
+      });
+    }
     optimizer.step();
     optimizer.zeroGrad();
   };
@@ -100,6 +123,8 @@ describe("estimateMemory", () => {
     refuse({ targetModules: ["embed_tokens"] }, /embed_tokens are not covered/);
     refuse({}, /batch must be/, 0);
     refuse({}, /length must be/, 1, 1);
+    expect(() => estimateMemory(model, {}, 1, 8, { gradientAccumulationSteps: 0 })).toThrow(/Steps must be/);
+    expect(() => estimateMemory(model, {}, 1, 8, { optimizer: "SGD" as never })).toThrow(/"AdamW" or/);
     expect(estimateMemory(model, {}, 1, 8, { optimizerSlots: 0 }).optimizer).toBe(0);
     quantizeModel(model, { format: "nf4", outputLayer: true });
     refuse({}, /output layer/);

@@ -61,12 +61,16 @@ class DoraBranch extends LoraBranch {
       const mask = this.drawMask(x);
       const input = mask ? mul(x, mask(x)) : x;
       const clean = context.isBaseOutput && !mask ? y : base.forward(input);
-      // Without bias; a copy where there is none, since the product below is added to it in place.
-      const plain = base.bias ? clean.sub(base.bias) : clean.clone();
       const { dtype } = y;
       const [a, b] = [this.loraA.cast(dtype), this.loraB.cast(dtype)];
-      const adapted = lowRankUpdate(input.cast(dtype), plain.clone(), a, b, { scaling: this.scaling });
       const scale = this.magnitude.div(this.#norms(base)).cast(dtype);
+      const options = { scaling: this.scaling };
+      // Where the whole output is scaled, y + (m/‖·‖ · adapted − y) is m/‖·‖ · adapted: the product is added to y where it stands.
+      if (clean === y && !base.bias && this.weight === 1)
+        return lowRankUpdate(input.cast(dtype), y, a, b, options).mul(scale);
+      // Without bias; a copy where there is none, since the product below is added to it in place.
+      const plain = base.bias ? clean.sub(base.bias) : clean.clone();
+      const adapted = lowRankUpdate(input.cast(dtype), plain.clone(), a, b, options);
       return y.add(adapted.mul(scale).sub(plain).mul(this.weight));
     });
   }
