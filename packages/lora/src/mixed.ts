@@ -14,8 +14,8 @@ interface Run {
   readonly start: number;
   readonly end: number;
   readonly branch: AdapterBranch | null;
-  /** Entries of the second axis that are the row's own; all where that is not told. */
-  readonly length: number;
+  /** Entries of the second axis that are the rows' own, of an input [rows, positions, features]; null: all. */
+  readonly length: number | null;
 }
 
 /** Which adapter has which rows of a batch. */
@@ -27,7 +27,7 @@ export interface Rows {
 
 /** Consecutive rows of one adapter, in entries of the first axis of a tensor of `leading` entries. */
 function runsOf({ names: rows, lengths }: Rows, x: Tensor, adapters: readonly AdapterBranch[]): Run[] {
-  const [leading = 0, positions] = x.shape;
+  const [leading = 0] = x.shape;
   if (leading % rows.length !== 0) {
     throw new ShapeError(
       `adapter rows: ${rows.length} rows were given, but the first axis of a layer's input has ${leading} entries`,
@@ -39,7 +39,7 @@ function runsOf({ names: rows, lengths }: Rows, x: Tensor, adapters: readonly Ad
     let j = i + 1;
     while (j < rows.length && rows[j] === rows[i] && lengths?.[j] === lengths?.[i]) j++;
     const branch = adapters.find((candidate) => candidate.adapter === rows[i]) ?? null;
-    const length = x.rank > 2 && each === 1 ? (lengths?.[i] ?? positions) : positions;
+    const length = x.rank === 3 && each === 1 && lengths ? lengths[i] : null;
     runs.push({ start: i * each, end: j * each, branch, length });
     i = j;
   }
@@ -56,7 +56,7 @@ function isPlain(branch: AdapterBranch | null, dtype: string): boolean {
 
 /** The part of `x` [rows, positions, ...] that belongs to a run, without its padding. */
 function partOf(x: Tensor, { start, end, length }: Run): Tensor {
-  return slice(x, [start, end], ...(x.rank > 2 ? [[0, length] as const] : []));
+  return length === null ? slice(x, [start, end]) : slice(x, [start, end], [0, length]);
 }
 
 /** The masks of all runs that drop elements of their input, 1 elsewhere; each drawn in the shape that its run has alone. */
@@ -118,7 +118,7 @@ export function mixedUpdate(
         const whole = slice(y, [start, end]);
         if (!branch) return whole;
         const updated = branch.update(partOf(x, run), partOf(y, run), { base, isBaseOutput: true });
-        if (y.rank < 3 || length === y.shape[1]) return updated;
+        if (length === null || length === y.shape[1]) return updated;
         return concat([updated, slice(whole, null, [length, y.shape[1]])], 1);
       }),
       0,
