@@ -203,6 +203,60 @@ describe("files", () => {
   });
 });
 
+describe("a model in several files", () => {
+  let folder: string;
+  const path = (part: number, of = 2) =>
+    join(folder, `m-${String(part).padStart(5, "0")}-of-${String(of).padStart(5, "0")}.gguf`);
+  const write = async (part: number, name: string, changes: Record<string, GgufValue> = {}) => {
+    const metadata: Record<string, GgufValue> = {
+      "split.no": { type: "uint16", value: part - 1 },
+      "split.count": { type: "uint16", value: 2 },
+      "split.tensors.count": { type: "int32", value: 2 },
+      ...changes,
+    };
+    const bytes = new Uint8Array(Float32Array.of(part, 10 * part).buffer);
+    const tensors = new Map<string, GgufBytes>([[name, { type: "F32", shape: [2], bytes }]]);
+    await writeGguf(path(part), { metadata, tensors });
+  };
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "gguf-split-"));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it("is read as one, tensors from the file that holds them", async () => {
+    await write(1, "a");
+    await write(2, "b");
+    const gguf = await readGguf(path(1));
+    expect([...gguf.tensors.keys()]).toEqual(["a", "b"]);
+    const [a, b] = [await gguf.load("a"), await gguf.load("b")];
+    expect(Array.from((a as Tensor).dataSync())).toEqual([1, 10]);
+    expect(Array.from((b as Tensor).dataSync())).toEqual([2, 20]);
+    a.dispose();
+    b.dispose();
+    await expect(gguf.load("c")).rejects.toThrow("no such tensor among the 2");
+    await gguf.close();
+  });
+
+  it("is refused where parts are missing or do not belong together", async () => {
+    await write(1, "a");
+    await write(2, "b");
+    await expect(readGguf(path(2))).rejects.toThrow("is part 2 of 2: open the first");
+    await expect(readGguf(new Uint8Array(readFileSync(path(1))))).rejects.toThrow("is the first of 2 parts");
+    await write(2, "a");
+    await expect(readGguf(path(1))).rejects.toThrow(/00002-of-00002.*tensor "a": is in an earlier part/);
+    await write(2, "b", { "split.no": { type: "uint16", value: 0 } });
+    await expect(readGguf(path(1))).rejects.toThrow('metadata "split.no": must be 1 here, not 0');
+    await write(2, "b");
+    await write(1, "a", { "split.tensors.count": { type: "int32", value: 3 } });
+    await expect(readGguf(path(1))).rejects.toThrow("the parts hold 2 tensors, not 3");
+    await write(1, "a", { "split.count": { type: "string", value: "2" } });
+    await expect(readGguf(path(1))).rejects.toThrow("must be a whole number");
+    await write(1, "a");
+    rmSync(path(2));
+    await expect(readGguf(path(1))).rejects.toMatchObject({ code: "IO" });
+  });
+});
+
 describe("hostile headers", () => {
   const info = (name: string, dims: bigint[], type: number, offset: bigint) =>
     file(name, dims.length, ...dims, type, offset);

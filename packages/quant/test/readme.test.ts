@@ -46,8 +46,12 @@ describe("README", () => {
     expect(log.mock.calls[0][0]).toMatch(/down +int4_asym_g64/);
   });
 
-  it("writes and reads GGUF", async () => {
+  it("quantizes with calibrated activations", async () => {
     await run(blocks[3]);
+  });
+
+  it("writes and reads GGUF", async () => {
+    await run(blocks[4]);
     expect(log.mock.calls[0][0]).toMatchObject({ shape: [8, 64], type: "Q8_0" });
   });
 

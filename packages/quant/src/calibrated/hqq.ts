@@ -30,7 +30,9 @@ function shrink(x: number, beta: number): number {
 
 function squaredError(coder: GridCoder, values: Float32Array, grid: Grid): number {
   let sum = 0;
-  for (const x of values) sum += (x - (grid.scale * coder.code(x, grid) + grid.offset)) ** 2;
+  for (let i = 0; i < values.length; i++) {
+    sum += (values[i] - (grid.scale * coder.code(values[i], grid) + grid.offset)) ** 2;
+  }
   return sum;
 }
 
@@ -83,10 +85,10 @@ function optimize(coder: GridCoder, values: Float32Array, iterations: number): G
     let grid = grids.nearest({ scale, offset: middle - (scale * (grids.least + grids.most)) / 2 });
     if (grid.scale === 0) break;
     for (let step = 0, beta = firstBeta; step < iterations && least > 0; step++, beta *= growth) {
-      for (const [i, x] of values.entries()) {
-        codes[i] = coder.code(x, grid);
-        const residual = (x - grid.offset) / grid.scale - codes[i];
-        targets[i] = x - grid.scale * shrink(residual, beta);
+      for (let i = 0; i < values.length; i++) {
+        codes[i] = coder.code(values[i], grid);
+        const residual = (values[i] - grid.offset) / grid.scale - codes[i];
+        targets[i] = values[i] - grid.scale * shrink(residual, beta);
       }
       const next = fitLine(grids, codes, targets);
       if (!next || (next.scale === grid.scale && next.offset === grid.offset)) break;

@@ -25,7 +25,7 @@ export interface GgufTensorInfo {
   /** Row-major, the slowest axis first: ggml's dims reversed. */
   readonly shape: readonly number[];
   readonly type: GgufType;
-  /** Of the first byte, in the file. */
+  /** Of the first byte, in its file. */
   readonly offset: number;
   readonly bytes: number;
 }
