@@ -9,6 +9,7 @@ import type { BlockFormat } from "../src/formats/format.js";
 import { formatByName } from "../src/formats/index.js";
 import {
   QuantizedLinear,
+  QuantizedTensor,
   quantize,
   quantizedMatmul,
   quantizeModel,
@@ -65,6 +66,24 @@ describe("packed weights", () => {
 
   it("all formats that are written decode on the device", () => {
     expect(names.filter((name) => !decoded(name))).toEqual([]);
+  });
+
+  it("a format that is only read is decoded on the host", async () => {
+    const format = formatByName("q4_K");
+    const results = (["wasm", "gpu"] as const).map((device) => {
+      const [{ shape: bytes }] = format.parts([6, 256]);
+      // Bytes below 59 make no float16 that is infinite.
+      const codes = Uint8Array.from({ length: bytes[0] * bytes[1] }, (_, i) => (i * 7) % 59);
+      const data = tensor(codes, { shape: bytes, device });
+      const w = new QuantizedTensor(format, [6, 256], new Map([["data", data]]));
+      const x = tensor(bell(5 * 256, 2), { shape: [5, 256], device });
+      const y = quantizedMatmul(x, w);
+      for (const each of [w, x]) each.dispose();
+      return y;
+    });
+    const [expected, actual] = await Promise.all(results.map((y) => y.data()));
+    expect(relativeError(actual, expected)).toBeLessThan(4e-6);
+    for (const y of results) y.dispose();
   });
 
   it.each([
