@@ -33,6 +33,27 @@ const stretch = 3;
 
 /** A sample takes this long at least, so that reading the clock is far below 1 % of it. */
 const leastSampleMilliseconds = 0.1;
+/** And so many steps of the clock, which browsers make coarse: 5 µs in an isolated page, 100 µs in another. */
+const leastClockSteps = 200;
+
+/** The smallest step of the clock that was seen in a few tries, in milliseconds. */
+function clockStep(): number {
+  let smallest = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 20; i++) {
+    const began = performance.now();
+    let now = began;
+    while (now === began) now = performance.now();
+    smallest = Math.min(smallest, now - began);
+  }
+  return smallest;
+}
+
+let leastSample = 0;
+
+function leastSampleSeconds(): number {
+  leastSample ||= Math.max(leastSampleMilliseconds, leastClockSteps * clockStep()) / 1000;
+  return leastSample;
+}
 
 /** Length of the batches of the warm-up. */
 const batchSeconds = 0.01;
@@ -107,7 +128,7 @@ export async function timeEntry(
   // Tier-up has happened by the second round; only the inputs are new then.
   const warmup = first ? Math.min(effort.warmup, 1000 * share * effort.rounds) : turn / 4;
   const { seconds, asynchronous } = await warmUp(prepared, warmup, last);
-  const callsPerSample = Math.max(1, Math.ceil(leastSampleMilliseconds / 1000 / Math.max(seconds, 1e-9)));
+  const callsPerSample = Math.max(1, Math.ceil(leastSampleSeconds() / Math.max(seconds, 1e-9)));
   const bench = new Bench({
     time: turn,
     iterations: Math.max(1, Math.min(effort.samples, Math.floor((stretch * turn) / 1000 / seconds))),
