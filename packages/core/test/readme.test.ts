@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import ts from "typescript";
 import { afterAll, expect, test, vi } from "vitest";
+import * as gpu from "../src/backend/gpu/index.js";
 import * as core from "../src/index.js";
 import * as safetensors from "../src/io/safetensors.js";
 import * as nn from "../src/nn/index.js";
@@ -18,6 +19,7 @@ const packages: Record<string, object> = {
   "@nomoat/core/nn": nn,
   "@nomoat/core/optim": optim,
   "@nomoat/core/safetensors": safetensors,
+  "@nomoat/core/gpu": gpu,
 };
 
 const folder = mkdtempSync(join(tmpdir(), "nomoat-readme-"));
@@ -49,6 +51,7 @@ test.each(blocks.map((block) => [block.slice(0, block.indexOf("\n")), block]))(
       if (block.includes("saveSafetensors")) expect(readdirSync(folder)).toEqual(["weights.safetensors"]);
     } finally {
       printed.mockRestore();
+      await core.init({ backend: "wasm" });
     }
   },
 );

@@ -343,6 +343,7 @@ export function weightedCrossEntropy(
   options: WeightedCrossEntropyArguments = {},
 ): Tensor {
   const { ignoreIndex, losses } = options;
+  commonBackend("weightedCrossEntropy", [logits, targets, factors, ...(losses ? [losses] : [])]);
   checkRows("weightedCrossEntropy", logits, logits.shape[0], [factors, losses]);
   return tidy(() => {
     const each = crossEntropy(logits, targets, { ignoreIndex, reduction: "none" });

@@ -1,7 +1,7 @@
 // Wrong calls of operations on matrices, indices and layers, and of creation, by operation.
 
 import * as nm from "../../src/index.js";
-import { f, i32, inf, nan, type WrongCall } from "./wrong.js";
+import { disposed, f, i32, inf, nan, type WrongCall } from "./wrong.js";
 
 export const layers: Record<string, WrongCall[]> = {
   matmul: [
@@ -9,6 +9,23 @@ export const layers: Record<string, WrongCall[]> = {
       () => nm.matmul(f(2, 3), f(4, 5)),
       nm.ShapeError,
       "matmul: inner dimensions differ: [2, 3] · [4, 5] (3 ≠ 4)",
+    ],
+  ],
+  groupedMatmul: [
+    [
+      () => nm.groupedMatmul(f(2, 3), [f(4, 5)], [{ start: 0, end: 2, index: 0 }]),
+      nm.ShapeError,
+      "groupedMatmul: a matrix [4, 5] does not fit x [2, 3]",
+    ],
+    [
+      () => nm.groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 1, end: 3, index: 0 }]),
+      nm.ShapeError,
+      "groupedMatmul: group of rows 1 to 3: groups must follow each other within 2 rows",
+    ],
+    [
+      () => nm.groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 0, end: 1, index: 1 }]),
+      nm.ShapeError,
+      "groupedMatmul: group of rows 0 to 1: no matrix 1 of 1",
     ],
   ],
   linear: [
@@ -197,6 +214,35 @@ export const layers: Record<string, WrongCall[]> = {
       () => nm.linearCrossEntropy(f(1, 2), f(4, 2), i32(0), { labelSmoothing: 2 }),
       nm.ArgumentError,
       "linearCrossEntropy: labelSmoothing must be within 0 … 1, not 2",
+    ],
+  ],
+  weightedCrossEntropy: [
+    [
+      () => nm.weightedCrossEntropy(f(2, 3), i32(0, 1), f(3)),
+      nm.ShapeError,
+      "weightedCrossEntropy: factors and losses should be float32 [2]",
+    ],
+    [
+      () => nm.weightedCrossEntropy(disposed(2, 3), i32(0, 1), f(2)),
+      nm.DisposedError,
+      "weightedCrossEntropy: a tensor of shape [2, 3] was used after it was disposed",
+    ],
+  ],
+  weightedLinearCrossEntropy: [
+    [
+      () => nm.weightedLinearCrossEntropy(f(2, 3), f(4, 2), i32(0, 0), f(2)),
+      nm.ShapeError,
+      "weightedLinearCrossEntropy: x [2, 3] and weight [4, 2] should be",
+    ],
+    [
+      () => nm.weightedLinearCrossEntropy(f(1, 2), f(4, 2), i32(4), f(1)),
+      nm.ShapeError,
+      "target 4 at position 0",
+    ],
+    [
+      () => nm.weightedLinearCrossEntropy(f(1, 2), disposed(4, 2), i32(0), f(1)),
+      nm.DisposedError,
+      "weightedLinearCrossEntropy: a tensor of shape [4, 2] was used after it was disposed",
     ],
   ],
   mse: [[() => nm.mse(f(2), f(3)), nm.ShapeError, "mse: target [3] should be [2], as the input"]],
