@@ -107,9 +107,17 @@ export class BrowserRun {
     this.#server = server;
   }
 
-  /** Serves the page whose module is `entry`, a file main.ts; it puts its functions into `globalThis.page`. */
-  static async start(name: BrowserName, entry: URL): Promise<BrowserRun> {
-    const server = await serve(await bundle(entry));
+  /**
+   * Serves the page whose module is `entry`, a file main.ts; it puts its functions into `globalThis.page`.
+   *
+   * @param files - what the page may fetch besides, by path
+   */
+  static async start(
+    name: BrowserName,
+    entry: URL,
+    files: ReadonlyMap<string, Uint8Array> = new Map(),
+  ): Promise<BrowserRun> {
+    const server = await serve(new Map([...(await bundle(entry)), ...files]));
     const browser = await launch({
       browser: name === "firefox" ? "firefox" : "chrome",
       executablePath: executableOf(name),
