@@ -60,20 +60,38 @@ async function start(name: string, folder: string): Promise<{ seconds: number; p
   }
 }
 
-/** Bytes of the minified bundle and of the wasm files beside it, gzipped; nothing where esbuild is not installed. */
+/**
+ * Bytes of the minified bundle and of the wasm files beside it, gzipped: what is loaded at once, without the parts that code asks for
+ * later (`import()`). Nothing where esbuild is not installed.
+ */
 async function sizes({ source, wasm }: Starter, folder: string): Promise<Record<string, number>> {
   const esbuild = await import("esbuild").catch(() => null);
   if (!esbuild) return {};
-  const { outputFiles } = await esbuild.build({
+  const { outputFiles, metafile } = await esbuild.build({
     stdin: { contents: source, resolveDir: folder },
     ...{ bundle: true, minify: true, format: "esm", platform: "browser", target: "es2022", write: false },
     ...{ external: ["node:*", "fs", "path", "util", "crypto", "os", "worker_threads", "perf_hooks"] },
-    ...{ logLevel: "silent", outdir: "out", treeShaking: true },
+    ...{ logLevel: "silent", outdir: "out", treeShaking: true, splitting: true, metafile: true },
   });
+  const loaded = new Set<string>();
+  const load = (path: string): void => {
+    if (loaded.has(path)) return;
+    loaded.add(path);
+    for (const { kind, path: next } of metafile.outputs[path]?.imports ?? []) {
+      if (kind === "import-statement") load(next);
+    }
+  };
+  // Parts that are asked for later have an entry point too.
+  for (const [path, { entryPoint }] of Object.entries(metafile.outputs)) {
+    if (entryPoint === "<stdin>") load(path);
+  }
+  const atOnce = outputFiles.filter(({ path }) =>
+    [...loaded].some((name) => path.replaceAll("\\", "/").endsWith(`/${name}`)),
+  );
   const gzipped = (bytes: Uint8Array): number => gzipSync(bytes, { level: 9 }).length;
   let wasmBytes = 0;
   for (const file of wasm) wasmBytes += gzipped(await readFile(join(folder, "node_modules", file)));
-  const scriptBytes = outputFiles.reduce((sum, file) => sum + gzipped(file.contents), 0);
+  const scriptBytes = atOnce.reduce((sum, file) => sum + gzipped(file.contents), 0);
   return { scriptBytes, wasmBytes };
 }
 
