@@ -127,8 +127,11 @@ const page = {
     await x.data();
     const { mode } = gpuBackend();
     await gpuBackend().finish();
+    const lose = await deviceLoser();
+    // At once, so that the read cannot be done before.
     const pending = failureOf(() => x.data());
-    await loseDevice();
+    lose();
+    await new Promise((resolve) => setTimeout(resolve, 50));
     const found = { pending: await pending, later: await failureOf(() => nm.mul(x, 2).data()) };
     await nm.init({ backend: "gpu", mode });
     return { ...found, again: Array.from(await nm.mul(nm.tensor([1, 2]), 3).data()) };
@@ -164,15 +167,13 @@ const failureOf = async (fn: () => Promise<unknown>): Promise<string> => {
   }
 };
 
-async function loseDevice(): Promise<void> {
-  loseContexts();
+/** What ends the device, or the contexts, that the backend computes on. */
+async function deviceLoser(): Promise<() => void> {
+  if (gpuBackend().mode !== "webgpu") return loseContexts;
   const { loadLibrary } = await import("../../../src/backend/gpu/library.js");
   const library = await loadLibrary();
-  if (gpuBackend().mode === "webgpu") {
-    const { device } = await library.WebGPUContext.acquire();
-    (device as unknown as { destroy(): void }).destroy();
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  const { device } = await library.WebGPUContext.acquire();
+  return () => (device as unknown as { destroy(): void }).destroy();
 }
 
 export type Page = typeof page;
