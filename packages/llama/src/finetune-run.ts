@@ -73,9 +73,14 @@ export function makeOptimizer(settings: FinetuneSettings, parameters: readonly T
   return new AdamW(groups, { learningRate, betas, epsilon });
 }
 
-export async function rowsOf(settings: FinetuneSettings, which: "data" | "validation"): Promise<RowsResult> {
-  const { tokenizer, length, packing, signal } = settings;
-  return makeRows(await loadData(settings[which]!), tokenizer, { length, packing, signal });
+/** The rows to train on, and those to evaluate on, if there are any. */
+export async function rowsOf(
+  settings: FinetuneSettings,
+): Promise<{ data: RowsResult; validation: RowsResult | null }> {
+  const { tokenizer, length, packing, signal, data, validation } = settings;
+  const rows = async (from: typeof data): Promise<RowsResult> =>
+    makeRows(await loadData(from), tokenizer, { length, packing, signal });
+  return { data: await rows(data), validation: validation === undefined ? null : await rows(validation) };
 }
 
 export const tokensOf = (batches: readonly (readonly Row[])[]): number =>

@@ -1,6 +1,7 @@
 // The gradient of one step: the sum over its batches.
 
 import { mul, NomoatError, type Tensor, tidy } from "@nomoat/core";
+import { type AdamW, clipScale, readGradNorm } from "@nomoat/core/optim";
 import { batchTensors, countedLabels, type Row } from "./data/batches.js";
 import { type BorrowedGenerator, inMode, nextTurn } from "./event-loop.js";
 import type { LlamaForCausalLM } from "./model/model.js";
@@ -53,7 +54,7 @@ function addGradient(
 }
 
 /** Throws unless loss and gradient of a step are finite; `adapter` is named where several are trained. */
-export function requireFinite(
+function requireFinite(
   step: number,
   what: "loss" | "gradient",
   value: number,
@@ -64,4 +65,36 @@ export function requireFinite(
     `finetune: the ${what} ${adapter === undefined ? "" : `of adapter "${adapter}" `}is ${value} at step ${step}; nothing was updated in this step. A smaller learningRate or more warmupSteps may help; otherwise the model's weights are not finite`,
     "NOT_FINITE",
   );
+}
+
+/**
+ * Updates the parameters once by their gradients, clipped to norm `maxGradNorm`, and zeroes these.
+ *
+ * @param step - the update's number, from 1
+ * @param loss - of the step, which has to be finite, as the gradient has
+ * @param name - of the adapter, for errors, where several are trained
+ * @returns the gradient's norm before clipping, and the (first group's) learning rate
+ * @throws {NomoatError} with code "NOT_FINITE"; nothing is updated then
+ */
+export async function updateOnce(
+  optimizer: AdamW,
+  { step, loss, factor, maxGradNorm, name }: UpdateArguments,
+): Promise<{ gradNorm: number; learningRate: number }> {
+  requireFinite(step, "loss", loss, name);
+  const gradNorm = await readGradNorm(optimizer.parameters());
+  requireFinite(step, "gradient", gradNorm, name);
+  optimizer.learningRateFactor = factor;
+  const [learningRate] = optimizer.learningRates();
+  optimizer.step({ gradientScale: clipScale(gradNorm, maxGradNorm) });
+  optimizer.zeroGrad();
+  return { gradNorm, learningRate };
+}
+
+interface UpdateArguments {
+  readonly step: number;
+  readonly loss: number;
+  /** Of the learning rates. */
+  readonly factor: number;
+  readonly maxGradNorm: number;
+  readonly name?: string;
 }

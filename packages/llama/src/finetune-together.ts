@@ -3,7 +3,7 @@
 
 import type { Tensor } from "@nomoat/core";
 import { ArgumentError, Generator, tidy } from "@nomoat/core";
-import { type AdamW, clipScale, readGradNorm } from "@nomoat/core/optim";
+import type { AdamW } from "@nomoat/core/optim";
 import { type Adapter, adaptersOf, saveAdapter, withAdapterRows } from "@nomoat/lora";
 import { batchTensors, countedLabels, type Row, RowOrder } from "./data/batches.js";
 import type { RowsResult } from "./data/encode.js";
@@ -27,7 +27,7 @@ import {
   tokensOf,
   trainedParameters,
 } from "./finetune-run.js";
-import { requireFinite } from "./finetune-step.js";
+import { updateOnce } from "./finetune-step.js";
 import { ownGenerators } from "./model/generators.js";
 import type { LlamaForCausalLM } from "./model/model.js";
 import { OptionChecker } from "./options.js";
@@ -181,22 +181,18 @@ class Run {
   async passed(loss: number): Promise<void> {
     this.#loss += loss;
     if (++this.#done < this.#batches.length) return;
-    const { optimizer } = this;
     const progress = this.#progress;
     const step = progress.step + 1;
-    requireFinite(step, "loss", this.#loss, this.adapter.name);
-    const norm = await readGradNorm(optimizer.parameters());
-    requireFinite(step, "gradient", norm, this.adapter.name);
-    optimizer.learningRateFactor = this.#schedule(progress.step);
-    const [learningRate] = optimizer.learningRates();
-    optimizer.step({ gradientScale: clipScale(norm, this.#settings.maxGradNorm) });
-    optimizer.zeroGrad();
+    const factor = this.#schedule(progress.step);
+    const { maxGradNorm } = this.#settings;
+    const update = { step, loss: this.#loss, factor, maxGradNorm, name: this.adapter.name };
+    const updated = await updateOnce(this.optimizer, update);
     this.#done = 0;
     this.#randomBefore = this.#random.state();
     progress.step = step;
     progress.losses.push(this.#loss);
     this.#clock.lap("training", tokensOf(this.#batches));
-    const info = { step, steps: this.#steps, loss: this.#loss, gradNorm: norm, learningRate };
+    const info = { step, steps: this.#steps, loss: this.#loss, ...updated };
     await this.#settings.onStep?.({ ...info, ...this.#clock.speed(this.#steps - step) });
   }
 
@@ -319,18 +315,14 @@ export async function finetuneTogether(options: FinetuneTogetherOptions): Promis
   signal?.throwIfAborted();
   const runs: Run[] = [];
   const trained = new Set(settings.flatMap((each) => [...trainedParameters(each).values()]));
-  const data: [RowsResult, RowsResult | null][] = [];
-  for (const each of settings)
-    data.push([
-      await rowsOf(each, "data"),
-      each.validation === undefined ? null : await rowsOf(each, "validation"),
-    ]);
+  const data: Awaited<ReturnType<typeof rowsOf>>[] = [];
+  for (const each of settings) data.push(await rowsOf(each));
   const restore = requireGradients(model, trained);
   try {
     if (ownGenerators(model).length > 0)
       throw new ArgumentError("finetuneTogether: a module of the model has a random generator of its own");
     for (const [i, { adapter, saveTo }] of given.entries())
-      runs.push(new Run(settings[i], adapter, ...data[i], saveTo));
+      runs.push(new Run(settings[i], adapter, data[i].data, data[i].validation, saveTo));
     for (const run of runs) await run.load();
     for (const run of runs) run.begin();
     await trainTogether(model, runs, gradientCheckpointing, signal);

@@ -1,7 +1,7 @@
 // Fine-tuning, as a plain loop: gradients of a few batches, clip, update, measure, save.
 
 import type { Tensor } from "@nomoat/core";
-import { type AdamW, clipScale, readGradNorm } from "@nomoat/core/optim";
+import type { AdamW } from "@nomoat/core/optim";
 import { RowOrder } from "./data/batches.js";
 import type { RowsResult } from "./data/encode.js";
 import { BorrowedGenerator } from "./event-loop.js";
@@ -24,7 +24,7 @@ import {
   tokensOf,
   trainedParameters,
 } from "./finetune-run.js";
-import { accumulateGradients, requireFinite } from "./finetune-step.js";
+import { accumulateGradients, updateOnce } from "./finetune-step.js";
 import { ownGenerators } from "./model/generators.js";
 import { meanLoss } from "./perplexity.js";
 
@@ -54,8 +54,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   const { signal } = settings;
   const parameters = trainedParameters(settings);
   signal?.throwIfAborted();
-  const data = await rowsOf(settings, "data");
-  const validation = settings.validation === undefined ? null : await rowsOf(settings, "validation");
+  const { data, validation } = await rowsOf(settings);
 
   const restore = requireGradients(settings.model, new Set(parameters.values()));
   const optimizer = makeOptimizer(settings, [...parameters.values()]);
@@ -117,18 +116,14 @@ async function train(
       const undo = rememberGenerators(model, random);
       try {
         const loss = await accumulateGradients(model, batches, { ...settings, random });
-        requireFinite(step + 1, "loss", loss);
-        const norm = await readGradNorm(optimizer.parameters());
-        requireFinite(step + 1, "gradient", norm);
-        optimizer.learningRateFactor = schedule(step);
-        const [learningRate] = optimizer.learningRates();
-        optimizer.step({ gradientScale: clipScale(norm, settings.maxGradNorm) });
-        optimizer.zeroGrad();
+        const { maxGradNorm } = settings;
+        const update = { step: step + 1, loss, factor: schedule(step), maxGradNorm };
+        const updated = await updateOnce(optimizer, update);
 
         progress.step++;
         progress.losses.push(loss);
         clock.lap("training", tokensOf(batches));
-        const info = { step: progress.step, steps, loss, gradNorm: norm, learningRate };
+        const info = { step: progress.step, steps, loss, ...updated };
         await settings.onStep?.({ ...info, ...clock.speed(steps - progress.step) });
       } catch (error) {
         if (progress.step === step) undo();
