@@ -18,8 +18,8 @@ export function project(name: string) {
       include: ["test/**/*.test.ts", "src/**/*.test.ts"],
       environment: "node",
       globalSetup: [fileURLToPath(new URL("./scripts/vitest-setup.mjs", import.meta.url))],
-      testTimeout: 60_000,
-      hookTimeout: 60_000,
+      testTimeout: 180_000,
+      hookTimeout: 180_000,
     },
   });
 }

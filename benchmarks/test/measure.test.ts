@@ -31,7 +31,7 @@ test("the loop adds less than 1 % to calls of 100 µs and more", async () => {
     worst = Math.max(...(await measureOverhead()).map(({ overhead }) => overhead));
   }
   expect(worst).toBeLessThan(0.01);
-}, 120_000);
+}, 480_000);
 
 test("a slowed entry takes a tenth longer, no more", async () => {
   let inner = 0;

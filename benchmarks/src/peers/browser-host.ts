@@ -51,7 +51,7 @@ export class BrowserHost implements PeerHost {
     const packages = server.share(join(folder, "node_modules"));
     const page = await browser.newPage();
     await page.goto(`${server.address}peers.html?packages=${encodeURIComponent(packages)}`);
-    await page.waitForFunction(() => "answer" in globalThis);
+    await page.waitForFunction(() => "answer" in globalThis, undefined, { timeout: deadlineMilliseconds });
     return new BrowserHost(page, server);
   }
 

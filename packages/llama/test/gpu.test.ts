@@ -66,7 +66,7 @@ describe.skipIf(!installed("chromium"))("10 steps in Chromium give the wasm back
       new URL("./gpu-page/main.ts", import.meta.url),
       embeddedModel(),
     );
-  }, 120_000);
+  }, 480_000);
   afterAll(() => browser.stop());
 
   function check({ expected, actual, left }: Awaited<ReturnType<Page["tiny"]>>) {

@@ -16,7 +16,7 @@ describe.each(["chromium", "firefox"] as const)("the wasm backend in %s", (name:
   let browser: BrowserRun;
   beforeAll(async () => {
     if (here) browser = await BrowserRun.start(name, entry);
-  }, 240_000);
+  }, 600_000);
   afterAll(() => browser?.stop());
 
   test.skipIf(!here)(
@@ -51,7 +51,7 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
   let browser: BrowserRun;
   beforeAll(async () => {
     browser = await BrowserRun.start("chromium", entry);
-  }, 240_000);
+  }, 600_000);
   afterAll(() => browser?.stop());
 
   const wanted = process.env.GPU_MODES?.split(",") ?? ["webgl2", "webgpu", ...(full ? ["webgl"] : [])];
@@ -61,7 +61,7 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
     beforeAll(async () => {
       tab = await browser.open("/isolated/");
       expect(await call(tab, "start", mode)).toBe(mode);
-    }, 240_000);
+    }, 600_000);
     afterAll(() => tab?.close());
 
     test("large arguments, long loops, wide outputs, infinities, positions past 24 bits", async () => {
@@ -72,7 +72,7 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
       expect(found.wide).toEqual([128_256, 256_512]);
       expect(found.infinity).toEqual([0, 1]);
       expect(found.positions).toEqual(mode === "webgl" ? undefined : [0, 1, 2, 3]);
-    }, 240_000);
+    }, 600_000);
 
     test(full ? "every operation in every layout" : "every operation", async () => {
       const count = (await call(tab, "caseNames")).length;

@@ -130,6 +130,9 @@ export class BrowserRun {
 
   async open(path: "/" | "/isolated/"): Promise<Tab> {
     const tab = await this.#browser.newPage();
+    // Vitest's limits are the only ones: a busy machine starts a page for longer than Puppeteer waits.
+    tab.setDefaultTimeout(0);
+    tab.setDefaultNavigationTimeout(0);
     tab.on("pageerror", (error) => console.error(`page: ${String(error)}`));
     await tab.goto(`http://127.0.0.1:${(this.#server.address() as AddressInfo).port}${path}`);
     await tab.waitForFunction(() => "page" in globalThis);
