@@ -54,12 +54,7 @@ function addGradient(
 }
 
 /** Throws unless loss and gradient of a step are finite; `adapter` is named where several are trained. */
-function requireFinite(
-  step: number,
-  what: "loss" | "gradient",
-  value: number,
-  adapter?: string,
-): void {
+function requireFinite(step: number, what: "loss" | "gradient", value: number, adapter?: string): void {
   if (Number.isFinite(value)) return;
   throw new NomoatError(
     `finetune: the ${what} ${adapter === undefined ? "" : `of adapter "${adapter}" `}is ${value} at step ${step}; nothing was updated in this step. A smaller learningRate or more warmupSteps may help; otherwise the model's weights are not finite`,

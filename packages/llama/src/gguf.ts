@@ -1,6 +1,6 @@
 // LLaMA models from and to GGUF files, as llama.cpp writes them.
 
-import { ArgumentError, FormatError, keep, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { ArgumentError, FormatError, type Tensor, tensor, tidy } from "@nomoat/core";
 import { adaptersOf } from "@nomoat/lora";
 import {
   type FormatName,
@@ -21,11 +21,10 @@ import {
 } from "./gguf-config.js";
 import { type TokenizerFiles, tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
 import type { LoadLlamaOptions } from "./load.js";
+import { assembleLlama, type Weight, type WeightSource } from "./model/assemble.js";
 import type { LlamaConfig } from "./model/config.js";
-import { LlamaForCausalLM, llamaShapes } from "./model/model.js";
+import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
 import type { Tokenizer } from "./tokenizer.js";
-
-type Loaded = Tensor | QuantizedTensor;
 
 /**
  * llama.cpp turns rotary pairs that lie half a head apart (Hugging Face's) into neighbours: row h·d + 2i + j of its query and
@@ -41,7 +40,7 @@ export function permuteRows(x: Tensor, headDim: number, undo: boolean): Tensor {
   });
 }
 
-function permute(weight: Loaded, headDim: number, undo: boolean): Loaded {
+function permute(weight: Weight, headDim: number, undo: boolean): Weight {
   if (!(weight instanceof QuantizedTensor)) return permuteRows(weight, headDim, undo);
   const { format, shape } = weight;
   return tidy(() => {
@@ -53,7 +52,8 @@ function permute(weight: Loaded, headDim: number, undo: boolean): Loaded {
 }
 
 const rotated = /\.(?:q_proj|k_proj)\.(?:weight|bias)$/;
-const embedding = "model.embed_tokens";
+const embedding = "model.embed_tokens.weight";
+const floatType = /^B?F\d+$/;
 /** Weights that are computed with as they are packed. */
 const packable = /(?:_proj|lm_head|embed_tokens)\.weight$/;
 
@@ -83,7 +83,7 @@ function matchTensors(gguf: GgufFile, config: LlamaConfig, file: string): Map<st
 
 /**
  * Loads a LLaMA and its tokenizer from a GGUF file. Linear layers of quantized types become QuantizedLinear and the embedding a
- * QuantizedEmbedding, unless `keepQuantized` is false; the rest becomes float32 (or `dtype`).
+ * QuantizedEmbedding, unless `keepQuantized` is false; the rest becomes float32 (or `dtype`), or what `quantize` makes of it.
  *
  * @throws {FormatError} naming file, field and reason; nothing stays allocated then
  */
@@ -91,9 +91,8 @@ export async function loadGguf(
   path: string,
   options: LoadLlamaOptions = {},
 ): Promise<{ model: LlamaForCausalLM; tokenizer: Tokenizer }> {
-  const { device, dtype = "float32", keepQuantized = true } = options;
+  const { device, dtype = "float32", keepQuantized = true, quantize } = options;
   const gguf = await readGguf(path);
-  const loaded = new Map<string, Loaded>();
   try {
     const meta = new Metadata(gguf.metadata, path);
     const config = configFromGguf(meta, gguf.tensors, await readFactors(gguf), options.ropeScaling);
@@ -105,20 +104,30 @@ export async function loadGguf(
         `${tokenizer.vocabSize} tokens, the model embeds ${config.vocabSize}`,
       );
     }
-    for (const [ours, name] of names) {
+    const infoOf = (ours: string) => gguf.tensors.get(names.get(ours)!)!;
+    const staysPacked = (ours: string): boolean => {
       // Rows that are looked up come in float32.
-      const lookedUp = ours === `${embedding}.weight` && dtype !== "float32";
-      const dequantize = !keepQuantized || !packable.test(ours) || lookedUp;
-      const stored = await gguf.load(name, dequantize ? { device, dequantize } : { device });
-      loaded.set(ours, stored);
-      const placed = rotated.test(ours) ? permute(stored, config.headDim, true) : stored;
-      if (placed !== stored) stored.dispose();
-      loaded.set(ours, placed instanceof QuantizedTensor ? placed : castTo(placed, dtype));
-    }
-    return { model: buildModel(config, loaded, path), tokenizer };
-  } catch (error) {
-    for (const each of loaded.values()) each.dispose();
-    throw error;
+      const fits = packable.test(ours) && (ours !== embedding || dtype === "float32");
+      return keepQuantized && fits && !floatType.test(infoOf(ours).type);
+    };
+    const packed = new Set([...names.keys()].filter(staysPacked));
+    const source: WeightSource = {
+      file: path,
+      shapes: new Map(Array.from(names.keys(), (ours) => [ours, infoOf(ours).shape])),
+      packed,
+      async load(ours) {
+        const dequantize = packed.has(ours) ? {} : { dequantize: true };
+        const stored = await gguf.load(names.get(ours)!, { device, ...dequantize });
+        let placed: Weight = stored;
+        try {
+          if (rotated.test(ours)) placed = permute(stored, config.headDim, true);
+        } finally {
+          if (placed !== stored) stored.dispose();
+        }
+        return placed instanceof QuantizedTensor ? placed : castTo(placed, dtype);
+      },
+    };
+    return { model: await assembleLlama(config, source, { quantize, device }), tokenizer };
   } finally {
     await gguf.close();
   }
@@ -137,40 +146,6 @@ async function readFactors(gguf: GgufFile): Promise<Float32Array | undefined> {
   const values = tidy(() => factors.cast("float32").dataSync() as Float32Array);
   factors.dispose();
   return values;
-}
-
-function buildModel(
-  config: LlamaConfig,
-  loaded: ReadonlyMap<string, Loaded>,
-  file: string,
-): LlamaForCausalLM {
-  const dense = new Map<string, Tensor>();
-  const packed: [layer: string, weight: QuantizedTensor][] = [];
-  const places: Tensor[] = [];
-  for (const [name, each] of loaded) {
-    if (!(each instanceof QuantizedTensor)) dense.set(name, each);
-    else {
-      // A view of one zero holds the place of a weight until its layer is replaced.
-      const place = keep(tidy(() => zeros([1, 1], { device: each.device }).expand(each.shape)));
-      places.push(place);
-      dense.set(name, place);
-      packed.push([name.replace(/\.weight$/, ""), each]);
-    }
-  }
-  try {
-    const model = LlamaForCausalLM.fromTensors(config, dense, file);
-    for (const [name, weight] of packed) {
-      if (name !== embedding) {
-        model.replaceModule(name, new QuantizedLinear(weight, dense.get(`${name}.bias`) ?? null));
-        continue;
-      }
-      model.replaceModule(name, new QuantizedEmbedding(weight));
-      if (config.tieWordEmbeddings) model.lm_head = new QuantizedLinear(weight);
-    }
-    return model;
-  } finally {
-    for (const place of places) place.dispose();
-  }
 }
 
 export interface SaveGgufOptions {
@@ -194,7 +169,7 @@ function outputTypeFor(type: WrittenType): WrittenType {
 
 const floats = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
 
-function convert(name: string, weight: Tensor, type: WrittenType): Loaded {
+function convert(name: string, weight: Tensor, type: WrittenType): Weight {
   if (!Object.hasOwn(floats, type))
     return quantize(weight, { format: type as FormatName, name, measure: false });
   return tidy(() => weight.detach().cast(floats[type as keyof typeof floats]));
@@ -224,13 +199,13 @@ export async function saveGguf(
   if (tokenizer)
     for (const [key, value] of tokenizerToGguf(tokenizer, config.vocabSize)) metadata.set(key, value);
   const modules = new Map(model.namedModules());
-  const tensors = new Map<string, Loaded>();
-  const made: Loaded[] = [];
+  const tensors = new Map<string, Weight>();
+  const made: Weight[] = [];
   try {
     for (const [name, shape] of llamaShapes(config)) {
       const [, path, kind] = /^(.*)\.(weight|bias)$/.exec(name) as RegExpExecArray;
       const module = modules.get(path) as Partial<Record<"weight" | "bias", Tensor | null>> | undefined;
-      let weight: Loaded | null | undefined;
+      let weight: Weight | null | undefined;
       const packed = module instanceof QuantizedLinear || module instanceof QuantizedEmbedding;
       if (module instanceof QuantizedLinear && module.inputScales) {
         throw new ArgumentError(
@@ -245,7 +220,7 @@ export async function saveGguf(
         made.push(weight);
       }
       if (!(weight instanceof QuantizedTensor)) {
-        const outer = name === "lm_head.weight" || name === "model.embed_tokens.weight";
+        const outer = name === "lm_head.weight" || name === embedding;
         weight = convert(name, weight, shape.length === 1 ? "f32" : outer ? outputType : type);
         made.push(weight);
       }

@@ -35,6 +35,7 @@ export { loadLoraGguf, loraGgufToPeft, type SaveLoraGgufOptions, saveLoraGguf } 
 export type { TokenizerFiles } from "./gguf-tokenizer.js";
 export { type LlamaSource, type LoadLlamaOptions, loadLlama, loadTokenizer, saveLlama } from "./load.js";
 export { estimateMemory, type MemoryEstimate, type MemoryEstimateOptions } from "./memory-estimate.js";
+export type { LoadQuantization } from "./model/assemble.js";
 export { KVCache } from "./model/cache.js";
 export { formatConfig, type LlamaConfig, parseConfig, type RopeScaling } from "./model/config.js";
 export { type HiddenOptions, LlamaForCausalLM, llamaShapes } from "./model/model.js";

@@ -7,18 +7,18 @@ import {
   openSource,
   parseJson,
   type SourceLike,
-  type Tensor,
-  tidy,
 } from "@nomoat/core";
 import {
-  loadSafetensors,
+  openSafetensors,
   type SafetensorsSource,
   serializeSafetensors,
   writeFilesAtomic,
 } from "@nomoat/core/safetensors";
 import { loadGguf } from "./gguf.js";
+import { assembleLlama, type LoadQuantization } from "./model/assemble.js";
 import { formatConfig, parseConfig, type RopeScaling } from "./model/config.js";
-import { LlamaForCausalLM } from "./model/model.js";
+import type { LlamaForCausalLM } from "./model/model.js";
+import { savedState, weightsOf } from "./safetensors-weights.js";
 import { Tokenizer } from "./tokenizer.js";
 
 /** A path (Node) of a folder or of a GGUF file, or a folder's files by name (Blobs, bytes, open files). */
@@ -29,6 +29,11 @@ export interface LoadLlamaOptions {
   device?: BackendName;
   /** Dtype of the weights (default float32; float64 on the reference backend only). */
   dtype?: "float32" | "float64";
+  /**
+   * Quantize weights as they are read: `{ format: "nf4" }` and what else `quantizeModel` takes, but for methods that need data. One
+   * weight at a time is in memory in float, so that models fit whose floats would not. Those that the file has quantized stay so.
+   */
+  quantize?: LoadQuantization;
   /** GGUF: linear layers whose weights are quantized compute with them as they are (default true). */
   keepQuantized?: boolean;
   /** GGUF: use this tokenizer instead of the file's. */
@@ -91,9 +96,11 @@ export async function loadTokenizer(source: LlamaSource): Promise<Tokenizer> {
 
 /**
  * Loads a LLaMA-family model and its tokenizer from a Hugging Face folder: config.json, model.safetensors (or shards with an
- * index), tokenizer.json, tokenizer_config.json; or from a file whose name ends in `.gguf`.
+ * index), tokenizer.json, tokenizer_config.json; or from a file whose name ends in `.gguf`. Linear layers in bitsandbytes' NF4 and FP4
+ * become QuantizedLinear.
  *
- * @throws {FormatError} naming file, field and reason; nothing stays allocated then
+ * @throws {FormatError} naming file, field and reason, before any weight is read where the header tells; nothing stays allocated then
+ * @throws {ArgumentError} as `quantizeModel`, of `quantize`
  */
 export async function loadLlama(
   source: LlamaSource,
@@ -107,27 +114,24 @@ export async function loadLlama(
       file: "tokenizer.json",
     });
   }
-  const { dtype = "float32", device } = options;
-  const { tensors } = await loadSafetensors(source as SafetensorsSource, { dtype, device });
+  const { dtype = "float32", device, quantize } = options;
+  const file = await openSafetensors(source as SafetensorsSource);
   try {
-    const model = LlamaForCausalLM.fromTensors(config, tensors);
-    releaseUnused(tensors, model);
+    const model = await assembleLlama(config, weightsOf(file, config, { dtype, device }), {
+      quantize,
+      device,
+    });
     return { model, tokenizer };
-  } catch (error) {
-    for (const tensor of tensors.values()) tensor.dispose();
-    throw error;
+  } finally {
+    await file.close();
   }
 }
 
-/** Disposes what the file holds and the model does not: a tied output layer's copy, old buffers. */
-function releaseUnused(tensors: ReadonlyMap<string, Tensor>, model: LlamaForCausalLM): void {
-  const used = new Set(model.stateDict().values());
-  for (const tensor of tensors.values()) if (!used.has(tensor)) tensor.dispose();
-}
-
 /**
- * Writes config.json and model.safetensors (a tied output layer once, under the embedding's name), all or nothing.
- * Layers must be dense: merge adapters and dequantize before.
+ * Writes config.json and model.safetensors (a tied output layer once, under the embedding's name), all or nothing. Linear layers in
+ * NF4 and FP4 are written as bitsandbytes has them.
+ *
+ * @throws {ArgumentError} naming the layers that neither have a place for: merge adapters and dequantize others before
  */
 export async function saveLlama(
   model: LlamaForCausalLM,
@@ -135,13 +139,11 @@ export async function saveLlama(
   options: { dtype?: "float32" | "float16" | "bfloat16" } = {},
 ): Promise<void> {
   const { dtype = "float32" } = options;
-  const tied = model.config.tieWordEmbeddings;
-  const state = [...model.stateDict()].filter(([name]) => !(tied && name === "lm_head.weight"));
-  const tensors = new Map(state.map(([name, tensor]) => [name, tidy(() => tensor.detach().cast(dtype))]));
+  const { tensors, quantization } = savedState(model, dtype);
   try {
     await writeFilesAtomic(folder, {
       "model.safetensors": await serializeSafetensors(tensors, { format: "pt" }),
-      "config.json": new TextEncoder().encode(formatConfig(model.config, dtype)),
+      "config.json": new TextEncoder().encode(formatConfig(model.config, dtype, quantization)),
     });
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();

@@ -1,13 +1,23 @@
 // Models from and to folders; config.json, hostile and honest.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { init, memoryStats, type Tensor, tensor } from "@nomoat/core";
-import { serializeSafetensors } from "@nomoat/core/safetensors";
+import { init, memoryStats, resetPeakMemory, type Tensor, tensor, tidy } from "@nomoat/core";
+import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
+import { applyLora } from "@nomoat/lora";
+import { type QuantizedLinear, quantizeModel } from "@nomoat/quant";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { formatConfig, type LlamaConfig, loadLlama, parseConfig, saveLlama } from "../src/index.js";
+import {
+  formatConfig,
+  type LlamaConfig,
+  type LlamaForCausalLM,
+  type LoadQuantization,
+  loadLlama,
+  parseConfig,
+  saveLlama,
+} from "../src/index.js";
 import { byteTokenizerFiles, goldenFolder, tinyConfig, tinyModel } from "./support.js";
 
 const encode = (json: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(json));
@@ -58,6 +68,8 @@ describe("config.json", () => {
     [{ hidden_act: "gelu" }, "hidden_act"],
     [{ sliding_window: 128 }, "sliding_window"],
     [{ quantization_config: {} }, "quantization_config"],
+    [{ quantization_config: { quant_method: "gptq" } }, "quantization_config"],
+    [{ quantization_config: { quant_method: "bitsandbytes", load_in_8bit: true } }, "quantization_config"],
     [{ hidden_size: -1 }, "hidden_size"],
     [{ hidden_size: 1e300 }, "hidden_size"],
     [{ hidden_size: "16" }, "hidden_size"],
@@ -189,5 +201,164 @@ describe("folders", () => {
       ]);
       await expect(loadLlama(source)).rejects.toMatchObject({ code: "FORMAT" });
     }
+  });
+});
+
+describe("weights quantized as they are read", () => {
+  const config: Partial<LlamaConfig> = { hiddenSize: 32, intermediateSize: 64, headDim: 8 };
+  const folder = mkdtempSync(join(tmpdir(), "nomoat-quantized-"));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  async function saved(name: string, variant: Partial<LlamaConfig> = {}): Promise<LlamaForCausalLM> {
+    const model = tinyModel({ config: { ...config, ...variant } });
+    await saveLlama(model, join(folder, name));
+    for (const [file, content] of tokenizerFiles) writeFileSync(join(folder, name, file), content);
+    return model;
+  }
+
+  /** Bytes of all tensors of a model by name, packed ones too. */
+  const bytesOf = (model: LlamaForCausalLM) =>
+    new Map(Array.from(model.stateDict(), ([name, value]) => [name, Array.from(value.dataSync(), Number)]));
+
+  it.each<[string, Partial<LlamaConfig>, LoadQuantization]>([
+    ["nf4", { attentionBias: true }, { format: "nf4" }],
+    ["patterns", {}, { format: "int8", skip: ["q_proj"], perModule: [["down_proj", "nf4"]] }],
+    ["output layer", {}, { format: "q8_0", outputLayer: true, embeddings: true, method: "nearest" }],
+    ["tied", { tieWordEmbeddings: true }, { format: "q4_0", embeddings: true }],
+    ["tied and float", { tieWordEmbeddings: true }, { format: "int4_g32", method: "hqq" }],
+    ["bits per weight", {}, { bitsPerWeight: 6 }],
+  ])("are those that quantizeModel makes: %s", async (name, variant, quantize) => {
+    const before = memoryStats().tensors;
+    const model = await saved(name, variant);
+    const { model: loaded } = await loadLlama(join(folder, name), { quantize });
+    quantizeModel(model, quantize);
+    expect(bytesOf(loaded)).toEqual(bytesOf(model));
+    for (const [path, module] of model.namedModules())
+      expect(new Map(loaded.namedModules()).get(path)!.constructor.name, path).toBe(module.constructor.name);
+    expect(loaded.config).toEqual(model.config);
+    loaded.dispose();
+    model.dispose();
+    expect(memoryStats().tensors).toBe(before);
+  });
+
+  it("come one at a time: of the floats no more than one weight is in memory", async () => {
+    await init({ backend: "wasm" });
+    try {
+      const wide = { ...config, hiddenSize: 128, intermediateSize: 512, headDim: 32, numLayers: 6 };
+      const model = tinyModel({ config: wide, device: "wasm" });
+      await saveLlama(model, join(folder, "wide"));
+      model.dispose();
+      for (const [file, content] of tokenizerFiles) writeFileSync(join(folder, "wide", file), content);
+      const before = memoryStats().backend.used;
+      resetPeakMemory();
+      const { model: loaded } = await loadLlama(join(folder, "wide"), {
+        quantize: { format: "q8_0", outputLayer: true, embeddings: true },
+      });
+      const { used, peak } = memoryStats().backend;
+      const largest = 4 * 512 * 128;
+      expect(peak - used).toBeLessThan(2 * largest);
+      // The floats of all would be far more.
+      expect(6 * 3 * largest).toBeGreaterThan(2 * (peak - before));
+      loaded.dispose();
+      expect(memoryStats().backend.used).toBe(before);
+    } finally {
+      await init({ backend: "reference" });
+    }
+  });
+
+  it("leave nothing behind when one cannot be quantized, or does not suit", async () => {
+    const before = memoryStats().tensors;
+    const model = await saved("broken");
+    model.dispose();
+    const open = (quantize: LoadQuantization) => loadLlama(join(folder, "broken"), { quantize });
+    await expect(open({ format: "q4_K" })).rejects.toMatchObject({ code: "ARGUMENT" });
+    await expect(open({ format: "int9" as "int8" })).rejects.toThrow(/int9/);
+    await expect(open({ format: "nf4", skip: [/./] })).rejects.toThrow(/no float linear layer/);
+    expect(memoryStats().tensors).toBe(before);
+    // One value of the last block is no number.
+    const { tensors } = await loadSafetensors(join(folder, "broken"));
+    const name = "model.layers.1.mlp.up_proj.weight";
+    const values = Float32Array.from(tensors.get(name)!.dataSync() as Float32Array);
+    values[100] = Number.NaN;
+    tidy(() => tensors.get(name)!.copyFrom(tensor(values, { shape: [64, 32] })));
+    writeFileSync(join(folder, "broken", "model.safetensors"), await serializeSafetensors(tensors));
+    for (const each of tensors.values()) each.dispose();
+    await expect(open({ format: "nf4" })).rejects.toThrow(/layers\.1\.mlp\.up_proj\.weight.*NaN/);
+    expect(memoryStats().tensors).toBe(before);
+  });
+
+  it.each(["nf4", "nf4_single", "fp4"] as const)(
+    "go to bitsandbytes' layout and back: %s",
+    async (format) => {
+      const before = memoryStats().tensors;
+      const model = tinyModel({ config });
+      quantizeModel(model, { format, skip: ["o_proj"] });
+      const path = join(folder, format);
+      await saveLlama(model, path);
+      for (const [file, content] of tokenizerFiles) writeFileSync(join(path, file), content);
+      const json = JSON.parse(readFileSync(join(path, "config.json"), "utf8"));
+      expect(json.quantization_config).toMatchObject({
+        ...{ quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: format.slice(0, 3) },
+        bnb_4bit_use_double_quant: format !== "nf4_single",
+        llm_int8_skip_modules: [
+          "model.layers.0.self_attn.o_proj",
+          "model.layers.1.self_attn.o_proj",
+          "lm_head",
+        ],
+      });
+      const { model: loaded } = await loadLlama(path);
+      expect(bytesOf(loaded)).toEqual(bytesOf(model));
+      // What is packed stays so; the rest is packed on request.
+      const { model: more } = await loadLlama(path, { quantize: { format: "int8", outputLayer: true } });
+      const layers = new Map(more.namedModules());
+      const formatAt = (name: string) => (layers.get(name) as QuantizedLinear).quantized.format.name;
+      expect(formatAt("model.layers.0.self_attn.o_proj")).toBe("int8");
+      expect(formatAt("model.layers.0.self_attn.q_proj")).toBe(format);
+      for (const each of [model, loaded, more]) each.dispose();
+      expect(memoryStats().tensors).toBe(before);
+    },
+  );
+
+  it("are refused by name when a folder has no place for them", async () => {
+    const before = memoryStats().tensors;
+    const path = join(folder, "refused");
+    const model = tinyModel({ config });
+    quantizeModel(model, { format: "int8" });
+    await expect(saveLlama(model, path)).rejects.toThrow(
+      /saveLlama: .*no place for model\.layers\.0\.self_attn\.q_proj \(int8\)/,
+    );
+    model.dispose();
+    const adapted = tinyModel({ config });
+    const adapter = applyLora(adapted, { targetModules: ["q_proj"] });
+    await expect(saveLlama(adapted, path)).rejects.toThrow(/q_proj/);
+    adapter.remove();
+    adapted.dispose();
+    expect(existsSync(path)).toBe(false);
+    expect(memoryStats().tensors).toBe(before);
+  });
+
+  it("are checked against config.json", async () => {
+    const before = memoryStats().tensors;
+    const model = tinyModel({ config });
+    quantizeModel(model, { format: "nf4" });
+    const path = join(folder, "other-shape");
+    await saveLlama(model, path);
+    model.dispose();
+    for (const [file, content] of tokenizerFiles) writeFileSync(join(path, file), content);
+    // As many codes, of another shape: 32 by 64 instead of 64 by 32.
+    const { tensors } = await loadSafetensors(join(path, "model.safetensors"));
+    const [up, down] = ["up_proj", "down_proj"].map((name) => `model.layers.0.mlp.${name}.weight`);
+    const swapped = new Map(
+      Array.from(tensors, ([name, value]) => {
+        if (name.startsWith(up)) return [down + name.slice(up.length), value];
+        return [name.startsWith(down) ? up + name.slice(down.length) : name, value];
+      }),
+    );
+    writeFileSync(join(path, "model.safetensors"), await serializeSafetensors(swapped));
+    for (const value of tensors.values()) value.dispose();
+    await expect(loadLlama(path)).rejects.toThrow(
+      /mlp\.(?:up|down)_proj\.weight": is \[\d+, \d+\], expected/,
+    );
+    expect(memoryStats().tensors).toBe(before);
   });
 });

@@ -37,7 +37,7 @@ it("the README's code runs", async () => {
 
     // Imports become constants, files go to a folder of their own, each block has a scope of its own.
     const names =
-      /"(models\/tiny|notes\.jsonl|checkpoints|my-adapter|ada-adapter|tiny-q8_0\.gguf|adapter\.gguf)"/g;
+      /"(models\/tiny|notes\.jsonl|checkpoints|my-adapter|ada-adapter|tiny-nf4|tiny-q8_0\.gguf|adapter\.gguf)"/g;
     const body = blocks
       .map((block) => {
         const source = block.replace(names, (_, name: string) => JSON.stringify(join(folder, name)));

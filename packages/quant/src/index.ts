@@ -25,9 +25,14 @@ export { type IntegerFormatOptions, integerFormat } from "./formats/integer.js";
 export { QuantizedLinear, type QuantizedLinearOptions } from "./linear.js";
 export { type QuantizedMatmulOptions, quantizedMatmul } from "./matmul.js";
 export type { StaticActivations } from "./matmul-integers.js";
-export { type QuantizeModelOptions, quantizeModel, quantizeModelAsync } from "./model.js";
+export {
+  type QuantizeModelAsyncOptions,
+  type QuantizeModelOptions,
+  quantizeModel,
+  quantizeModelAsync,
+} from "./model.js";
 export { PredictionComparison, type PredictionError } from "./predictions.js";
-export { type QuantizeOptions, quantize } from "./quantize.js";
+export { hostDevice, type QuantizeOptions, quantize } from "./quantize.js";
 export { type QuantizationError, QuantizedTensor } from "./quantized-tensor.js";
 export {
   type LayerReport,

@@ -33,6 +33,8 @@ export interface QuantizeModelOptions {
    * `statistics`. "gptq" and "hqq" take formats of integers in groups or rows; of layers that share a weight the first decides.
    */
   readonly method?: "nearest" | "hqq" | "gptq" | "awq";
+  /** Dequantize each layer again to measure its error (default true; methods other than "nearest" always do). */
+  readonly measure?: boolean;
   /** What `collectStatistics` gathered, for "gptq" and "awq". */
   readonly statistics?: ReadonlyMap<string, ActivationStatistics>;
   /** Modules to leave as they are: a name, or its end from a dot on (`lm_head`, `mlp.down_proj`), or a RegExp on the whole name. */
@@ -65,7 +67,7 @@ const defaultCandidates: readonly Format[] = ["nf4", "q5_0", "q5_1", "int8"];
  * Replaces the `nn.Linear` layers of `model`, and on request its embeddings, by quantized ones and disposes their float weights, except
  * those that another module holds too (tied embeddings that stay float). Biases move over. All layers are checked before one is replaced.
  *
- * @returns the error of each layer, measured on the way; the same as `quantizationReport(model)`
+ * @returns the error of each layer, measured on the way (null with `measure: false`); the same as `quantizationReport(model)`
  * @throws {ArgumentError} listing the layers whose shape does not suit their format; naming tensor and index of a value
  * that cannot be quantized (the model is unchanged then); when no layer is left to quantize; when `bitsPerWeight` is too few
  */
@@ -76,37 +78,52 @@ export function quantizeModel(model: Module, options: QuantizeModelOptions): Qua
   return step.value;
 }
 
+export interface QuantizeModelAsyncOptions extends QuantizeModelOptions {
+  /**
+   * Gives the values of a weight that lie elsewhere, in a file say, while the model holds a tensor of that shape in its place: a tensor
+   * that is disposed when it is packed. Default: the weight's own.
+   */
+  readonly valuesOf?: (weight: Tensor) => Promise<Tensor>;
+}
+
 /**
- * {@link quantizeModel} where weights have to be waited for: on the gpu backend, whose computed values cannot be read at once. Each is
- * quantized by the wasm backend's kernels, or plain code where that does not run, and goes back packed.
+ * {@link quantizeModel} where weights have to be waited for: in files, or on the gpu backend, whose computed values cannot be read at
+ * once. Each is quantized by the wasm backend's kernels, or plain code where that does not run, and goes where its layer is, packed.
  */
 export async function quantizeModelAsync(
   model: Module,
-  options: QuantizeModelOptions,
+  options: QuantizeModelAsyncOptions,
 ): Promise<QuantizationReport> {
   const work = quantizing(model, options);
   let step = work.next();
   while (!step.done) {
     const weight = step.value;
-    if (weight.storage.backend.synchronous) {
-      step = work.next(weight);
-      continue;
-    }
-    let copy: Tensor;
+    let values: Tensor;
     try {
-      const { shape, dtype } = weight;
-      copy = keep(tensor(await weight.data(), { shape, dtype, device: hostDevice() }));
+      values = await readable(weight, options.valuesOf);
     } catch (error) {
       step = work.throw(error);
       continue;
     }
     try {
-      step = work.next(copy);
+      step = work.next(values);
     } finally {
-      copy.dispose();
+      if (values !== weight) values.dispose();
     }
   }
   return step.value;
+}
+
+/** The values of `weight` where they can be read at once: itself, or a tensor of its own. */
+async function readable(weight: Tensor, valuesOf: QuantizeModelAsyncOptions["valuesOf"]): Promise<Tensor> {
+  const given = valuesOf ? await valuesOf(weight) : weight;
+  if (given.storage.backend.synchronous) return given;
+  try {
+    const { shape, dtype } = given;
+    return keep(tensor(await given.data(), { shape, dtype, device: hostDevice() }));
+  } finally {
+    if (given !== weight) given.dispose();
+  }
 }
 
 /** The work, which asks for each weight and is given it, or a copy of it that can be read; the copy is its own until it asks again. */
@@ -192,10 +209,10 @@ function quantizeBy(
   layer: string,
   weight: Tensor,
   format: BlockFormat,
-  { method = "nearest", statistics }: QuantizeModelOptions,
+  { method = "nearest", statistics, measure }: QuantizeModelOptions,
 ): Made {
   const options = { format, name: `${layer}.weight` };
-  if (method === "nearest") return { quantized: quantize(weight, options) };
+  if (method === "nearest") return { quantized: quantize(weight, { ...options, measure }) };
   if (method === "hqq") return { quantized: quantizeHqq(weight, options) };
   if (method !== "gptq" && method !== "awq") {
     throw new ArgumentError(

@@ -1,9 +1,15 @@
 // QuantizedLinear, quantizeModel and the report.
 
-import { grad, memoryStats, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
+import { grad, memoryStats, noGrad, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
 import { Embedding, Linear, Module, parameter } from "@nomoat/core/nn";
 import { describe, expect, it } from "vitest";
-import { QuantizedLinear, quantizationReport, quantize, quantizeModel } from "../src/index.js";
+import {
+  QuantizedLinear,
+  quantizationReport,
+  quantize,
+  quantizeModel,
+  quantizeModelAsync,
+} from "../src/index.js";
 import { bellTensor, relativeError } from "./helpers.js";
 
 class Block extends Module {
@@ -183,5 +189,48 @@ describe("quantizationReport", () => {
       ).toMatchObject({ rms: 0, max: 0, sqnr: Number.POSITIVE_INFINITY });
       expect(() => quantizationReport(bellTensor([2, 64], 1))).toThrow(/needs a format/);
     });
+  });
+});
+
+describe("quantizeModelAsync", () => {
+  it("takes values from elsewhere, and disposes them", async () => {
+    const before = memoryStats().tensors;
+    const [here, there] = [new Model(), new Model()];
+    const report = quantizeModel(here, { format: "nf4", measure: false });
+    expect(report.layers.every(({ error }) => error === null)).toBe(true);
+    const values = new Map(
+      Array.from(there.parameters(), (weight) => [weight, tidy(() => weight.detach().clone())]),
+    );
+    noGrad(() =>
+      tidy(() => {
+        for (const weight of values.keys()) if (weight.rank === 2) weight.copyFrom(zeros(weight.shape));
+      }),
+    );
+    const asked: Tensor[] = [];
+    const valuesOf = async (weight: Tensor) => {
+      asked.push(weight);
+      return tidy(() => values.get(weight)!.clone());
+    };
+    await quantizeModelAsync(there, { format: "nf4", measure: false, valuesOf });
+    expect(asked).toHaveLength(4);
+    const state = there.stateDict();
+    for (const [name, packed] of here.stateDict())
+      if (name.startsWith("layers")) expect(state.get(name)!.dataSync(), name).toEqual(packed.dataSync());
+    for (const each of [here, there, ...values.values()]) each.dispose();
+    expect(memoryStats().tensors).toBe(before);
+  });
+
+  it("leaves the model as it was when values cannot be had", async () => {
+    const model = new Model();
+    const before = memoryStats().tensors;
+    let asked = 0;
+    const valuesOf = async (weight: Tensor) => {
+      if (++asked === 3) throw new Error("the file ended");
+      return tidy(() => weight.detach().clone());
+    };
+    await expect(quantizeModelAsync(model, { format: "nf4", valuesOf })).rejects.toThrow("the file ended");
+    expect(model.layers[0].q_proj).toBeInstanceOf(Linear);
+    expect(memoryStats().tensors).toBe(before);
+    model.dispose();
   });
 });

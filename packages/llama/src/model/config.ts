@@ -126,6 +126,19 @@ function eosOf(reader: ConfigReader, vocabSize: number): number[] {
   return list as number[];
 }
 
+/** Of weights that are quantized already, bitsandbytes' 4 bits are read; their tensors say the rest. */
+function checkQuantization(reader: ConfigReader): void {
+  if (!reader.has("quantization_config")) return;
+  const part = reader.part("quantization_config");
+  const method = part.raw("quant_method");
+  if (method !== "bitsandbytes") {
+    const given = JSON.stringify(method) ?? "none";
+    reader.fail("quantization_config", `quant_method ${given} is not supported (known: bitsandbytes)`);
+  }
+  if (!part.boolean("load_in_4bit", false))
+    reader.fail("quantization_config", "of bitsandbytes only load_in_4bit is supported");
+}
+
 /**
  * Reads config.json, strictly: what the model cannot honour is refused by name.
  * @param json - the file's bytes
@@ -147,8 +160,7 @@ export function parseConfig(json: Uint8Array, file = "config.json"): LlamaConfig
   }
   if (reader.has("sliding_window"))
     reader.fail("sliding_window", "sliding-window attention is not supported");
-  if (reader.has("quantization_config"))
-    reader.fail("quantization_config", "weights that are quantized already are not supported here");
+  checkQuantization(reader);
   const hiddenSize = reader.integer("hidden_size", 1, maxExtent);
   const numHeads = reader.integer("num_attention_heads", 1, 65536);
   const numKeyValueHeads = reader.integer("num_key_value_heads", 1, numHeads, numHeads);
@@ -195,8 +207,17 @@ function ropeScalingJson(scaling: RopeScaling | null): object | null {
   };
 }
 
-/** config.json as Hugging Face Transformers reads it. `dtype` is that of the weights beside it. */
-export function formatConfig(config: LlamaConfig, dtype = "float32"): string {
+/**
+ * config.json as Hugging Face Transformers reads it.
+ *
+ * @param dtype - of the weights beside it
+ * @param quantization - the `quantization_config` of packed ones
+ */
+export function formatConfig(
+  config: LlamaConfig,
+  dtype = "float32",
+  quantization: object | null = null,
+): string {
   const eos = config.eosTokenIds;
   const fields = {
     architectures: ["LlamaForCausalLM"],
@@ -219,6 +240,7 @@ export function formatConfig(config: LlamaConfig, dtype = "float32"): string {
     bos_token_id: config.bosTokenId,
     eos_token_id: eos.length === 0 ? null : eos.length === 1 ? eos[0] : eos,
     torch_dtype: dtype,
+    ...(quantization ? { quantization_config: quantization } : {}),
   };
   return `${JSON.stringify(fields, null, 2)}\n`;
 }

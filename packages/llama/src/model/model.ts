@@ -78,6 +78,29 @@ export function llamaShapes(config: LlamaConfig): Map<string, number[]> {
 /** Tensors in a file that a model may lack without loss: buffers that older versions of Transformers wrote. */
 const ignorable = /(?:^|\.)rotary_emb\.inv_freq$/;
 
+/** @throws {FormatError} listing every missing, unexpected and misshapen tensor of a model of this configuration */
+export function checkShapes(
+  config: LlamaConfig,
+  given: ReadonlyMap<string, readonly number[]>,
+  file: string,
+): void {
+  const shapes = llamaShapes(config);
+  const faults: string[] = [];
+  for (const [name, shape] of shapes) {
+    const found = given.get(name);
+    if (!found) faults.push(`missing "${name}" [${shape.join(", ")}]`);
+    else if (found.join() !== shape.join()) {
+      faults.push(`"${name}" is [${found.join(", ")}], expected [${shape.join(", ")}]`);
+    }
+  }
+  for (const name of given.keys()) {
+    const tied = config.tieWordEmbeddings && name === "lm_head.weight";
+    if (!shapes.has(name) && !ignorable.test(name) && !tied) faults.push(`unexpected "${name}"`);
+  }
+  if (faults.length > 0)
+    throw new FormatError(`tensors do not fit config.json: ${faults.join("; ")}`, { file });
+}
+
 export class LlamaForCausalLM extends Module {
   readonly config: LlamaConfig;
   readonly model: LlamaModel;
@@ -102,21 +125,7 @@ export class LlamaForCausalLM extends Module {
     tensors: ReadonlyMap<string, Tensor>,
     file = "model.safetensors",
   ): LlamaForCausalLM {
-    const shapes = llamaShapes(config);
-    const faults: string[] = [];
-    for (const [name, shape] of shapes) {
-      const given = tensors.get(name);
-      if (!given) faults.push(`missing "${name}" [${shape.join(", ")}]`);
-      else if (given.shape.join() !== shape.join()) {
-        faults.push(`"${name}" is [${given.shape.join(", ")}], expected [${shape.join(", ")}]`);
-      }
-    }
-    for (const name of tensors.keys()) {
-      const tied = config.tieWordEmbeddings && name === "lm_head.weight";
-      if (!shapes.has(name) && !ignorable.test(name) && !tied) faults.push(`unexpected "${name}"`);
-    }
-    if (faults.length > 0)
-      throw new FormatError(`tensors do not fit config.json: ${faults.join("; ")}`, { file });
+    checkShapes(config, new Map(Array.from(tensors, ([name, { shape }]) => [name, shape])), file);
     const take = (name: string): Tensor => tensors.get(name)!;
     const norm = (name: string): RMSNorm => new RMSNorm(take(`${name}.weight`), config.rmsNormEps);
     const linear = (name: string): Linear =>
