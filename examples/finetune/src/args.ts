@@ -25,6 +25,8 @@ export interface Arguments {
   /** Tokens of a sequence; undefined for the default, or less where the model ends before. */
   length: number | undefined;
   format: Format;
+  /** Held-out tokens that are measured at most. */
+  heldOutTokens: number;
   /** Folder for the adapter, the loss curve and the figures. */
   out: string;
   backend: (typeof BACKENDS)[number];
@@ -46,6 +48,8 @@ export const DEFAULTS = {
   learningRate: 4e-3,
   batch: 8,
   length: 256,
+  /** So that measuring stays short beside training. */
+  heldOutTokens: 20_000,
   seed: 1,
 } as const;
 
@@ -101,6 +105,12 @@ function createCommand(): Command {
     .addOption(
       new Option("--format <name>", "how the base's weights are stored").choices(FORMATS).default("nf4"),
     )
+    .option(
+      "--held-out-tokens <n>",
+      "tokens of the held-out part that are measured at most",
+      integer(2, most),
+      DEFAULTS.heldOutTokens,
+    )
     .addOption(
       new Option("--out <folder>", "where the adapter, the loss curve and the figures go")
         .default("out/finetune")
@@ -108,9 +118,12 @@ function createCommand(): Command {
     )
     .addOption(new Option("--backend <name>", "where tensors are computed").choices(BACKENDS).default("wasm"))
     .addOption(
-      new Option("--mode <name>", "how gpu.js computes (default: the best that runs here)").choices(gpuModes),
+      new Option(
+        "--mode <name>",
+        "how gpu.js computes, with --backend gpu (default: the best that runs here)",
+      ).choices(gpuModes),
     )
-    .option("--threads <n>", "threads (default: the cores there are)", integer(1, 256))
+    .option("--threads <n>", "threads of the wasm backend (default: the cores there are)", integer(1, 256))
     .option("--seed <n>", "seed of everything random", integer(0, most), DEFAULTS.seed)
     .option("--prompt <text>", "what to continue before and after; can be repeated", collect)
     .helpOption("--help", "show this and end")
@@ -134,5 +147,8 @@ export function readArguments(argv: readonly string[]): Arguments | null {
     throw new UserError(`${error.message.replace(/^error: /, "")}; --help lists the options`);
   }
   const { prompt, alpha, rank, ...rest } = command.opts();
+  if (rest.backend === "gpu" && rest.threads !== undefined)
+    throw new UserError("--threads is for --backend wasm: gpu.js has no threads of ours");
+  if (rest.backend !== "gpu" && rest.mode !== undefined) throw new UserError("--mode is for --backend gpu");
   return { ...rest, rank, alpha: alpha ?? 2 * rank, prompts: prompt } as Arguments;
 }

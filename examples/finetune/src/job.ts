@@ -31,8 +31,6 @@ import {
 } from "./report.js";
 import { loadMobyDick, loadOwnText } from "./text.js";
 
-/** Held-out tokens that are measured at most, so that measuring stays short beside training. */
-const MOST_HELD_OUT_TOKENS = 20_000;
 const SAMPLE_TOKENS = 48;
 const TEMPERATURE = 0.8;
 const TOP_P = 0.95;
@@ -115,7 +113,7 @@ export async function runJob(
   const length = args.length ?? Math.min(DEFAULTS.length, positions);
   if (length > positions)
     throw new UserError(`--length ${length}: the model reads at most ${positions} tokens`);
-  const heldOut = tokenizer.encode(text.heldOut).subarray(0, MOST_HELD_OUT_TOKENS);
+  const heldOut = tokenizer.encode(text.heldOut).subarray(0, args.heldOutTokens);
   if (heldOut.length < 2) throw new UserError(`${text.name}: there is too little text to hold a part out`);
   const measure: Measure = (of) => perplexity({ model: of, ids: heldOut, length, batch: args.batch, signal });
   const prompts = args.prompts ?? text.prompts;

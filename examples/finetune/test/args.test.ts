@@ -15,6 +15,7 @@ describe("arguments", () => {
       batch: DEFAULTS.batch,
       length: undefined,
       format: "nf4",
+      heldOutTokens: DEFAULTS.heldOutTokens,
       out: "out/finetune",
       backend: "wasm",
       mode: undefined,
@@ -26,7 +27,7 @@ describe("arguments", () => {
 
   it("are all understood", () => {
     const argv =
-      "--model m --data d.txt --steps 7 --rank 4 --alpha 12.5 --learning-rate 1e-3 --batch 2 --length 64 --format q4_0 --out o --backend gpu --mode webgl2 --threads 2 --seed 0 --prompt one --prompt two";
+      "--model m --data d.txt --steps 7 --rank 4 --alpha 12.5 --learning-rate 1e-3 --batch 2 --length 64 --format q4_0 --held-out-tokens 500 --out o --backend gpu --mode webgl2 --seed 0 --prompt one --prompt two";
     expect(readArguments(argv.split(" "))).toEqual({
       model: "m",
       data: "d.txt",
@@ -37,10 +38,11 @@ describe("arguments", () => {
       batch: 2,
       length: 64,
       format: "q4_0",
+      heldOutTokens: 500,
       out: "o",
       backend: "gpu",
       mode: "webgl2",
-      threads: 2,
+      threads: undefined,
       seed: 0,
       prompts: ["one", "two"],
     });
@@ -59,6 +61,10 @@ describe("arguments", () => {
     ["--learning-rate 2", "at most 1"],
     ["--format int3", "Allowed choices are nf4, q4_0, q8_0, int8, none"],
     ["--threads 0", "integer from 1"],
+    ["--held-out-tokens 1", "integer from 2"],
+    ["--backend gpu --threads 2", "--threads is for --backend wasm"],
+    ["--mode webasm", "--mode is for --backend gpu"],
+    ["--backend gpu --mode metal", "Allowed choices are webgpu, webgl2, webgl, headlessgl, webasm, cpu"],
     ["--out=", "must not be empty"],
     ["extra", "too many arguments"],
   ])("%s is refused", (argv, reason) => {

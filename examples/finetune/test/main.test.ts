@@ -60,10 +60,11 @@ function run(...args: string[]): Promise<Ended> {
   });
 }
 
-const quick = (data: string, ...more: string[]): string[] => [
-  ...["--model", join(shared, "model"), "--data", join(shared, data), "--threads", "1"],
+const quickOn = (backend: string[], data: string, ...more: string[]): string[] => [
+  ...["--model", join(shared, "model"), "--data", join(shared, data), ...backend],
   ...["--steps", "3", "--rank", "2", "--batch", "2", "--length", "32", ...more],
 ];
+const quick = (data: string, ...more: string[]): string[] => quickOn(["--threads", "1"], data, ...more);
 
 async function heldOutPerplexity(out: string, format: "nf4" | null): Promise<number> {
   const { model, tokenizer } = await loadLlama(join(shared, "model"));
@@ -77,15 +78,16 @@ async function heldOutPerplexity(out: string, format: "nf4" | null): Promise<num
 
 describe("the program", () => {
   it("gives on the gpu backend what it gives on wasm, to rounding", async () => {
-    const common = quick("notes.txt", "--prompt", "The quick");
-    const wasm = await run(...common, "--out", "wasm");
-    const gpu = await run(...common, "--backend", "gpu", "--mode", "webasm", "--out", "gpu");
+    const common = ["notes.txt", "--prompt", "The quick", "--held-out-tokens", "100"] as const;
+    const wasm = await run(...quick(...common, "--out", "wasm"));
+    const gpu = await run(...quickOn(["--backend", "gpu", "--mode", "webasm"], ...common, "--out", "gpu"));
     expect(wasm.stderr + gpu.stderr).toBe("");
     expect(gpu.stdout).toContain("Backend: gpu.js, mode webasm");
     expect(gpu.stdout).toContain("gives the same held-out perplexity");
     const [expected, actual] = ["wasm", "gpu"].map((out) =>
       JSON.parse(readFileSync(join(folder, out, "report.json"), "utf8")),
     );
+    expect(actual.figures.heldOutTokens).toBe(99);
     expect(actual.losses).toHaveLength(3);
     actual.losses.forEach((loss: number, i: number) => {
       expect(Math.abs(loss - expected.losses[i])).toBeLessThan(1e-3);
@@ -155,7 +157,7 @@ describe("the program", () => {
     const { code, stdout, stderr } = await run("--help");
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     const flags =
-      "model data steps rank alpha learning-rate batch length format out threads seed prompt help";
+      "model data steps rank alpha learning-rate batch length format held-out-tokens out backend mode threads seed prompt help";
     for (const flag of flags.split(" ")) expect(stdout).toContain(`--${flag}`);
     expect(readdirSync(folder)).toEqual([]);
   });

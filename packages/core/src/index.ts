@@ -49,7 +49,7 @@ export { integerAt, type JsonObject, JsonScanner, type JsonValue, parseJson } fr
 export { Reader, readPrefix } from "./io/reader.js";
 export { openSource, type Source, type SourceLike } from "./io/source.js";
 export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
-export { allocate, commonBackend, empty, operand } from "./ops/dispatch.js";
+export { allocate, commonBackend, empty, hostValues, operand } from "./ops/dispatch.js";
 export { withReferenceOperations } from "./ops/fused.js";
 export { type GroupedTarget, groupedWeightGradients } from "./ops/grouped.js";
 export * from "./ops/index.js";

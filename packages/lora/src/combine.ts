@@ -58,7 +58,7 @@ const suffixes: readonly (readonly [a: string, b: string])[] = [
 ];
 
 /** The factors of a branch that consists of nothing else, as it would be saved. */
-function factorsOf(branch: AdapterBranch): Factors {
+function factorsOf(branch: AdapterBranch, operation: string): Factors {
   const saved = branch.savedTensors();
   const own = branch.tensors();
   try {
@@ -68,7 +68,7 @@ function factorsOf(branch: AdapterBranch): Factors {
         `adapter "${branch.adapter}": only plain low-rank updates can be combined, not ${[...saved.keys()].join(", ")}`,
       );
     }
-    const [a, b] = names.map((name) => fromTensor(saved.get(name) as Tensor));
+    const [a, b] = names.map((name) => fromTensor(operation, saved.get(name) as Tensor));
     return { a, b, scaling: branch.scaling };
   } finally {
     for (const [name, value] of saved) if (own.get(name) !== value) value.dispose();
@@ -203,7 +203,9 @@ function checked(
     );
   }
   const ranks = adapters.map((adapter) =>
-    Math.max(...Array.from(adapter.branches().values(), (branch) => factorsOf(branch).a.rows)),
+    Math.max(
+      ...Array.from(adapter.branches().values(), (branch) => factorsOf(branch, "addWeightedAdapter").a.rows),
+    ),
   );
   let rank = Math.max(...ranks);
   if (combinationType === "cat") rank = ranks.reduce((sum, r) => sum + r, 0);
@@ -291,7 +293,7 @@ export function addWeightedAdapter(
   for (const at of adaptedLayers(model).keys()) {
     const here = adapters.flatMap((adapter, k) => {
       const branch = adapter.branches().get(at);
-      return branch ? [{ factors: factorsOf(branch), weight: weights[k] }] : [];
+      return branch ? [{ factors: factorsOf(branch, "addWeightedAdapter"), weight: weights[k] }] : [];
     });
     if (here.length === 0) continue;
     const parts = here.map(({ factors }) => factors);
@@ -332,7 +334,7 @@ export function compressAdapter(
   const factors = new Map<string, { a: Matrix; b: Matrix }>();
   const errors: CompressionError[] = [];
   for (const [at, branch] of adapter.branches()) {
-    const { a, b, scaling } = factorsOf(branch);
+    const { a, b, scaling } = factorsOf(branch, "compressAdapter");
     const parts = svdOfProduct({ ...b, data: b.data.map((value) => value * scaling) }, a);
     factors.set(at, fromSvd(parts, rank));
     const squares = (values: Float64Array) => values.reduce((sum, value) => sum + value * value, 0);

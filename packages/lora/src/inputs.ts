@@ -1,10 +1,10 @@
 // What linear layers get as inputs while a model runs over some text: sums that tell how much of an output an error of the weight
 // changes, and along which directions the inputs vary.
 
-import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import type { LinearBase, Module } from "@nomoat/core/nn";
 import { isAdaptedLayer } from "./layer.js";
-import { type Matrix, matrix } from "./linalg.js";
+import { type Matrix, matrix, onWasm } from "./linalg.js";
 import { runThenRestore } from "./scope.js";
 import { candidateModules, isLinear } from "./targets.js";
 
@@ -36,11 +36,11 @@ export class InputMoments {
     noGrad(() =>
       tidy(() => {
         const rows = x.detach().reshape(-1, n);
-        this.#shift ??= Float64Array.from(rows.mean(0).dataSync(), Number);
+        this.#shift ??= Float64Array.from(hostValues("layerInputs", rows.mean(0), onWasm), Number);
         const { dtype, device } = rows;
         const centred = rows.sub(tensor(this.#shift, { shape: [n], dtype, device }));
         const gather = (into: Float64Array, values: Tensor) => {
-          values.dataSync().forEach((value, i) => {
+          hostValues("layerInputs", values, onWasm).forEach((value, i) => {
             into[i] += Number(value);
           });
         };

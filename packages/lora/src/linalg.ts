@@ -1,7 +1,7 @@
 // Small dense linear algebra in float64 on the host: QR, singular values, solving. For factors of adapters and single weights, not for
 // training steps; plain loops, no tensors.
 
-import { ArgumentError, type Generator, type Tensor } from "@nomoat/core";
+import { ArgumentError, type Generator, hostValues, type Tensor } from "@nomoat/core";
 
 /** A row-major matrix. */
 export interface Matrix {
@@ -18,9 +18,16 @@ export function matrix(
   return { rows, columns, data };
 }
 
-/** The values of a tensor [rows, columns]. */
-export function fromTensor(tensor: Tensor): Matrix {
-  return matrix(tensor.shape[0], tensor.shape[1], Float64Array.from(tensor.dataSync()));
+/** What to do where values have to be waited for (gpu). */
+export const onWasm =
+  "do it with the model on the wasm backend; saveAdapter and loadAdapter bring the adapter here";
+
+/**
+ * The values of a tensor [rows, columns].
+ * @throws {BackendError} naming the operation where they have to be waited for
+ */
+export function fromTensor(operation: string, tensor: Tensor): Matrix {
+  return matrix(tensor.shape[0], tensor.shape[1], Float64Array.from(hostValues(operation, tensor, onWasm)));
 }
 
 export function transposed({ rows, columns, data }: Matrix): Matrix {

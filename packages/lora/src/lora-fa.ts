@@ -32,7 +32,7 @@ export function correctLoraFaGradients(adapter: Adapter, damping = 1e-8): void {
     if (!hasPlainFactors(branch)) continue;
     const gradient = branch.loraB.grad;
     if (!gradient) continue;
-    const a = fromTensor(branch.loraA);
+    const a = fromTensor("correctLoraFaGradients", branch.loraA);
     const square = multiply(a, transposed(a));
     for (let i = 0; i < square.rows; i++) square.data[i * (square.rows + 1)] += damping;
     const inverse = inverseSpd(square);

@@ -1,11 +1,12 @@
 // How much of an adapter survives a merge: into a quantized base the merged weight is quantized again, which can round a small update
 // away. Reported layer by layer, without merging.
 
-import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { Conv2d, Embedding, Linear, type LinearBase, type Module } from "@nomoat/core/nn";
 import type { Adapter } from "./adapter.js";
 import type { InputMoments } from "./inputs.js";
 import type { AdaptedLayer } from "./layer.js";
+import { onWasm } from "./linalg.js";
 import { layerPlacer, type MergeQuantizer } from "./merge-quantizer.js";
 
 /** What a merge would make of the update ΔW of one layer; ΔW′ is what would be left of it in the merged weight. */
@@ -158,7 +159,7 @@ export function mergeEnergies(
       const wanted = whole.sub(before);
       const got = denseWeight(merged).cast(whole.dtype).sub(before);
       const off = got.sub(wanted);
-      const energy = (a: Tensor, b = a) => a.mul(b).sum().item();
+      const energy = (a: Tensor, b = a) => Number(hostValues("mergeReport", a.mul(b).sum(), onWasm)[0]);
       let outputs: Energies["outputs"] = null;
       if (inputs && inputs.count > 0) {
         const n = inputs.inFeatures;

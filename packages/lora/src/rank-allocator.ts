@@ -3,6 +3,7 @@
 
 import {
   ArgumentError,
+  BackendError,
   eye,
   keep,
   matmul,
@@ -59,10 +60,18 @@ export class RankAllocator {
   readonly #targetBudget: number;
   readonly #importance = new Map<Tensor, Importance>();
 
-  /** @throws {ArgumentError} for an adapter of another kind, or a configuration without `totalStep` (beyond tinit + tfinal) */
+  /**
+   * @throws {ArgumentError} for an adapter of another kind, or a configuration without `totalStep` (beyond tinit + tfinal)
+   * @throws {BackendError} on a backend that is read asynchronously, because pruning depends on values
+   */
   constructor(adapter: Adapter) {
     const { totalStep, tinit, tfinal, targetR } = adapter.config;
     const branches = [...branchesOf(adapter).values()];
+    const waiting = branches.find(({ loraE }) => !loraE.storage.backend.synchronous);
+    if (waiting)
+      throw new BackendError(
+        `RankAllocator: the result depends on values, and the ${waiting.loraE.device} backend gives those only later: train AdaLoRA on the wasm backend; saveAdapter and loadAdapter bring the adapter here`,
+      );
     if (totalStep === null || totalStep <= tinit + tfinal)
       throw new ArgumentError(
         `RankAllocator: totalStep must be more than tinit + tfinal = ${tinit + tfinal}, not ${totalStep}`,

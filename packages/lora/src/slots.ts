@@ -1,8 +1,9 @@
 // The adapters of one layer and what is merged of them: the part that all layers with adapters share, whatever they compute.
 
-import { ArgumentError, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { ArgumentError, hostValues, noGrad, type Tensor, tidy } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch } from "./branch.js";
+import { onWasm } from "./linalg.js";
 import type { LayerPlacer } from "./merge-quantizer.js";
 
 /** A base that holds the updates of some adapters, made but not yet put in place. */
@@ -125,7 +126,7 @@ export class AdapterSlots<B extends Module> {
       const obstacle = branch.mergeObstacle(this.original);
       if (obstacle) throw new ArgumentError(`merge: adapter "${name}": ${obstacle}`);
       for (const [suffix, tensor] of branch.tensors()) {
-        if (!tensor.dataSync().every(Number.isFinite))
+        if (!hostValues("merge", tensor, onWasm).every(Number.isFinite))
           throw new ArgumentError(`merge: adapter "${name}": ${suffix} has values that are not finite`);
       }
       return branch;

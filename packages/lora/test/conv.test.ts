@@ -113,14 +113,14 @@ describe("convolution LoRA", () => {
 
   it("begins with the best approximation of the weight as a matrix (PiSSA)", () => {
     const model = new Net();
-    const weight = fromTensor(model.conv.weight.detach().reshape([4, 18]));
+    const weight = fromTensor("test", model.conv.weight.detach().reshape([4, 18]));
     const adapter = applyLora(model, {
       r: 2,
       targetModules: ["conv"],
       initLoraWeights: "pissa",
       loraAlpha: 6,
     });
-    const [a, b] = adapter.parameters().map((x) => fromTensor(x.detach().reshape([x.shape[0], -1])));
+    const [a, b] = adapter.parameters().map((x) => fromTensor("test", x.detach().reshape([x.shape[0], -1])));
     const part = multiply(b, a).data.map((value) => 3 * value);
     const { s } = svd(weight);
     const rest = Math.hypot(...weight.data.map((value, i) => value - part[i]));

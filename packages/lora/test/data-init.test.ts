@@ -22,7 +22,7 @@ describe("initLoftq", () => {
   it("splits a weight into a quantized one and its best correction", () => {
     const model = new TinyModel();
     const original = model.getModule("model.layers.0.mlp.up_proj") as Linear;
-    const weight = fromTensor(original.weight);
+    const weight = fromTensor("test", original.weight);
     const adapter = applyLora(model, { r: 3, loraAlpha: 6, targetModules: ["up_proj"] });
     const [error] = initLoftq(adapter, { quantize: rounded(0.2) });
     const lost = { ...weight, data: weight.data.map((value) => value - Math.round(value / 0.2) * 0.2) };
@@ -31,7 +31,7 @@ describe("initLoftq", () => {
     expect(error.name).toBe("model.layers.0.mlp.up_proj");
     expect(error.before).toBeCloseTo(Math.hypot(...s) / norm, 12);
     expect(error.after).toBeCloseTo(Math.hypot(...s.slice(3)) / norm, 12);
-    const [a, b] = adapter.parameters().map(fromTensor);
+    const [a, b] = adapter.parameters().map((each) => fromTensor("test", each));
     const product = multiply(b, a).data.map((value) => value * 2);
     const rest = product.map((value, i) => value - lost.data[i]);
     expect(Math.hypot(...rest) / norm).toBeCloseTo(error.after, 12);

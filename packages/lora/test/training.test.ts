@@ -46,7 +46,7 @@ describe("LoRA-FA", () => {
     // ΔW = s·g·A should be the projection of the full gradient G: s·g·A·Aᵀ = G·Aᵀ, where before = s·G·Aᵀ.
     const after = noGrad(() => matmul(matmul(b.grad as Tensor, a), a, { transB: true, alpha: 9 }));
     expect(maxDifference(after, before)).toBeLessThan(1e-6);
-    expect(inverseSpd(fromTensor(matmul(a, a, { transB: true }).detach())).rows).toBe(2);
+    expect(inverseSpd(fromTensor("test", matmul(a, a, { transB: true }).detach())).rows).toBe(2);
     new AdamW(adapter.trainableParameters()).step();
   });
 });

@@ -1,6 +1,15 @@
 // From a float weight to a QuantizedTensor, by kernels where there are some.
 
-import { ArgumentError, noGrad, type Tensor, tensor, tidy, withBackend, zeros } from "@nomoat/core";
+import {
+  ArgumentError,
+  hostValues,
+  noGrad,
+  type Tensor,
+  tensor,
+  tidy,
+  withBackend,
+  zeros,
+} from "@nomoat/core";
 import {
   allocateParts,
   type BlockFormat,
@@ -30,6 +39,7 @@ export interface QuantizeOptions {
  * @returns a QuantizedTensor that the caller disposes
  * @throws {ShapeError} when the weight is no matrix, or its rows do not suit the format
  * @throws {ArgumentError} for a NaN, an infinity or a value beyond the format, naming tensor and index; for an unknown format
+ * @throws {BackendError} for a weight that a device computed
  */
 export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTensor {
   const format = resolveFormat(options.format);
@@ -37,7 +47,9 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
   const shape = weightShape("quantize", weight);
   format.checkShape(shape, name);
   if (!weight.storage.backend.synchronous) {
-    const quantized = tidy(() => quantize(weight.detach().to(hostDevice()), options));
+    const { dtype } = weight;
+    const values = hostValues("quantize", weight, waitForWeights);
+    const quantized = tidy(() => quantize(tensor(values, { shape, dtype, device: hostDevice() }), options));
     try {
       return quantized.to(weight.device);
     } finally {
@@ -78,6 +90,10 @@ export function resolveFormat(format: FormatName | BlockFormat): BlockFormat {
   }
   return format;
 }
+
+/** What to do where a weight's values have to be waited for (gpu). */
+export const waitForWeights =
+  'use await quantizeModelAsync(model, ...) for a model, tensor(await weight.data(), { shape, device: "wasm" }) for a tensor';
 
 function quantizeByReference(
   format: BlockFormat,

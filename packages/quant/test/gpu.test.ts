@@ -1,13 +1,16 @@
 // Quantized weights on the gpu backend, in the modes of gpu.js that Node always has: the wasm backend's numbers, from weights that
 // stay packed on the device.
 
-import { init, mul, noGrad, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
+import { init, memoryStats, mul, noGrad, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
 import { gpuBackend } from "@nomoat/core/gpu";
 import { Linear, Sequential } from "@nomoat/core/nn";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { BlockFormat } from "../src/formats/format.js";
 import { formatByName } from "../src/formats/index.js";
 import {
+  ActivationStatistics,
+  calibrateActivations,
+  collectStatistics,
   QuantizedLinear,
   QuantizedTensor,
   quantize,
@@ -15,10 +18,12 @@ import {
   quantizeModel,
   quantizeModelAsync,
 } from "../src/index.js";
-import { bell, names, relativeError } from "./helpers.js";
+import { allNames, bell, relativeError, rowMultiple } from "./helpers.js";
 
-/** Rows of 96, so that blocks of 64 cross rows; the last count goes through the unpacked weight. */
-const shape: [number, number] = [70, 96];
+/** Rows of 96, so that blocks of 64 cross rows, or two blocks of a K-quant. */
+const shapeFor = (name: string): [number, number] => (rowMultiple(name) === 256 ? [6, 512] : [70, 96]);
+
+/** The last count goes through the unpacked weight. */
 const rowCounts = [1, 3, 9];
 
 interface Outcome {
@@ -28,6 +33,7 @@ interface Outcome {
 }
 
 async function compute(device: "wasm" | "gpu", name: string): Promise<Outcome> {
+  const shape = shapeFor(name);
   const weight = tensor(bell(shape[0] * shape[1], 1), { shape, device });
   const w = quantize(weight, { format: formatByName(name) });
   const dense = w.dequantize();
@@ -50,7 +56,7 @@ describe.each(["webasm", "cpu"] as const)("on %s", (mode) => {
   beforeAll(() => init({ backend: "gpu", mode }));
   afterAll(shutdown);
 
-  it.each(names)("%s gives what wasm gives", async (name) => {
+  it.each(allNames)("%s gives what wasm gives", async (name) => {
     const [expected, actual] = [await compute("wasm", name), await compute("gpu", name)];
     expect(relativeError(actual.dense, expected.dense)).toBeLessThan(1e-6);
     for (const [i] of rowCounts.entries()) {
@@ -64,23 +70,45 @@ describe("packed weights", () => {
   beforeAll(() => init({ backend: "gpu", mode: "webasm" }));
   afterAll(shutdown);
 
-  it("all formats that are written decode on the device", () => {
-    expect(names.filter((name) => !decoded(name))).toEqual([]);
+  it("all formats decode on the device", () => {
+    expect(allNames.filter((name) => !decoded(name))).toEqual([]);
   });
 
-  it("a format that is only read is decoded on the host", async () => {
-    const format = formatByName("q4_K");
-    const results = (["wasm", "gpu"] as const).map((device) => {
-      const [{ shape: bytes }] = format.parts([6, 256]);
-      // Bytes below 59 make no float16 that is infinite.
-      const codes = Uint8Array.from({ length: bytes[0] * bytes[1] }, (_, i) => (i * 7) % 59);
-      const data = tensor(codes, { shape: bytes, device });
-      const w = new QuantizedTensor(format, [6, 256], new Map([["data", data]]));
-      const x = tensor(bell(5 * 256, 2), { shape: [5, 256], device });
-      const y = quantizedMatmul(x, w);
-      for (const each of [w, x]) each.dispose();
-      return y;
-    });
+  /** 5 rows through a weight of two blocks a row whose bytes are `code(i)`. */
+  function productOfBytes(format: BlockFormat, device: "wasm" | "gpu", code: (i: number) => number): Tensor {
+    const [{ shape: bytes }] = format.parts([6, 512]);
+    const codes = Uint8Array.from({ length: bytes[0] * bytes[1] }, (_, i) => code(i));
+    const data = tensor(codes, { shape: bytes, device });
+    const w = new QuantizedTensor(format, [6, 512], new Map([["data", data]]));
+    const x = tensor(bell(5 * 512, 2), { shape: [5, 512], device });
+    const y = quantizedMatmul(x, w);
+    for (const each of [w, x]) each.dispose();
+    return y;
+  }
+
+  it.each(allNames.filter((name) => rowMultiple(name) === 256))(
+    "%s decodes any bytes as the host does",
+    async (name) => {
+      const format = formatByName(name) as BlockFormat;
+      // Upper bytes of float16 scales: all exponent bits could make infinity.
+      const scales = { q2_K: [81, 83], q3_K: [109], q4_K: [1, 3], q5_K: [1, 3], q6_K: [209] }[name as "q2_K"];
+      const byte = (i: number) => {
+        const value = (i * 73 + (i >> 3) * 31) % 256;
+        return scales.includes(i % format.bytesPerBlock) ? value & 0x8f : value;
+      };
+      const results = (["wasm", "gpu"] as const).map((device) => productOfBytes(format, device, byte));
+      const [expected, actual] = await Promise.all(results.map((y) => y.data()));
+      expect(relativeError(actual, expected)).toBeLessThan(4e-6);
+      for (const y of results) y.dispose();
+    },
+  );
+
+  it("a format that says nothing of its elements is decoded on the host", async () => {
+    const format: BlockFormat = { ...(formatByName("q4_K") as BlockFormat), element: undefined };
+    // Bytes below 59 make no float16 that is infinite.
+    const results = (["wasm", "gpu"] as const).map((device) =>
+      productOfBytes(format, device, (i) => (i * 7) % 59),
+    );
     const [expected, actual] = await Promise.all(results.map((y) => y.data()));
     expect(relativeError(actual, expected)).toBeLessThan(4e-6);
     for (const y of results) y.dispose();
@@ -125,7 +153,9 @@ describe("packed weights", () => {
       return new Sequential(layer);
     };
     const [refused, model, budget] = [make(), make(), make()];
-    expect(() => quantizeModel(refused, { format: "nf4" })).toThrow(/reads what it computed asynchronously/);
+    expect(() => quantizeModel(refused, { format: "nf4" })).toThrow(
+      /^quantize: the result depends on values, and the gpu backend gives those only later: use await quantizeModelAsync/,
+    );
     const { total } = await quantizeModelAsync(model, { format: "nf4" });
     expect(total.error?.sqnr).toBeGreaterThan(15);
     const layer = model[0] as QuantizedLinear;
@@ -134,5 +164,42 @@ describe("packed weights", () => {
     await quantizeModelAsync(budget, { bitsPerWeight: 6 });
     expect((budget[0] as QuantizedLinear).quantized.bitsPerWeight).toBeLessThanOrEqual(6);
     for (const each of [refused, model, budget]) each.dispose();
+  });
+
+  it("statistics and ranges of activations are waited for, and methods that need them quantize as on wasm", async () => {
+    const results = [];
+    for (const device of ["wasm", "gpu"] as const) {
+      const weights = [5, 6].map((seed) => tensor(bell(32 * 32, seed), { shape: [32, 32], device }));
+      const model = new Sequential(...weights.map((weight) => new Linear(noGrad(() => mul(weight, 1)))));
+      for (const weight of weights) weight.dispose();
+      const { storages } = memoryStats();
+      const run = () => {
+        for (const seed of [1, 2]) {
+          tidy(() => {
+            const x = tensor(bell(6 * 32, seed), { shape: [6, 32], device });
+            model.forward(mul(x, 1));
+          });
+        }
+      };
+      const statistics = await collectStatistics(model, run);
+      const ranges = await calibrateActivations(model, run, { method: "minmax" });
+      expect(memoryStats().storages).toBe(storages);
+      await quantizeModelAsync(model, { format: "int4_g32", method: "gptq", statistics });
+      const x = tensor(bell(3 * 32, 3), { shape: [3, 32], device });
+      const y = noGrad(() => tidy(() => model.forward(x)));
+      const { products, magnitudes, count } = statistics.get("1")!;
+      const { low, high } = ranges.get("1")!;
+      results.push({ products, magnitudes, count, range: [low, high], outputs: await y.data() });
+      if (device === "gpu") {
+        const later = new ActivationStatistics(32);
+        expect(() => later.add(y)).toThrow(/use await addLater\(x\)/);
+      }
+      for (const each of [x, y, model]) each.dispose();
+    }
+    const [expected, actual] = results;
+    expect(actual.count).toBe(expected.count);
+    for (const what of ["products", "magnitudes", "range", "outputs"] as const) {
+      expect(relativeError(actual[what], expected[what])).toBeLessThan(4e-6);
+    }
   });
 });

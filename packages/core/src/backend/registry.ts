@@ -55,6 +55,9 @@ export async function init(options: InitOptions = {}): Promise<void> {
   if (options.mode !== undefined && name !== "gpu") {
     throw new ArgumentError(`init: mode is for the gpu backend; the ${name} backend has none`);
   }
+  if (options.threads !== undefined && name !== "wasm") {
+    throw new ArgumentError(`init: threads is for the wasm backend; the ${name} backend has none`);
+  }
   if (name === "gpu") {
     runtime.active = await startGpu(options.mode);
     return;

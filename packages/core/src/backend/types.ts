@@ -130,8 +130,10 @@ export interface ElementScope {
   look(table: Float32Array, code: string): string;
   /** The low (0) or the high half (1) of a byte, 0 … 15. */
   half(byte: string, which: string): string;
-  /** A bit of a byte, 0 or 1, by its place. */
-  bit(byte: string, place: string): string;
+  /** The `width` bits of a byte from `place` on, a position. */
+  bits(byte: string, place: string, width: number): string;
+  /** `one` where `which`, a position of 0 or 1, is 1, and `other` where it is 0. Both are computed. */
+  choose(which: string, one: string, other: string): string;
   /** A byte as int8 counts it. */
   signed(byte: string): string;
   /** The number whose float16 is the two bytes. */

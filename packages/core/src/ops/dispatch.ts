@@ -99,15 +99,17 @@ export function contiguous(tensor: Tensor): Tensor {
 
 /**
  * The values of `x`, for an operation whose checks or result depend on them.
- * @throws {BackendError} naming the operation on a backend that cannot be read at once
+ * @param instead - what to do on a backend that cannot be read at once, where the caller cannot wait for values itself
+ * @throws {BackendError} naming the operation on such a backend
  */
-export function hostValues(operation: string, x: Tensor): TensorData {
-  x.use(operation);
+export function hostValues(operation: string, x: Tensor, instead?: string): TensorData {
+  const { name } = x.use(operation).backend;
   try {
     return x.dataSync();
   } catch (error) {
     if (!(error instanceof BackendError)) throw error;
-    throw new BackendError(`${operation}: the result depends on values, and ${error.message}`);
+    const reason = instead ? `the ${name} backend gives those only later: ${instead}` : error.message;
+    throw new BackendError(`${operation}: the result depends on values, and ${reason}`);
   }
 }
 

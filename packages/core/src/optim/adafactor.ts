@@ -3,6 +3,7 @@
 
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
+import { hostValues } from "../ops/dispatch.js";
 import { add, div, maximum, mul, rsqrt, square, sub } from "../ops/elementwise.js";
 import { mean } from "../ops/reduce.js";
 import type { Tensor } from "../tensor.js";
@@ -67,7 +68,10 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
     const { learningRate, beta2Decay, epsilons, clipThreshold, weightDecay } = options;
     const fresh = count ** beta2Decay;
     const move = (slot: Tensor, to: Tensor) => slot.copyFrom(add(mul(slot, 1 - fresh), mul(to, fresh)));
-    const rootMeanSquare = (t: Tensor) => Math.sqrt(mean(square(t)).item());
+    const rootMeanSquare = (t: Tensor) =>
+      Math.sqrt(
+        Number(hostValues("Adafactor", mean(square(t)), "there use another optimizer, AdamW say")[0]),
+      );
     if (parameter.size === 0) return;
     noGrad(() =>
       tidy(() => {

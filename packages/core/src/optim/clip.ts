@@ -3,7 +3,7 @@
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { operand } from "../ops/dispatch.js";
+import { hostValues, operand } from "../ops/dispatch.js";
 import { clip, mul, square } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
 import { norm } from "../ops/spread.js";
@@ -24,19 +24,24 @@ function squaresOnHost(gradient: Tensor): number | null {
   return total;
 }
 
+const waitForNorm =
+  "there use `clipScale(await readGradNorm(parameters), maxNorm)` as `gradientScale` of the optimizer's step";
+
 /**
  * The norm of the gradients of all `parameters` together, √Σ g² or another p-norm; those without one count as 0.
  * @param normType - p, above 0; Infinity for the largest magnitude
+ * @throws {BackendError} on a backend that is read asynchronously
  */
 export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
   if (!(normType > 0)) throw new ArgumentError(`gradNorm: normType must be above 0, not ${normType}`);
+  const read = (value: Tensor): number => Number(hostValues("gradNorm", value, waitForNorm)[0]);
   return tidy(() =>
     noGrad(() => {
       const norms: number[] = [];
       for (const { grad } of parameters) {
         if (grad && grad.size > 0)
           norms.push(
-            normType === 2 ? (squaresOnHost(grad) ?? sum(square(grad)).item()) : norm(grad, normType).item(),
+            normType === 2 ? (squaresOnHost(grad) ?? read(sum(square(grad)))) : read(norm(grad, normType)),
           );
       }
       if (normType === 2) return Math.sqrt(norms.reduce((total, squares) => total + squares, 0));

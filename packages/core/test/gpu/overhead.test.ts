@@ -35,7 +35,7 @@ test.runIf(full)(
       fn();
       best[which] = Math.min(best[which], performance.now() - start);
     };
-    for (let turn = 0; turn < 5; turn++) {
+    for (let turn = 0; turn < 3; turn++) {
       time(0, () => plain(left as never, right as never));
       time(1, () => matmul(a, b).dispose());
     }
@@ -44,4 +44,6 @@ test.runIf(full)(
     console.log(`matmul ${n}³ on webasm: gpu.js ${speed[0]}, the backend ${speed[1]} GFLOP/s`);
     expect(best[1] / best[0]).toBeLessThan(limit);
   },
+  // A busy machine needs minutes.
+  1_800_000,
 );

@@ -170,6 +170,7 @@ describe("modes", () => {
     );
     await expect(nm.init({ backend: "gpu", mode: "metal" as never })).rejects.toThrow(/unknown mode "metal"/);
     await expect(nm.init({ backend: "wasm", mode: "cpu" })).rejects.toThrow(/mode is for the gpu backend/);
+    await expect(nm.init({ backend: "gpu", threads: 2 })).rejects.toThrow(/threads is for the wasm backend/);
     expect(() => nm.tensor([1], { device: "gpu" })).toThrow(/await init\(\{ backend: "gpu" \}\)/);
   });
 

@@ -89,7 +89,7 @@ export function initLoftq(adapter: Adapter, options: LoftqOptions = {}): LoftqEr
     const { shape, dtype, device } = dense;
     if (shape.join() !== [base.outFeatures, base.inFeatures].join())
       throw new ArgumentError(`initLoftq: the weight of ${name} is [${shape.join(", ")}]`);
-    const weight = fromTensor(dense);
+    const weight = fromTensor("initLoftq", dense);
     if (!options.weight) dense.dispose();
     if (branch.r > Math.min(weight.rows, weight.columns))
       throw new ArgumentError(`initLoftq: rank ${branch.r} exceeds a side of ${name}`);
@@ -107,7 +107,7 @@ export function initLoftq(adapter: Adapter, options: LoftqOptions = {}): LoftqEr
       layer = noGrad(() => quantize(target, base, name));
       target.dispose();
       const back = layer.denseWeight();
-      const quantized = fromTensor(back);
+      const quantized = fromTensor("initLoftq", back);
       back.dispose();
       const lost = difference(weight, quantized);
       if (i === 0) before = distance(weight, quantized) / norm;

@@ -171,7 +171,9 @@ function factors(
   ]);
   const init = config.initLoraWeights;
   if (isPrincipal(init)) {
-    const dense = noGrad(() => tidy(() => fromTensor(flat(convolution(layer).weight.detach()))));
+    const dense = noGrad(() =>
+      tidy(() => fromTensor(`applyLora: ${init}`, flat(convolution(layer).weight.detach()))),
+    );
     const parts = principalFactors(init, dense, target.r, target.scaling, generator ?? defaultGenerator());
     const shaped = ({ data }: Matrix, shape: number[]) => tensor(data, { shape, ...place });
     return { a: shaped(parts.a, shapeA), b: shaped(parts.b, shapeB) };

@@ -67,8 +67,12 @@ export const residualLora: LoraVariant = {
     if (tensors) return plainLora.create(layer, options, tensors);
     const { config, target, dtype, device, generator } = options;
     const weight = (baseOf(layer) as LinearBase).denseWeight();
-    const dense = fromTensor(weight);
-    weight.dispose();
+    let dense: Matrix;
+    try {
+      dense = fromTensor(`applyLora: ${config.initLoraWeights}`, weight);
+    } finally {
+      weight.dispose();
+    }
     const { r, scaling } = target;
     const factors = principalFactors(
       config.initLoraWeights,

@@ -1,7 +1,7 @@
 // What the calibrated methods share: the lines that a format's codes stand on, and weights made of codes that a method has chosen
 // itself.
 
-import { ArgumentError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { ArgumentError, hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import {
   allocateParts,
   type BlockFormat,
@@ -12,6 +12,7 @@ import {
   type WeightShape,
 } from "../formats/format.js";
 import { roundEven } from "../formats/integer.js";
+import { waitForWeights } from "../quantize.js";
 import { dequantizeParts, QuantizedTensor, quantizationError, weightShape } from "../quantized-tensor.js";
 
 /** Codes of a weight in a format of whole numbers, one an element, and a line for each block (group) of a row. */
@@ -107,7 +108,9 @@ export function finiteValues(
   name: string,
 ): Float32Array {
   const shape = weightShape(method, weight);
-  const values = noGrad(() => tidy(() => weight.detach().cast("float32").clone().dataSync() as Float32Array));
+  const values = noGrad(() =>
+    tidy(() => hostValues(method, weight.detach().cast("float32").clone(), waitForWeights) as Float32Array),
+  );
   for (let i = 0; i < values.length; i++) {
     if (!(Math.abs(values[i]) < format.limit)) throw doesNotFit(format, name, shape, i, values[i]);
   }

@@ -1,7 +1,7 @@
 // Ranges of a layer's inputs over calibration data, for static quantization of activations: by minimum and maximum, by
 // percentiles, or by the least squared error of what rounding to them gives.
 
-import { ArgumentError, type Tensor, tidy } from "@nomoat/core";
+import { ArgumentError, keep, noGrad, type Tensor, tidy } from "@nomoat/core";
 import type { Module } from "@nomoat/core/nn";
 import { type ActivationRange, activationGrid } from "../activations.js";
 import { recordInputs } from "./recorder.js";
@@ -160,15 +160,36 @@ export async function calibrateActivations(
   options: CalibrateOptions = {},
 ): Promise<Map<string, ActivationRange>> {
   const histograms = new Map<string, ActivationHistogram>();
+  const turns = new Map<string, Promise<void>>();
   await recordInputs("calibrateActivations", model, run, options.only, (name, x: Tensor) => {
     const histogram = histograms.get(name) ?? new ActivationHistogram();
     histograms.set(name, histogram);
-    const values = tidy(() => x.detach().cast("float32").clone().dataSync() as Float32Array);
-    try {
-      histogram.add(values);
-    } catch (error) {
-      throw new ArgumentError(`${name}: ${(error as Error).message}`);
+    const add = (values: ArrayLike<number>) => {
+      try {
+        histogram.add(values);
+      } catch (error) {
+        throw new ArgumentError(`${name}: ${(error as Error).message}`);
+      }
+    };
+    const copy = noGrad(() => tidy(() => keep(x.detach().cast("float32").clone())));
+    if (copy.storage.backend.synchronous) {
+      try {
+        return add(copy.dataSync() as Float32Array);
+      } finally {
+        copy.dispose();
+      }
     }
+    // In the order of the calls: how a histogram grows depends on it.
+    const before = turns.get(name);
+    const turn = copy
+      .data()
+      .finally(() => copy.dispose())
+      .then(async (values) => {
+        await before;
+        add(values as Float32Array);
+      });
+    turns.set(name, turn);
+    return turn;
   });
   return new Map(Array.from(histograms, ([name, histogram]) => [name, histogram.range(options)]));
 }

@@ -42,7 +42,7 @@ class Recorder extends LinearBase {
 
 /**
  * Runs the model and hands the inputs of its `nn.Linear` layers to `listen`, with the layer's name. The model is afterwards as it
- * was.
+ * was. Where values have to be waited for (gpu), `listen` gives a promise; those of all calls are awaited before the model is put back.
  *
  * @param operation - name for messages
  * @throws {ArgumentError} when there is no such layer
@@ -52,22 +52,28 @@ export async function recordInputs(
   model: Module,
   run: () => unknown,
   only: (name: string) => boolean = () => true,
-  listen: (name: string, x: Tensor) => void,
+  listen: (name: string, x: Tensor) => void | Promise<void>,
 ): Promise<void> {
   const layers = [...model.namedModules()].filter(
     (entry): entry is [string, Linear] => entry[1] instanceof Linear && entry[0] !== "" && only(entry[0]),
   );
   if (layers.length === 0) throw new ArgumentError(`${operation}: the model has no such float linear layer`);
   const replaced: [string, Linear][] = [];
+  const waiting: Promise<void>[] = [];
   try {
     for (const [name, layer] of layers) {
-      const recorder = new Recorder(layer, (x) => listen(name, x));
+      const recorder = new Recorder(layer, (x) => {
+        const later = listen(name, x);
+        if (later) waiting.push(later);
+      });
       recorder.train(layer.training);
       model.replaceModule(name, recorder);
       replaced.push([name, layer]);
     }
     await run();
+    await Promise.all(waiting);
   } finally {
+    await Promise.allSettled(waiting);
     for (const [name, layer] of replaced) model.replaceModule(name, layer);
   }
 }

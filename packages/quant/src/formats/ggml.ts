@@ -124,7 +124,7 @@ export function fiveBitElement(
   place: string,
 ): string {
   const eighth = scope.divide(place, 8);
-  const fifth = scope.bit(byte(`${at} + ${eighth}`), `${place} - 8 * ${eighth}`);
+  const fifth = scope.bits(byte(`${at} + ${eighth}`), `${place} - 8 * ${eighth}`, 1);
   return `(${nibbleElement(scope, byte, at + 4, place)} + 16.0 * ${fifth})`;
 }
 

@@ -5,7 +5,8 @@
 // quantize(dequantize(q)) need not give the bytes of q: the search weighs elements by their size and may prefer another line for
 // what lies on one exactly. It stays within the error bound again.
 
-import { ggmlFormat, halfBits } from "./ggml.js";
+import type { ElementScope } from "@nomoat/core";
+import { ggmlFormat, halfBits, halfElement } from "./ggml.js";
 import { fromHalf } from "./half.js";
 import { encodeQ2_K, encodeQ3_K, encodeQ4_K, encodeQ5_K, encodeQ6_K } from "./k-encode.js";
 
@@ -14,6 +15,19 @@ const { fround } = Math;
 /** Their scales are some of these apart from float16's largest number, 65504, whatever the search finds. */
 const limit = 2 ** 18;
 const common = { blockSize: 256, limit, kernelEncodes: false } as const;
+
+/** ⌊place / by⌋ and what is left over, for codes of elements. */
+function split(scope: ElementScope, place: string, by: number): [quotient: string, rest: string] {
+  const quotient = scope.divide(place, by);
+  return [quotient, scope.position(`${place} - ${by} * ${quotient}`)];
+}
+
+/** The code of 2 bits of element `place`: each half of 128 in 32 bytes from `at` on, four elements 32 apart in a byte. */
+function pairElement(scope: ElementScope, byte: (at: string) => string, at: number, place: string): string {
+  const [half, within] = split(scope, place, 128);
+  const [quarter, i] = split(scope, within, 32);
+  return scope.bits(byte(`${at} + 32 * ${half} + ${i}`), `2 * ${quarter}`, 2);
+}
 
 /** 84 bytes: 16 bytes of scale (low half) and minimum (high half), 64 of 2-bit codes, d, dmin. x = d·scale·code − dmin·minimum. */
 export const q2_K = ggmlFormat({
@@ -33,6 +47,12 @@ export const q2_K = ggmlFormat({
       const code = (bytes[at + 16 + (i >> 7) * 32 + (i & 31)] >> (((i >> 5) & 3) * 2)) & 3;
       out[to + i] = fround(fround(d * (scale & 15)) * code) - fround(dmin * (scale >> 4));
     }
+  },
+  element(scope, byte, place) {
+    const [d, dmin] = [halfElement(scope, byte, 80), halfElement(scope, byte, 82)];
+    const scales = byte(scope.divide(place, 16));
+    const code = pairElement(scope, byte, 16, place);
+    return `${d} * ${scope.half(scales, "0")} * ${code} - ${dmin} * ${scope.half(scales, "1")}`;
   },
 });
 
@@ -56,6 +76,17 @@ export const q3_K = ggmlFormat({
       const third = (bytes[at + (i & 31)] >> (i >> 5)) & 1;
       out[to + i] = fround(d * ((low | (high << 4)) - 32)) * (code + 4 * third - 4);
     }
+  },
+  element(scope, byte, place) {
+    const j = scope.divide(place, 16);
+    const [upper, lower] = split(scope, j, 8);
+    const low = scope.half(byte(`96 + ${lower}`), upper);
+    const [quarter, last] = split(scope, j, 4);
+    const high = scope.bits(byte(`104 + ${last}`), `2 * ${quarter}`, 2);
+    const [eighth, i] = split(scope, place, 32);
+    const third = scope.bits(byte(i), eighth, 1);
+    const code = `(${pairElement(scope, byte, 32, place)} + 4.0 * ${third} - 4.0)`;
+    return `${halfElement(scope, byte, 108)} * (${low} + 16.0 * ${high} - 32.0) * ${code}`;
   },
 });
 
@@ -85,6 +116,10 @@ export const q4_K = ggmlFormat({
       (i) => (bytes[at + 16 + (i >> 6) * 32 + (i & 31)] >> (((i >> 5) & 1) * 4)) & 15,
     );
   },
+  element: (scope, byte, place) =>
+    elementWithMinimum(scope, byte, place, (pair, upper, i) =>
+      scope.half(byte(`16 + 32 * ${pair} + ${i}`), upper),
+    ),
 });
 
 /** 176 bytes: d, dmin, 12 of scales and minima, 32 of fifth bits, 128 of 4-bit codes. x as in Q4_K. */
@@ -101,6 +136,11 @@ export const q5_K = ggmlFormat({
       return low | (((bytes[at + 16 + (i & 31)] >> (i >> 5)) & 1) << 4);
     });
   },
+  element: (scope, byte, place) =>
+    elementWithMinimum(scope, byte, place, (pair, upper, i, eighth) => {
+      const low = scope.half(byte(`48 + 32 * ${pair} + ${i}`), upper);
+      return `(${low} + 16.0 * ${scope.bits(byte(`16 + ${i}`), eighth, 1)})`;
+    }),
 });
 
 function decodeWithMinima(
@@ -118,6 +158,27 @@ function decodeWithMinima(
     const offset = fround(dmin * minimum);
     for (let i = 32 * j; i < 32 * (j + 1); i++) out[to + i] = fround(step * code(i)) - offset;
   }
+}
+
+/** As {@link decodeWithMinima}; `code` of element i of 32, of those number `eighth`, which is the `upper` one of 64 number `pair`. */
+function elementWithMinimum(
+  scope: ElementScope,
+  byte: (at: string) => string,
+  place: string,
+  code: (pair: string, upper: string, i: string, eighth: string) => string,
+): string {
+  const [eighth, i] = split(scope, place, 32);
+  const [pair, upper] = split(scope, eighth, 2);
+  // As scaleAndMinimum: the pairs from 4 on have their upper bits in the bytes of the first.
+  const [late] = split(scope, eighth, 4);
+  const [own, next] = [byte(`4 + ${eighth}`), byte(`8 + ${eighth}`)];
+  const before = byte(`4 + ${eighth} - 4 * ${late}`);
+  const six = (of: string) => scope.bits(of, "0", 6);
+  const four = (low: string, high: string) => `(${low} + 16.0 * ${scope.bits(high, "6", 2)})`;
+  const scale = scope.choose(late, four(scope.half(next, "0"), before), six(own));
+  const minimum = scope.choose(late, four(scope.half(next, "1"), own), six(next));
+  const [d, dmin] = [halfElement(scope, byte, 0), halfElement(scope, byte, 2)];
+  return `${d} * ${scale} * ${code(pair, upper, i, eighth)} - ${dmin} * ${minimum}`;
 }
 
 /** 210 bytes: 128 of low 4 bits, 64 of high 2 bits, 16 int8 scales, d. x = d·scale·(code − 32). */
@@ -139,5 +200,14 @@ export const q6_K = ggmlFormat({
       const scale = (bytes[at + 192 + (i >> 4)] << 24) >> 24;
       out[to + i] = fround(d * scale) * ((low | (high << 4)) - 32);
     }
+  },
+  element(scope, byte, place) {
+    const [half, within] = split(scope, place, 128);
+    const [upper, i] = split(scope, within, 64);
+    const low = scope.half(byte(`64 * ${half} + ${i}`), upper);
+    const [quarter, j] = split(scope, within, 32);
+    const high = scope.bits(byte(`128 + 32 * ${half} + ${j}`), `2 * ${quarter}`, 2);
+    const scale = scope.signed(byte(`192 + ${scope.divide(place, 16)}`));
+    return `${halfElement(scope, byte, 208)} * ${scale} * (${low} + 16.0 * ${high} - 32.0)`;
   },
 });

@@ -101,7 +101,7 @@ const list: readonly ScalarFunction[] = [
     "function halfOf(x, k) { const high = Math.floor(x * 0.0625); if (k > 0.5) { return high; } return x - 16.0 * high; }",
   ),
   scalar(
-    "function bitOf(x, k) { let y = x; for (let n = 0; n < 7; n++) { if (toFloat(n) < k) { y = Math.floor(y * 0.5); } } return y - 2.0 * Math.floor(y * 0.5); }",
+    "function bitsOf(x, k, values, share) { let y = x; for (let n = 0; n < 7; n++) { if (toFloat(n) < k) { y = Math.floor(y * 0.5); } } return y - values * Math.floor(y * share); }",
   ),
   scalar(`function float16(low, high) {
     let rest = high; let sign = 1.0;

@@ -30,7 +30,8 @@ function scopeOf(kernel: KernelBuilder, weight: PackedWeight): (row: string, col
     part: (part, position) => named("w", readers[part]([[position, 1]])),
     look: (table, code) => named("t", kernel.table(table)([[kernel.position(code), 1]])),
     half: (byte, which) => `halfOf(${byte}, toFloat(${which}))`,
-    bit: (byte, place) => `bitOf(${byte}, toFloat(${place}))`,
+    bits: (byte, place, width) => `bitsOf(${byte}, toFloat(${place}), ${2 ** width}.0, ${2 ** -width})`,
+    choose: (which, one, other) => `choose(toFloat(${which}), ${one}, ${other})`,
     signed: (byte) => `signedByte(${byte})`,
     float16: (low, high) => `float16(${low}, ${high})`,
   });
