@@ -78,6 +78,12 @@ def pooling_cases():
             case(f"adaptiveMaxPool{spatial}d", lambda x: largest(x, count), {"x": x}, {"size": count}, variant=str(count))
     x = distinct(1, 1, 5, 4)
     case("adaptiveAvgPool2d", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), {"x": x}, {"size": [2, 3]}, variant="uneven")
+    # Equal elements: the gradient goes to the first of each window, in row-major order.
+    few = torch.tensor([[[[1, 3, 3, 0], [3, 3, 2, 2], [2, 3, 2, 2], [0, 1, 2, 2], [1, 1, 1, 1]]]], dtype=torch.float64)
+    add("maxPool2d", "ties", F.max_pool2d, few, 2, {"stride": 1}, stride=1)
+    add("maxPool1d", "ties", F.max_pool1d, few[0], 3, {"stride": 1, "padding": 1}, stride=1, padding=1)
+    case("adaptiveMaxPool2d", lambda x: F.adaptive_max_pool2d(x, 2), {"x": few}, {"size": 2}, variant="ties")
+    case("adaptiveMaxPool2d", lambda x: F.adaptive_max_pool2d(x, 3), {"x": few}, {"size": 3}, variant="ties-uneven")
 
 
 def pad_cases():

@@ -32,6 +32,14 @@ export function madd(a: v128, b: v128, c: v128): v128 {
   return f32x4.add(f32x4.mul(a, b), c);
 }
 
+/** a·b + c of float64 lanes, fused where the relaxed build has it. */
+// @ts-ignore: decorator
+@inline
+export function maddWide(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f64x2.relaxed_madd(a, b, c);
+  return f64x2.add(f64x2.mul(a, b), c);
+}
+
 /** c − a·b, fused where the relaxed build has it. */
 // @ts-ignore: decorator
 @inline
@@ -45,6 +53,13 @@ export function nmadd(a: v128, b: v128, c: v128): v128 {
 @inline
 export function constant(table: usize, k: i32): v128 {
   return v128.load32_splat(table + ((<usize>k) << 2));
+}
+
+/** Float64 number k of a static table, in both lanes. */
+// @ts-ignore: decorator
+@inline
+export function wide(table: usize, k: i32): v128 {
+  return v128.load64_splat(table + ((<usize>k) << 3));
 }
 
 /** Sum of the four lanes, as (0 + 2) + (1 + 3). */

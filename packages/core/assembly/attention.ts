@@ -11,6 +11,7 @@ import {
   addRows, BLOCK, exp2, LN_2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
 } from "./attention-tiles";
 import { packA, packB } from "./pack";
+import { log } from "./power";
 
 /** Queries of a block in `attention`: twice the keys, so that keys and values are packed half as often. */
 const QUERIES: i32 = 128;
@@ -97,7 +98,7 @@ function finishRow(sums: usize, state: usize, out: usize, depth: i32, logSumExp:
   }
   for (; d < (<usize>depth) << 2; d += 4) store<f32>(out + d, load<f32>(sums + d) * factor);
   if (logSumExp) {
-    const value = total == 0 ? -Infinity : <f64>load<f32>(state) * LN_2 + NativeMath.log(<f64>total);
+    const value = total == 0 ? -Infinity : <f64>load<f32>(state) * LN_2 + log(<f64>total);
     store<f32>(logSumExp, <f32>value);
   }
 }

@@ -71,9 +71,24 @@ function infinite(x: v128): v128 {
   return f32x4.eq(f32x4.abs(x), i32x4.splat(0x7f800000));
 }
 
+/** a less the multiple of b next to it towards 0, exact; the sign of a. */
+function mod(a: f32, b: f32): f32 {
+  if (!(abs(a) < Infinity) || !(abs(b) > 0)) return NaN;
+  if (abs(b) == Infinity) return a;
+  const divisor = <f64>abs(b);
+  let rest = <f64>abs(a);
+  while (rest >= divisor) {
+    // In steps whose quotients are below 2^28.
+    let step = divisor;
+    while (step * 268435456.0 <= rest) step *= 268435456.0;
+    rest -= floor(rest / step) * step;
+  }
+  return copysign<f32>(<f32>rest, a);
+}
+
 /** a − b·⌊a / b⌋ without rounding the quotient; the sign of b. */
 function remainder(a: f32, b: f32): f32 {
-  const rest = NativeMathf.mod(a, b);
+  const rest = mod(a, b);
   if (rest == 0) return copysign<f32>(0, b);
   return rest < 0 != b < 0 ? rest + b : rest;
 }
@@ -81,7 +96,7 @@ function remainder(a: f32, b: f32): f32 {
 /** ⌊a / b⌋ in float64, where a less the rest is exact for quotients that float32 tells from their neighbours. */
 function floorDivide(a: f32, b: f32): f32 {
   if (b == 0) return a / b;
-  const rest = NativeMathf.mod(a, b);
+  const rest = mod(a, b);
   let whole = (<f64>a - <f64>rest) / <f64>b;
   if (rest != 0 && rest < 0 != b < 0) whole -= 1;
   const quotient = <f32>nearest(whole);

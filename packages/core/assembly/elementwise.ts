@@ -18,8 +18,6 @@ const I_SUB: i32 = 8;
 const I_MUL: i32 = 9;
 const I_MINIMUM: i32 = 10;
 const I_MAXIMUM: i32 = 11;
-const I_DIV: i32 = 12;
-const I_POW: i32 = 13;
 const F_FLOORDIVIDE: i32 = 14;
 const F_REMAINDER: i32 = 15;
 const I_FLOORDIVIDE: i32 = 16;
@@ -29,33 +27,6 @@ const I_OR: i32 = 19;
 const I_XOR: i32 = 20;
 const I_SHIFTLEFT: i32 = 21;
 const I_SHIFTRIGHT: i32 = 22;
-
-function divide(a: i32, b: i32): i32 {
-  return b == 0 ? 0 : b == -1 ? -a : a / b;
-}
-
-/** Quotients cut towards 0; 0 where b is 0. */
-function divide4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(divide(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, divide(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, divide(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, divide(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
-}
-
-/** a^b cut towards 0 and modulo 2^32, by squaring. */
-function power(a: i32, b: i32): i32 {
-  if (b < 0) return a == 1 ? 1 : a == -1 ? (b & 1 ? -1 : 1) : 0;
-  let y = 1;
-  for (let base = a; b > 0; b >>= 1, base *= base) if (b & 1) y *= base;
-  return y;
-}
-
-function power4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(power(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, power(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, power(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, power(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
-}
 
 function remainderInt(a: i32, b: i32): i32 {
   if (b == 0 || b == -1) return 0;
@@ -70,25 +41,46 @@ function floorDivideInt(a: i32, b: i32): i32 {
   return a % b != 0 && a < 0 != b < 0 ? quotient - 1 : quotient;
 }
 
-/** What has no lanes, one number at a time. */
 // @ts-ignore: decorator
 @inline
-function one(kind: i32, a: v128, b: v128, lane: i32): u32 {
-  const x = lane == 0 ? i32x4.extract_lane(a, 0) : lane == 1 ? i32x4.extract_lane(a, 1) : lane == 2 ? i32x4.extract_lane(a, 2) : i32x4.extract_lane(a, 3);
-  const y = lane == 0 ? i32x4.extract_lane(b, 0) : lane == 1 ? i32x4.extract_lane(b, 1) : lane == 2 ? i32x4.extract_lane(b, 2) : i32x4.extract_lane(b, 3);
-  if (kind == I_FLOORDIVIDE) return floorDivideInt(x, y);
-  if (kind == I_REMAINDER) return remainderInt(x, y);
-  if (kind == I_SHIFTLEFT) return x << (y & 31);
-  return x >> (y & 31);
+function shiftLeft(a: i32, b: i32): i32 {
+  return a << (b & 31);
 }
 
 // @ts-ignore: decorator
 @inline
-function oneByOne(kind: i32, a: v128, b: v128): v128 {
-  let y = i32x4.splat(one(kind, a, b, 0));
-  y = i32x4.replace_lane(y, 1, one(kind, a, b, 1));
-  y = i32x4.replace_lane(y, 2, one(kind, a, b, 2));
-  return i32x4.replace_lane(y, 3, one(kind, a, b, 3));
+function shiftRight(a: i32, b: i32): i32 {
+  return a >> (b & 31);
+}
+
+// What has no lanes goes one number at a time.
+
+function remainderInt4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(remainderInt(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, remainderInt(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, remainderInt(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, remainderInt(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+}
+
+function floorDivideInt4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(floorDivideInt(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, floorDivideInt(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, floorDivideInt(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, floorDivideInt(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+}
+
+function shiftLeft4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(shiftLeft(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, shiftLeft(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, shiftLeft(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, shiftLeft(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+}
+
+function shiftRight4(a: v128, b: v128): v128 {
+  let y = i32x4.splat(shiftRight(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
+  y = i32x4.replace_lane(y, 1, shiftRight(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
+  y = i32x4.replace_lane(y, 2, shiftRight(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
+  return i32x4.replace_lane(y, 3, shiftRight(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
 }
 
 // @ts-ignore: decorator
@@ -106,14 +98,15 @@ function apply(kind: i32, a: v128, b: v128): v128 {
   if (kind == I_MUL) return i32x4.mul(a, b);
   if (kind == I_MINIMUM) return i32x4.min_s(a, b);
   if (kind == I_MAXIMUM) return i32x4.max_s(a, b);
-  if (kind == I_DIV) return divide4(a, b);
-  if (kind == I_POW) return power4(a, b);
   if (kind == I_AND) return v128.and(a, b);
   if (kind == I_OR) return v128.or(a, b);
   if (kind == I_XOR) return v128.xor(a, b);
   if (kind == F_FLOORDIVIDE) return floorDivide4(a, b);
   if (kind == F_REMAINDER) return remainder4(a, b);
-  if (kind >= I_FLOORDIVIDE) return oneByOne(kind, a, b);
+  if (kind == I_FLOORDIVIDE) return floorDivideInt4(a, b);
+  if (kind == I_REMAINDER) return remainderInt4(a, b);
+  if (kind == I_SHIFTLEFT) return shiftLeft4(a, b);
+  if (kind == I_SHIFTRIGHT) return shiftRight4(a, b);
   return a;
 }
 
@@ -161,6 +154,26 @@ function rowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, splatA: bool, 
 
 // @ts-ignore: decorator
 @inline
+function slow(kind: i32): bool {
+  return kind == F_POW || kind == I_FLOORDIVIDE || kind == I_REMAINDER || kind == I_SHIFTLEFT || kind == I_SHIFTRIGHT;
+}
+
+/** As {@link rowOf} for what takes far longer than loading: one loop for all ways to broadcast. */
+// @ts-ignore: decorator
+@inline
+function slowRowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, strideA: usize, strideB: usize): void {
+  const stop = dst + ((<usize>n) << 2);
+  const whole = dst + ((<usize>(n & ~3)) << 2);
+  for (; dst < whole; dst += 16, a += 4 * strideA, b += 4 * strideB) {
+    v128.store(dst, apply(kind, take(a, !strideA), take(b, !strideB)));
+  }
+  for (; dst < stop; dst += 4, a += strideA, b += strideB) {
+    v128.store_lane<u32>(dst, apply(kind, v128.load32_splat(a), v128.load32_splat(b)), 0);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
 function zip(kind: i32, args: usize, begin: i32, end: i32, state: usize): void {
   seek(args, begin / int(args, 1), state);
   const strideA = rowStride(args, 1);
@@ -171,7 +184,8 @@ function zip(kind: i32, args: usize, begin: i32, end: i32, state: usize): void {
     const dst = rowAddress(state, 0) + (start << 2);
     const a = rowAddress(state, 1) + start * strideA;
     const b = rowAddress(state, 2) + start * strideB;
-    if (strideA && strideB) rowOf(kind, dst, a, b, n, false, false);
+    if (slow(kind)) slowRowOf(kind, dst, a, b, n, strideA, strideB);
+    else if (strideA && strideB) rowOf(kind, dst, a, b, n, false, false);
     else if (strideA) rowOf(kind, dst, a, b, n, false, true);
     else if (strideB) rowOf(kind, dst, a, b, n, true, false);
     else rowOf(kind, dst, a, b, n, true, true);
@@ -226,14 +240,6 @@ export function binaryInt_minimum(args: usize, begin: i32, end: i32, scratch: us
 
 export function binaryInt_maximum(args: usize, begin: i32, end: i32, scratch: usize): void {
   zip(I_MAXIMUM, args, begin, end, scratch);
-}
-
-export function binaryInt_div(args: usize, begin: i32, end: i32, scratch: usize): void {
-  zip(I_DIV, args, begin, end, scratch);
-}
-
-export function binaryInt_pow(args: usize, begin: i32, end: i32, scratch: usize): void {
-  zip(I_POW, args, begin, end, scratch);
 }
 
 export function binary_floorDivide(args: usize, begin: i32, end: i32, scratch: usize): void {

@@ -3,6 +3,7 @@
 import { address, int } from "./abi";
 import { maxOf } from "./reduce";
 import { scaleRow, sumExp } from "./softmax";
+import { log } from "./power";
 
 /** Arguments: 0 classes, 1 logits, 2 targets, 3 ignored target, 4 losses, 5 scales or 0. A unit is a row. */
 export function crossEntropy(args: usize, begin: i32, end: i32, _scratch: usize): void {
@@ -22,7 +23,7 @@ export function crossEntropy(args: usize, begin: i32, end: i32, _scratch: usize)
     const highest = maxOf(x, classes);
     const logit = <f64>load<f32>(hit);
     const sum = sumExp(x, classes, highest, scales ? x : 0);
-    store<f32>(address(args, 4) + at, <f32>(NativeMath.log(sum) + <f64>highest - logit));
+    store<f32>(address(args, 4) + at, <f32>(log(sum) + <f64>highest - logit));
     if (scales) {
       const scale = load<f32>(scales + at);
       scaleRow(x, classes, <f32>(<f64>scale / sum));

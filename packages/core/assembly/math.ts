@@ -3,7 +3,7 @@
 // Constants are loaded from static tables: a v128 constant inside a loop is rebuilt each time round by V8.
 // pmin(x, c) and pmax(x, c) are one instruction each and keep a NaN in x, which min and max need five for.
 
-import { constant, madd, nmadd } from "./abi";
+import { constant, madd, nmadd, wide } from "./abi";
 
 // −104 (e^x rounds to 0), 89 (e^x is ∞), log2 e, 1.5·2^23, ln 2 in two parts (the first has 9 bits, so that n·hi is
 // exact), then the polynomial P of e^r = 1 + r + r²·P(r) on |r| ≤ ln 2 / 2, and 1.
@@ -160,15 +160,13 @@ const LOG1P: usize = memory.data<f32>([
 @inline
 export function softplus4(x: v128): v128 {
   const t = exp4(f32x4.neg(f32x4.abs(x)));
-  let p = madd(constant(LOG1P, 0), t, constant(LOG1P, 1));
-  p = madd(p, t, constant(LOG1P, 2));
-  p = madd(p, t, constant(LOG1P, 3));
-  p = madd(p, t, constant(LOG1P, 4));
-  p = madd(p, t, constant(LOG1P, 5));
-  p = madd(p, t, constant(LOG1P, 6));
-  p = madd(p, t, constant(LOG1P, 7));
-  p = madd(p, t, constant(LOG1P, 8));
-  return f32x4.add(f32x4.max(x, i32x4.splat(0)), madd(p, f32x4.mul(t, t), t));
+  const t2 = f32x4.mul(t, t);
+  // In pairs, which wait less for each other.
+  const low = madd(madd(constant(LOG1P, 5), t, constant(LOG1P, 6)), t2, madd(constant(LOG1P, 7), t, constant(LOG1P, 8)));
+  const high = madd(madd(constant(LOG1P, 1), t, constant(LOG1P, 2)), t2, madd(constant(LOG1P, 3), t, constant(LOG1P, 4)));
+  const t4 = f32x4.mul(t2, t2);
+  const p = madd(madd(constant(LOG1P, 0), t4, high), t4, low);
+  return f32x4.add(f32x4.max(x, i32x4.splat(0)), madd(p, t2, t));
 }
 
 // erf x = x·P(x²)/Q(x²) on |x| ≤ 4: 4, P from the highest power, Q from the highest power.
@@ -218,9 +216,13 @@ export function geluTanh4(x: v128): v128 {
   return f32x4.mul(c, sigmoid4(f32x4.add(u, u)));
 }
 
-// 2/π, π/2 in two parts (the first has 25 bits), 1.5·2^52.
+// 2/π, π/2 in two parts (the first has 25 bits), 1.5·2^52, π/2 · 2^−62.
 const PI_2: usize = memory.data<f64>([
-  0.63661977236758134, 1.57079631090164184570, 1.58932547735281966916e-8, 6755399441055744.0,
+  0.63661977236758134, 1.57079631090164184570, 1.58932547735281966916e-8, 6755399441055744.0, 3.4061215800304874e-19,
+]);
+// 2/π after the point, in words from the highest.
+const TWO_BY_PI: usize = memory.data<u32>([
+  0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab,
 ]);
 // sin r = r + r³·S(r²), cos r = 1 − r²/2 + r⁴·C(r²) on |r| ≤ π/4; largest argument of the vector path; 1; ½.
 const SINCOS: usize = memory.data<f32>([
@@ -229,16 +231,16 @@ const SINCOS: usize = memory.data<f32>([
   1.0e8, 1.0, 0.5,
 ]);
 
-/** sin (shift 0) or cos (shift 1): within 1.5 ulp for every argument; NaN at ±∞. */
+/** sin (shift 0) or cos (shift 1): within 1.6 ulp for every argument; NaN at ±∞. */
 // @ts-ignore: decorator
 @inline
 export function sinCos4(x: v128, shift: i32): v128 {
-  if (v128.any_true(v128.not(f32x4.le(f32x4.abs(x), constant(SINCOS, 6))))) return sinCosScalar(x, shift);
+  if (v128.any_true(v128.not(f32x4.le(f32x4.abs(x), constant(SINCOS, 6))))) return sinCosLarge(x, shift);
   // Two halves in float64: n = nearest(x·2/π), r = x − n·π/2.
-  const magic = v128.load64_splat(PI_2 + 24);
-  const scale = v128.load64_splat(PI_2);
-  const hi = v128.load64_splat(PI_2 + 8);
-  const lo = v128.load64_splat(PI_2 + 16);
+  const magic = wide(PI_2, 3);
+  const scale = wide(PI_2, 0);
+  const hi = wide(PI_2, 1);
+  const lo = wide(PI_2, 2);
   const xa = f64x2.promote_low_f32x4(x);
   const xb = f64x2.promote_low_f32x4(i32x4.shuffle(x, x, 2, 3, 2, 3));
   const ta = f64x2.add(f64x2.mul(xa, scale), magic);
@@ -248,7 +250,16 @@ export function sinCos4(x: v128, shift: i32): v128 {
   const ra = f64x2.sub(f64x2.sub(xa, f64x2.mul(na, hi)), f64x2.mul(na, lo));
   const rb = f64x2.sub(f64x2.sub(xb, f64x2.mul(nb, hi)), f64x2.mul(nb, lo));
   const r = i32x4.shuffle(f32x4.demote_f64x2_zero(ra), f32x4.demote_f64x2_zero(rb), 0, 1, 4, 5);
-  const q = i32x4.add(i32x4.shuffle(ta, tb, 0, 2, 4, 6), i32x4.splat(shift));
+  const y = sinCosReduced(r, i32x4.shuffle(ta, tb, 0, 2, 4, 6), shift);
+  if (shift) return y;
+  return v128.bitselect(x, y, f32x4.eq(x, i32x4.splat(0))); // keeps −0
+}
+
+/** sin or cos of r + n·π/2. */
+// @ts-ignore: decorator
+@inline
+function sinCosReduced(r: v128, n: v128, shift: i32): v128 {
+  const q = i32x4.add(n, i32x4.splat(shift));
   const z = f32x4.mul(r, r);
   let s = madd(constant(SINCOS, 0), z, constant(SINCOS, 1));
   s = madd(s, z, constant(SINCOS, 2));
@@ -258,20 +269,50 @@ export function sinCos4(x: v128, shift: i32): v128 {
   c = f32x4.add(madd(c, f32x4.mul(z, z), f32x4.mul(f32x4.neg(constant(SINCOS, 8)), z)), constant(SINCOS, 7));
   const odd = i32x4.eq(v128.and(q, i32x4.splat(1)), i32x4.splat(1));
   const sign = i32x4.shl(v128.and(q, i32x4.splat(2)), 30);
-  const y = v128.xor(v128.bitselect(c, s, odd), sign);
+  return v128.xor(v128.bitselect(c, s, odd), sign);
+}
+
+/** Arguments that float64 cannot reduce, lane by lane. */
+function sinCosLarge(x: v128, shift: i32): v128 {
+  const a = reduceLarge(f32x4.extract_lane(x, 0));
+  const b = reduceLarge(f32x4.extract_lane(x, 1));
+  const c = reduceLarge(f32x4.extract_lane(x, 2));
+  const d = reduceLarge(f32x4.extract_lane(x, 3));
+  const low = i32x4.shuffle(a, b, 0, 4, 1, 5);
+  const high = i32x4.shuffle(c, d, 0, 4, 1, 5);
+  const y = sinCosReduced(i32x4.shuffle(low, high, 0, 1, 4, 5), i32x4.shuffle(low, high, 2, 3, 6, 7), shift);
   if (shift) return y;
-  return v128.bitselect(x, y, f32x4.eq(x, i32x4.splat(0))); // keeps −0
+  return v128.bitselect(x, y, f32x4.eq(x, i32x4.splat(0)));
 }
 
-/** Lane by lane with Payne–Hanek reduction, for arguments that float64 cannot reduce. */
-function sinCosScalar(x: v128, shift: i32): v128 {
-  let y = i32x4.splat(0);
-  y = f32x4.replace_lane(y, 0, sinCosOne(f32x4.extract_lane(x, 0), shift));
-  y = f32x4.replace_lane(y, 1, sinCosOne(f32x4.extract_lane(x, 1), shift));
-  y = f32x4.replace_lane(y, 2, sinCosOne(f32x4.extract_lane(x, 2), shift));
-  return f32x4.replace_lane(y, 3, sinCosOne(f32x4.extract_lane(x, 3), shift));
-}
-
-function sinCosOne(x: f32, shift: i32): f32 {
-  return <f32>(shift ? NativeMath.cos(<f64>x) : NativeMath.sin(<f64>x));
+/** r in lane 0 and the int32 n in lane 1, with x = r + n·π/2: after Payne and Hanek, by 96 bits of 2/π. */
+function reduceLarge(x: f32): v128 {
+  const bits = reinterpret<u32>(x);
+  const exponent = <i32>((bits >> 23) & 255);
+  let r: f32;
+  let n: i32;
+  if (exponent == 255) return f32x4.splat(NaN);
+  if (abs(x) <= load<f32>(SINCOS + 24)) {
+    const t = nearest(<f64>x * load<f64>(PI_2));
+    r = <f32>(<f64>x - t * load<f64>(PI_2 + 8) - t * load<f64>(PI_2 + 16));
+    n = <i32>t;
+  } else {
+    // x = m·2^k. Bits of 2/π that m·2^k makes multiples of 4 out of do not count.
+    const m = <u64>((bits & 0x007fffff) | 0x00800000);
+    const skipped = exponent - 152;
+    const words = TWO_BY_PI + (<usize>(skipped >> 5) << 2);
+    const shift = <u64>(skipped & 31);
+    const high = rotl<u64>(load<u64>(words), 32);
+    const next = rotl<u64>(load<u64>(words, 8), 32);
+    const window = (high << shift) | (shift ? next >> (64 - shift) : 0);
+    // x·2/π modulo 4, in units of 2^−62.
+    const product = m * window + ((m * ((next << shift) >> 32)) >> 32);
+    n = <i32>((product + 0x2000000000000000) >> 62);
+    r = <f32>(<f64><i64>(product - (<u64>n << 62)) * load<f64>(PI_2 + 32));
+    if (x < 0) {
+      r = -r;
+      n = -n;
+    }
+  }
+  return f32x4.replace_lane(i32x4.splat(n), 0, r);
 }

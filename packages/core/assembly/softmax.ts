@@ -5,6 +5,7 @@
 import { address, int, laneSum } from "./abi";
 import { exp4 } from "./math";
 import { maxOf, sumOf } from "./reduce";
+import { log } from "./power";
 
 /** Σ exp(x − shift) over n elements; with `dst` non-zero the terms are stored there (it may be x). */
 export function sumExp(x: usize, n: i32, shift: f32, dst: usize): f64 {
@@ -101,7 +102,7 @@ export function logSoftmax(args: usize, begin: i32, end: i32, _scratch: usize): 
     let x = address(args, 1) + <usize>row * bytes;
     let out = address(args, 2) + <usize>row * bytes;
     const highest = maxOf(x, n);
-    const logSum = <f32>NativeMath.log(sumExp(x, n, highest, 0));
+    const logSum = <f32>log(sumExp(x, n, highest, 0));
     const h = f32x4.splat(highest);
     const l = f32x4.splat(logSum);
     const whole = x + ((<usize>(n & ~3)) << 2);

@@ -34,7 +34,6 @@ const I32_LOGICALNOT: i32 = 41;
 const I32_NEG: i32 = 24;
 const I32_ABS: i32 = 25;
 const I32_SIGN: i32 = 26;
-const I32_RELU: i32 = 27;
 const I32_SQUARE: i32 = 28;
 
 /** 1, −1, or x itself where it is ±0 or NaN. */
@@ -75,7 +74,6 @@ function apply(kind: i32, x: v128): v128 {
   if (kind == I32_NEG) return i32x4.neg(x);
   if (kind == I32_ABS) return i32x4.abs(x);
   if (kind == I32_SIGN) return v128.or(i32x4.shr_s(x, 31), i32x4.shr_u(i32x4.neg(x), 31));
-  if (kind == I32_RELU) return i32x4.max_s(x, i32x4.splat(0));
   if (kind == I32_SQUARE) return i32x4.mul(x, x);
   if (kind == LOGICALNOT) return v128.and(f32x4.eq(x, i32x4.splat(0)), f32x4.splat(1.0));
   if (kind == I32_LOGICALNOT) return v128.and(i32x4.eq(x, i32x4.splat(0)), i32x4.splat(1));
@@ -205,10 +203,6 @@ export function unaryInt_abs(args: usize, begin: i32, end: i32, scratch: usize):
 
 export function unaryInt_sign(args: usize, begin: i32, end: i32, scratch: usize): void {
   map(I32_SIGN, args, begin, end, scratch);
-}
-
-export function unaryInt_relu(args: usize, begin: i32, end: i32, scratch: usize): void {
-  map(I32_RELU, args, begin, end, scratch);
 }
 
 export function unaryInt_square(args: usize, begin: i32, end: i32, scratch: usize): void {

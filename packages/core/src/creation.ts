@@ -1,5 +1,6 @@
 // Functions that make tensors from nothing, from values, or from random numbers.
 
+import { describe, requireOptions, use } from "./arguments.js";
 import { activeBackend, type BackendName, backendByName } from "./backend/registry.js";
 import type { Backend } from "./backend/types.js";
 import { type DType, type DTypeArray, dtypes, isDType, isFloat } from "./dtype.js";
@@ -28,6 +29,7 @@ export interface RandomOptions extends CreationOptions {
 
 /** @internal The backend and dtype that `options` ask for. */
 export function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
+  requireOptions(operation, options);
   const dtype = options.dtype ?? "float32";
   if (!isDType(dtype)) {
     throw new DTypeError(
@@ -87,7 +89,7 @@ export function onesLike(like: Tensor): Tensor {
 
 /** `value` in the shape, dtype and backend of `like`. */
 export function fullLike(like: Tensor, value: number): Tensor {
-  const backend = like.use("fullLike").backend;
+  const backend = use("fullLike", like).backend;
   const out = empty(backend, like.dtype, like.shape);
   backend.fill(operand(out), value);
   return out;
@@ -103,7 +105,7 @@ export function scalarLike(
 ): Tensor {
   if (typeof value !== "number")
     throw new ArgumentError(`${operation}: expected a tensor or a number, not ${typeof value}`);
-  const backend = like.use(operation).backend;
+  const backend = use(operation, like).backend;
   const out = new Tensor(allocate(backend, dtype, []), dtype, contiguousLayout([]), temporary);
   backend.fill(operand(out), value);
   return out;
@@ -126,6 +128,7 @@ export function arange(start: number, end?: number, step = 1, options: CreationO
     );
   }
   const count = Math.max(0, Math.ceil((to - from) / step));
+  requireOptions("arange", options);
   checkShape("arange", [count]);
   const dtype = options.dtype ?? ([from, to, step].every(Number.isInteger) ? "int32" : "float32");
   return tensor(
@@ -146,6 +149,7 @@ export function linspace(
 ): Tensor {
   requireFinite("linspace", "start", start);
   requireFinite("linspace", "end", end);
+  requireOptions("linspace", options);
   const { endpoint = true, ...creation } = options;
   const { dtype } = target("linspace", creation);
   checkShape("linspace", [count]);
@@ -163,6 +167,8 @@ export function linspace(
  */
 export function fromBuffer(buffer: ArrayBufferLike | ArrayBufferView, options: TensorOptions = {}): Tensor {
   const { backend, dtype } = target("fromBuffer", options);
+  if (typeof buffer?.byteLength !== "number")
+    throw new ArgumentError(`fromBuffer: expected a buffer or a view of one, not ${describe(buffer)}`);
   const bytes = ArrayBuffer.isView(buffer)
     ? new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)
     : new Uint8Array(buffer);
@@ -181,7 +187,7 @@ export function fromBuffer(buffer: ArrayBufferLike | ArrayBufferView, options: T
 
 /** The bytes of `x` in row-major order, as {@link fromBuffer} takes them. */
 export async function toBuffer(x: Tensor): Promise<ArrayBuffer> {
-  const { backend } = x.use("toBuffer");
+  const { backend } = use("toBuffer", x);
   const flat = empty(backend, x.dtype, x.shape);
   backend.copy(operand(x), operand(flat));
   try {
@@ -206,6 +212,7 @@ export interface TensorOptions extends CreationOptions {
  * @throws {ShapeError} for ragged arrays or a shape that does not fit
  */
 export function tensor(values: NestedValues | DTypeArray, options: TensorOptions = {}): Tensor {
+  requireOptions("tensor", options);
   const given = flatten(values);
   const { backend, dtype } = target("tensor", { ...options, dtype: options.dtype ?? given.dtype });
   const shape = options.shape ? [...options.shape] : given.shape;

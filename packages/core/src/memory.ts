@@ -1,5 +1,6 @@
 // Who frees what: scopes (`tidy`), `keep`, counters. The garbage collector is only a net that frees and counts leaks.
 
+import { requireFunction, use } from "./arguments.js";
 import type { GraphNode } from "./autograd/graph.js";
 import { activeBackend } from "./backend/registry.js";
 import { ArgumentError } from "./errors.js";
@@ -51,6 +52,7 @@ function collectTensors(value: unknown, found: Set<unknown>): void {
  * @throws {ArgumentError} when `fn` returns a promise: a scope cannot outlive its call
  */
 export function tidy<T>(fn: () => T): T {
+  requireFunction("tidy", fn);
   const scope: Tensor[] = [];
   runtime.scopes.push(scope);
   let returned: Set<unknown> | null = null;
@@ -81,6 +83,7 @@ export function tidy<T>(fn: () => T): T {
 
 /** Takes `tensor` out of every enclosing `tidy`: from now on its owner disposes it. */
 export function keep<T extends Tensor>(tensor: T): T {
+  use("keep", tensor);
   tensor.kept = true;
   return tensor;
 }

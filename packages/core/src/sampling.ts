@@ -1,5 +1,6 @@
 // Random tensors other than the uniform and normal ones: integers, coins, orders, draws by weight.
 
+import { requireOptions, use } from "./arguments.js";
 import {
   type CreationOptions,
   fromValues,
@@ -21,6 +22,7 @@ import type { Tensor } from "./tensor.js";
  * @throws {ArgumentError} unless low < high are integers
  */
 export function randint(low: number, high: number, shape: Shape, options: RandomOptions = {}): Tensor {
+  requireOptions("randint", options);
   const { backend, dtype } = target("randint", { ...options, dtype: options.dtype ?? "int32" });
   if (!(Number.isSafeInteger(low) && Number.isSafeInteger(high) && low < high))
     throw new ArgumentError(`randint: expected integers low < high, not ${low} and ${high}`);
@@ -44,6 +46,7 @@ export function bernoulli(shape: Shape, p = 0.5, options: RandomOptions = {}): T
 
 /** 0 … n − 1 in random order, int32 unless `dtype` says otherwise. */
 export function permutation(n: number, options: RandomOptions = {}): Tensor {
+  requireOptions("permutation", options);
   const { backend, dtype } = target("permutation", { ...options, dtype: options.dtype ?? "int32" });
   const order = (options.generator ?? defaultGenerator()).permutation(n);
   return withOptions(fromValues(backend, dtype, [n], order), options);
@@ -62,7 +65,8 @@ export interface MultinomialArguments extends Pick<CreationOptions, "requiresGra
  * @throws {ArgumentError} for a weight that is negative or not finite, and for more samples than there are classes of a weight
  */
 export function multinomial(weights: Tensor, numSamples: number, options: MultinomialArguments = {}): Tensor {
-  const { backend } = weights.use("multinomial");
+  const { backend } = use("multinomial", weights);
+  requireOptions("multinomial", options);
   requireFloat("multinomial", "weights", weights.dtype);
   if (weights.rank !== 1 && weights.rank !== 2)
     throw new ArgumentError(

@@ -1,5 +1,6 @@
 // The walk back through the graph: nodes in descending order of creation, gradients added up on the way.
 
+import { requireFunction, requireList, requireOptions, use } from "../arguments.js";
 import { ones, zerosLike } from "../creation.js";
 import { AutogradError, ShapeError } from "../errors.js";
 import { keep, tidy } from "../memory.js";
@@ -226,6 +227,9 @@ export function gradientsOf(
   } = {},
 ): Tensor[] {
   const list = Array.isArray(outputs) ? (outputs as readonly Tensor[]) : [outputs as Tensor];
+  requireList("gradientsOf", "inputs", inputs);
+  requireOptions("gradientsOf", options);
+  for (const tensor of [...list, ...inputs]) use("gradientsOf", tensor);
   const roots = list
     .map((tensor, i) => ({ tensor, gradient: options.gradients?.[i] ?? null }))
     .filter(({ tensor }) => tensor.requiresGrad);
@@ -271,6 +275,7 @@ export function grad(
   fn: (...inputs: Tensor[]) => Tensor,
   argnums?: number | readonly number[],
 ): (...inputs: Tensor[]) => Tensor[] {
+  requireFunction("grad", fn);
   const both = valueAndGrad(fn, argnums);
   return (...inputs) => {
     const { value, gradients } = both(...inputs);
@@ -294,6 +299,7 @@ export function valueAndGrad(
   fn: (...inputs: Tensor[]) => Tensor,
   argnums?: number | readonly number[],
 ): (...inputs: Tensor[]) => { value: Tensor; gradients: Tensor[] } {
+  requireFunction("valueAndGrad", fn);
   return (...inputs) =>
     tidy(() => {
       // Recorded inputs mean that somebody differentiates around this call; within another grad anything that `fn` refers to

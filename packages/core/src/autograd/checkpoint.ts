@@ -1,5 +1,6 @@
 // Gradient checkpointing (Chen et al., arXiv:1604.06174): a part of the graph is not kept but computed again in backward.
 
+import { requireFunction, use } from "../arguments.js";
 import { AutogradError } from "../errors.js";
 import { tidy } from "../memory.js";
 import type { Generator, GeneratorState } from "../random.js";
@@ -14,6 +15,8 @@ import { type Backward, GraphNode, SavedTensor, withGradMode } from "./graph.js"
  * @throws {AutogradError} when gradients of its gradients are asked for
  */
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
+  requireFunction("checkpoint", fn);
+  for (const input of inputs) use("checkpoint", input);
   if (!runtime.gradEnabled) return fn(...inputs);
   const random = new Map<Generator, GeneratorState>();
   runtime.randomUses.push(random);

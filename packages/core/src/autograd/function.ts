@@ -1,5 +1,6 @@
 // Operations with a hand-written backward, for other packages and for users.
 
+import { use } from "../arguments.js";
 import { AutogradError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
@@ -40,7 +41,7 @@ export function defineFunction<A = void>(
   definition: FunctionDefinition<A>,
 ): (inputs: readonly Tensor[], attributes: A) => Tensor {
   return (inputs, attributes) => {
-    for (const input of inputs) input.use(definition.name);
+    for (const input of inputs) use(definition.name, input);
     const recorded = needsGraph(inputs);
     const saved: SavedTensor[] = [];
     const wants = inputs.map((input) => recorded && input.requiresGrad);

@@ -1,5 +1,6 @@
 // Gradients against finite differences.
 
+import { requireFunction, requireList, requireOptions, use } from "../arguments.js";
 import { tensor } from "../creation.js";
 import { AutogradError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -30,6 +31,10 @@ export function gradcheck(
   inputs: readonly Tensor[],
   options: GradcheckOptions = {},
 ): number {
+  requireFunction("gradcheck", fn);
+  requireList("gradcheck", "inputs", inputs);
+  requireOptions("gradcheck", options);
+  for (const input of inputs) use("gradcheck", input);
   const { step = 1e-5, absolute = 1e-6, relative = 1e-5 } = options;
   return tidy(() => {
     const handles = inputs.map((input) => {

@@ -1,6 +1,7 @@
 // The recorded graph: one node for each differentiable operation that ran with gradients on.
 // Nodes are reference-counted like storages: by the tensor they made and by the nodes that follow them.
 
+import { requireFunction } from "../arguments.js";
 import type { DType } from "../dtype.js";
 import { AutogradError } from "../errors.js";
 import type { Layout } from "../layout.js";
@@ -148,11 +149,13 @@ export function needsGraph(inputs: readonly Tensor[]): boolean {
  * @throws {AutogradError} when `fn` returns a promise: the mode would end before the work does
  */
 export function noGrad<T>(fn: () => T): T {
+  requireFunction("noGrad", fn);
   return withGradMode(false, fn);
 }
 
 /** Runs `fn` with recording on, inside `noGrad` too. */
 export function enableGrad<T>(fn: () => T): T {
+  requireFunction("enableGrad", fn);
   return withGradMode(true, fn);
 }
 

@@ -1,6 +1,7 @@
 // Tensors to safetensors: one file, its bytes, or a folder of shards with an index. The bytes of tensors are read in pieces while they are
 // written, so that a model is never in memory twice.
 
+import { use } from "../arguments.js";
 import { bytesPerElement, type DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { contiguous } from "../ops/dispatch.js";
@@ -35,7 +36,7 @@ function planFile(tensors: NamedTensors, metadata: Readonly<Record<string, strin
   const specs = named.map(([name, tensor]) => {
     if (!(tensor instanceof Tensor))
       throw new ArgumentError(`safetensors: ${printable(name)} is not a tensor`);
-    tensor.use("saveSafetensors");
+    use("saveSafetensors", tensor);
     return { name, dtype: storedAs[tensor.dtype], shape: tensor.shape, tensor };
   });
   const plan = encodeSafetensorsHeader(specs, metadata);

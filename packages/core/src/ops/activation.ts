@@ -1,5 +1,6 @@
 // Activations that are more than one primitive.
 
+import { use } from "../arguments.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -32,7 +33,7 @@ export function swigluReference(gate: Tensor, up: Tensor): Tensor {
 
 /** x where it is positive, else slope · x (Maas et al. 2013). */
 export function leakyRelu(x: Tensor, slope = 0.01): Tensor {
-  x.use("leakyRelu");
+  use("leakyRelu", x);
   requireFloat("leakyRelu", "x", x.dtype);
   return tidy(() => where(greater(x, 0), x, mul(x, slope)));
 }

@@ -1,6 +1,7 @@
 // NumPy's indexing with integer and boolean tensors, and nonzero. The positions are worked out on the host, because shapes
 // depend on them; the elements are gathered by the backend, with gradients.
 
+import { use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
@@ -56,7 +57,7 @@ interface Positions {
  * @throws {ShapeError} naming the index or mask that does not fit
  */
 export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
-  x.use("index");
+  use("index", x);
   if (!indices.some((item) => item instanceof Tensor)) return slice(x, ...(indices as readonly Range[]));
   const backend = commonBackend("index", [x, ...indices.filter((item) => item instanceof Tensor)]);
   return tidy(() => {

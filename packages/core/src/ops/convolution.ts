@@ -1,6 +1,7 @@
 // Convolutions over one and two spatial axes: windows as a strided view, one copy of them (im2col), one matrix product a group.
 // As everywhere in deep learning this is cross-correlation: the kernel is not mirrored.
 
+import { requireOptions } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sizeOf } from "../shape.js";
@@ -75,6 +76,7 @@ function convolution(
   spatial: number,
 ): Tensor {
   commonBackend(operation, bias ? [x, weight, bias] : [x, weight]);
+  requireOptions(operation, options);
   const { groups = 1 } = options;
   requirePositive(operation, { groups });
   const stride = perAxis(operation, "stride", options.stride ?? 1, spatial, 1);

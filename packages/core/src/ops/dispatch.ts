@@ -1,5 +1,6 @@
 // The one way from an operation to a kernel: allocate the output, run, record.
 
+import { use } from "../arguments.js";
 import { needsGraph } from "../autograd/graph.js";
 import { recordNode } from "../autograd/record.js";
 import type { OperationAttributes, OperationName } from "../autograd/rules.js";
@@ -53,9 +54,9 @@ export function commonBackend(operation: string, inputs: readonly Tensor[]): Bac
         `${operation}: expected a tensor, not ${input === null ? "null" : typeof input}`,
       );
   }
-  const backend = inputs[0].use(operation).backend;
+  const backend = use(operation, inputs[0]).backend;
   for (let i = 1; i < inputs.length; i++) {
-    const other = inputs[i].use(operation).backend;
+    const other = use(operation, inputs[i]).backend;
     if (other !== backend) {
       throw new BackendError(
         `${operation}: tensors live on different backends (${backend.name}, ${other.name}); move one with to("${backend.name}")`,
@@ -103,7 +104,7 @@ export function contiguous(tensor: Tensor): Tensor {
  * @throws {BackendError} naming the operation on such a backend
  */
 export function hostValues(operation: string, x: Tensor, instead?: string): TensorData {
-  const { name } = x.use(operation).backend;
+  const { name } = use(operation, x).backend;
   try {
     return x.dataSync();
   } catch (error) {

@@ -1,5 +1,6 @@
 // Dropout (Srivastava et al. 2014), scaled so that expectations stay.
 
+import { requireOptions, use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
@@ -17,8 +18,9 @@ export interface DropoutArguments {
 
 /** Each element 0 with probability `p`, else scaled by 1/(1−p). @throws {ArgumentError} unless 0 ≤ p ≤ 1 */
 export function dropout(x: Tensor, p = 0.5, options: DropoutArguments = {}): Tensor {
-  x.use("dropout");
+  use("dropout", x);
   requireFloat("dropout", "x", x.dtype);
+  requireOptions("dropout", options);
   if (!(p >= 0 && p <= 1)) throw new ArgumentError(`dropout: p must be within 0 … 1, not ${p}`);
   if (p === 0 || !(options.training ?? true)) return alias(x);
   return tidy(() => mul(x, dropoutMask(x, p, options.generator ?? defaultGenerator())));

@@ -1,5 +1,6 @@
 // Elementwise operations with broadcasting and promotion: arithmetic, functions, comparison, choice, cast.
 
+import { use } from "../arguments.js";
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
 import { type DType, dtypes, isDType, isFloat, promote } from "../dtype.js";
@@ -147,8 +148,8 @@ function withOperands(
   run: (a: Tensor, b: Tensor, dtype: DType) => Tensor,
 ): Tensor {
   if (left instanceof Tensor && right instanceof Tensor) {
-    left.use(operation);
-    right.use(operation);
+    use(operation, left);
+    use(operation, right);
     return run(left, right, promote(left.dtype, right.dtype));
   }
   const like = left instanceof Tensor ? left : right;
@@ -156,7 +157,7 @@ function withOperands(
     throw new ArgumentError(
       `${operation}: expected a tensor among the operands, not ${typeof left} and ${typeof right}`,
     );
-  like.use(operation);
+  use(operation, like);
   const value = (left instanceof Tensor ? right : left) as number;
   const dtype = dtypeBeside(like.dtype, value);
   const scalar = scalarLike(operation, like, value, dtype, true);
@@ -216,7 +217,7 @@ export const shiftLeft = (a: Tensor | number, b: Tensor | number): Tensor => bit
 export const shiftRight = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("shiftRight", a, b);
 /** Every bit turned: −x − 1 for signed integers, 255 − x for uint8, the opposite for bool. */
 export const bitwiseNot = (x: Tensor): Tensor => {
-  x.use("bitwiseNot");
+  use("bitwiseNot", x);
   if (isFloat(x.dtype)) throw new DTypeError(`bitwiseNot: x must be an integer, not ${x.dtype}`);
   return bitwise("bitwiseXor", x, x.dtype === "bool" ? 1 : x.dtype === "uint8" ? 255 : -1);
 };
@@ -259,17 +260,17 @@ export const ceil = (x: Tensor): Tensor => unary("ceil", x);
 export const round = (x: Tensor): Tensor => unary("round", x);
 /** Cut towards zero. */
 export const trunc = (x: Tensor): Tensor => {
-  x.use("trunc");
+  use("trunc", x);
   return isFloat(x.dtype) ? tidy(() => mul(sign(x), floor(abs(x)))) : alias(x);
 };
 /** Logarithm to base 2. */
 export const log2 = (x: Tensor): Tensor => {
-  x.use("log2");
+  use("log2", x);
   return tidy(() => div(log(x), Math.LN2));
 };
 /** Logarithm to base 10. */
 export const log10 = (x: Tensor): Tensor => {
-  x.use("log10");
+  use("log10", x);
   return tidy(() => div(log(x), Math.LN10));
 };
 /** True where x is zero. */
@@ -277,7 +278,7 @@ export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
 
 /** x · Φ(x); "tanh" is the approximation of Hendrycks and Gimpel (arXiv:1606.08415). */
 export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
-  x.use("gelu");
+  use("gelu", x);
   if (approximate !== "none" && approximate !== "tanh")
     throw new ArgumentError(`gelu: approximate must be "none" or "tanh", not "${String(approximate)}"`);
   return unary(approximate === "tanh" ? "geluTanh" : "gelu", x);
@@ -311,7 +312,7 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
 
 /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends. */
 export function clip(x: Tensor, low: number, high: number): Tensor {
-  x.use("clip");
+  use("clip", x);
   for (const [name, bound] of [
     ["low", low],
     ["high", high],
@@ -341,6 +342,6 @@ export function cast(x: Tensor, dtype: DType): Tensor {
 
 /** Another handle of the same values at the same place in the graph. */
 export function alias(x: Tensor): Tensor {
-  const out = new Tensor(x.use("alias").retain(), x.dtype, x.layout);
+  const out = new Tensor(use("alias", x).retain(), x.dtype, x.layout);
   return dtypes[x.dtype].kind === "float" ? finish("alias", [x], null, out) : out;
 }

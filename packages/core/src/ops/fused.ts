@@ -1,6 +1,7 @@
 // Fused operations: each is defined by a composition of primitives (its reference), which also gives it its gradients of
 // any order; a backend's kernel, where there is one, takes its place.
 
+import { requireFunction } from "../arguments.js";
 import type { FusedKernels } from "../backend/types.js";
 import { runtime } from "../runtime.js";
 import type { Tensor } from "../tensor.js";
@@ -9,6 +10,7 @@ let forceReference = false;
 
 /** Runs `fn` with every fused operation as its composition of primitives: what kernels are tested against. */
 export function withReferenceOperations<T>(fn: () => T): T {
+  requireFunction("withReferenceOperations", fn);
   const before = forceReference;
   forceReference = true;
   try {

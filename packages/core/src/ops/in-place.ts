@@ -1,6 +1,7 @@
 // Operations that write their result over their first operand, for running means, gradients and states that should not be
 // allocated anew. They are not recorded; a graph that saved the old values reports it in backward.
 
+import { use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { BinaryKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
@@ -82,7 +83,7 @@ export const div_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("div"
 
 /** Every element of x within [low, high]. */
 export function clip_(x: Tensor, low: number, high: number): Tensor {
-  x.use("clip_");
+  use("clip_", x);
   checkWritable("clip_", x);
   noGrad(() => tidy(() => copyInto(x, clip(x, low, high))));
   return x;
@@ -90,7 +91,7 @@ export function clip_(x: Tensor, low: number, high: number): Tensor {
 
 /** Every element of x `value`, converted as cast does. */
 export function fill_(x: Tensor, value: number): Tensor {
-  const { backend } = x.use("fill_");
+  const { backend } = use("fill_", x);
   checkWritable("fill_", x);
   if (!isFloat(x.dtype)) requireFinite("fill_", "value", value);
   backend.fill(operand(x), value);

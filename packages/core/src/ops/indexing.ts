@@ -1,5 +1,6 @@
 // Rows by index: gather and its adjoint scatterAdd; the embedding look-up is a gather.
 
+import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -63,6 +64,7 @@ export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tenso
 
 /** The rows of `weight` [numEmbeddings, dim] for `indices`: [indices…, dim]. */
 export function embedding(weight: Tensor, indices: Tensor): Tensor {
+  use("embedding", weight);
   if (weight.rank !== 2)
     throw new ShapeError(`embedding: weight must be [numEmbeddings, dim], not ${formatShape(weight.shape)}`);
   return gatherRows("embedding", weight, indices);

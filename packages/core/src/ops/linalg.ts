@@ -1,5 +1,6 @@
 // Products of vectors and stacks of matrices: names for common cases of matmul.
 
+import { use } from "../arguments.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape } from "../shape.js";
@@ -10,7 +11,7 @@ import { matmul } from "./matmul.js";
 import { unsqueeze } from "./view.js";
 
 function requireRank(operation: string, operand: string, x: Tensor, rank: number, form: string): void {
-  x.use(operation);
+  use(operation, x);
   if (x.rank !== rank)
     throw new ShapeError(`${operation}: ${operand} must be ${form}, not ${formatShape(x.shape)}`);
 }

@@ -1,5 +1,6 @@
 // Cross entropy, on logits or fused with the linear layer that makes them.
 
+import { requireOptions } from "../arguments.js";
 import { defineFunction } from "../autograd/function.js";
 import { noGrad } from "../autograd/graph.js";
 import { arange, fullLike } from "../creation.js";
@@ -29,6 +30,7 @@ const reductions = ["mean", "sum", "none"];
 
 /** `options` with defaults. */
 function checkOptions(operation: string, options: CrossEntropyArguments): Required<CrossEntropyArguments> {
+  requireOptions(operation, options);
   const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
   if (!reductions.includes(reduction))
     throw new ArgumentError(
@@ -342,6 +344,7 @@ export function weightedCrossEntropy(
   factors: Tensor,
   options: WeightedCrossEntropyArguments = {},
 ): Tensor {
+  requireOptions("weightedCrossEntropy", options);
   const { ignoreIndex, losses } = options;
   commonBackend("weightedCrossEntropy", [logits, targets, factors, ...(losses ? [losses] : [])]);
   checkRows("weightedCrossEntropy", logits, logits.shape[0], [factors, losses]);
@@ -367,6 +370,7 @@ export function weightedLinearCrossEntropy(
   options: WeightedCrossEntropyArguments = {},
 ): Tensor {
   const operation = "weightedLinearCrossEntropy";
+  requireOptions("weightedLinearCrossEntropy", options);
   const { ignoreIndex = -100, losses = null } = options;
   commonBackend(operation, [x, weight, targets, factors, ...(losses ? [losses] : [])]);
   if (x.rank !== 2 || weight.rank !== 2 || x.shape[1] !== weight.shape[1]) {

@@ -1,5 +1,6 @@
 // Matrix products. Transposes are strides, so all four forms take the same way; batches broadcast.
 
+import { requireOptions } from "../arguments.js";
 import { needsGraph } from "../autograd/graph.js";
 import { promote } from "../dtype.js";
 import { AutogradError, DTypeError, ShapeError } from "../errors.js";
@@ -40,6 +41,7 @@ function swapLast(layout: Tensor["layout"]): Tensor["layout"] {
  * @throws {ShapeError} when inner dimensions or batch axes do not fit
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Tensor {
+  requireOptions("matmul", options);
   const backend = commonBackend("matmul", options.out ? [a, b, options.out] : [a, b]);
   if (a.rank === 0 || b.rank === 0) throw new ShapeError("matmul: scalars have no matrix product; use mul");
   if (a.rank === 1 || b.rank === 1) {

@@ -1,5 +1,6 @@
 // Losses that compare element by element: mean squared error, binary cross entropy, Kullback-Leibler divergence.
 
+import { requireOptions } from "../arguments.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -34,6 +35,7 @@ function reduced(operation: string, losses: Tensor, reduction: Reduction): Tenso
 /** (prediction − target)², averaged, summed or for each element, as torch.nn.functional.mse_loss. Shapes must be equal. */
 export function mse(prediction: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
   check("mse", prediction, target);
+  requireOptions("mse", options);
   return tidy(() => reduced("mse", square(sub(prediction, target)), options.reduction ?? "mean"));
 }
 
@@ -56,6 +58,7 @@ export function bceWithLogits(
   options: BinaryCrossEntropyArguments = {},
 ): Tensor {
   check("bceWithLogits", logits, target);
+  requireOptions("bceWithLogits", options);
   const { weight, posWeight, reduction = "mean" } = options;
   commonBackend("bceWithLogits", [logits, ...[weight, posWeight].filter((t) => t !== undefined)]);
   return tidy(() => {
@@ -81,6 +84,7 @@ export interface KlDivergenceArguments {
  */
 export function klDivergence(input: Tensor, target: Tensor, options: KlDivergenceArguments = {}): Tensor {
   check("klDivergence", input, target);
+  requireOptions("klDivergence", options);
   const { reduction = "batchmean", logTarget = false } = options;
   return tidy(() => {
     let losses: Tensor;

@@ -1,16 +1,18 @@
 // Pooling: the largest or the mean of each window, windows being a strided view; and windows made to fit a given number of outputs.
 
-import { arange, ones } from "../creation.js";
+import { requireOptions, use } from "../arguments.js";
+import { arange, ones, tensor } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type PerAxis, perAxis, windowsOf } from "./convolution.js";
-import { alias, div, equal, where } from "./elementwise.js";
+import { alias, cast, div, less, where } from "./elementwise.js";
 import { pad } from "./rearrange.js";
-import { argmax, max, mean, sum } from "./reduce.js";
-import { concat, expand, reshape, slice } from "./view.js";
+import { argmax, mean, sum } from "./reduce.js";
+import { take, takeAlongAxis } from "./selection.js";
+import { expand, reshape, slice, squeeze, transpose, unsqueeze } from "./view.js";
 
 export interface PoolingArguments {
   /** Distance of windows (default: their size). */
@@ -32,7 +34,7 @@ export interface AveragePoolingArguments extends PoolingArguments {
 }
 
 function checkInput(operation: string, x: Tensor, spatial: number): void {
-  x.use(operation);
+  use(operation, x);
   requireFloat(operation, "x", x.dtype);
   if (x.rank !== spatial + 2) {
     const axes = spatial === 1 ? "length" : "height, width";
@@ -58,6 +60,7 @@ function planOf(
   spatial: number,
 ): Plan {
   checkInput(operation, x, spatial);
+  requireOptions(operation, options);
   const sizes = perAxis(operation, "size", size, spatial, 1);
   const stride = perAxis(operation, "stride", options.stride ?? sizes, spatial, 1);
   const padding = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);
@@ -96,6 +99,17 @@ function planOf(
   };
 }
 
+/** What lies outside x where the largest is looked for. */
+const outside = Number.NEGATIVE_INFINITY;
+
+/** Windows with their elements in one axis, the last. */
+const apart = (windows: Tensor, spatial: number): Tensor =>
+  reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
+
+/** The element at `first` of the last axis: unlike that of `max`, the gradient goes to the first of equals alone. */
+const firstLargest = (windows: Tensor, first: Tensor): Tensor =>
+  squeeze(takeAlongAxis(windows, first, -1), -1);
+
 function maxPool(
   operation: string,
   x: Tensor,
@@ -104,8 +118,10 @@ function maxPool(
   spatial: number,
 ): Tensor {
   const plan = planOf(operation, x, size, options, spatial);
-  const outside = Number.NEGATIVE_INFINITY;
-  return tidy(() => max(plan.windows(x, outside, outside), plan.axes));
+  return tidy(() => {
+    const windows = apart(plan.windows(x, outside, outside), spatial);
+    return firstLargest(windows, argmax(windows.detach(), -1, true));
+  });
 }
 
 function maxPoolWithIndices(
@@ -116,18 +132,14 @@ function maxPoolWithIndices(
   spatial: number,
 ): { values: Tensor; indices: Tensor } {
   const plan = planOf(operation, x, size, options, spatial);
-  const outside = Number.NEGATIVE_INFINITY;
   return tidy(() => {
     const plane = x.shape.slice(2);
     const positions = arange(sizeOf(plane), undefined, 1, { device: x.device });
-    const flat = (windows: Tensor) =>
-      reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
-    const windows = plan.windows(x, outside, outside);
-    const places = flat(plan.windows(reshape(positions, [1, 1, ...plane]), 0, 0));
-    const elements = flat(windows.detach());
-    const within = arange(elements.shape[elements.rank - 1], undefined, 1, { device: x.device });
-    const chosen = where(equal(argmax(elements, -1, true), within), expand(places, elements.shape), 0);
-    return { values: max(windows, plan.axes), indices: sum(chosen, -1) };
+    const windows = apart(plan.windows(x, outside, outside), spatial);
+    const places = apart(plan.windows(reshape(positions, [1, 1, ...plane]), 0, 0), spatial);
+    const first = argmax(windows.detach(), -1, true);
+    const indices = takeAlongAxis(expand(places, windows.shape), first, -1);
+    return { values: firstLargest(windows, first), indices: squeeze(indices, -1) };
   });
 }
 
@@ -149,35 +161,36 @@ function avgPool(
   });
 }
 
+/** Reduces windows over their last axis; `lengths` (int32 [windows]) says how many elements count, where it is not all of them. */
+type WindowReduction = (windows: Tensor, lengths: Tensor | null) => Tensor;
+
 /** `reduce` over the part of axis `axis` that each of `count` outputs sees: from ⌊i·n/count⌋ to ⌈(i+1)·n/count⌉. */
-function adaptiveAxis(
-  x: Tensor,
-  axis: number,
-  count: number,
-  reduce: (x: Tensor, axis: number) => Tensor,
-): Tensor {
-  const { shape } = x;
-  const extent = shape[axis];
+function adaptiveAxis(x: Tensor, axis: number, count: number, reduce: WindowReduction): Tensor {
+  const extent = x.shape[axis];
   if (extent === count) return alias(x);
-  if (count > 0 && extent % count === 0) {
-    const apart = [...shape.slice(0, axis), count, extent / count, ...shape.slice(axis + 1)];
-    return reshape(reduce(reshape(x, apart), axis + 1), shape.with(axis, count));
-  }
-  const parts = Array.from({ length: count }, (_, i) => {
-    const range = [Math.floor((i * extent) / count), Math.ceil(((i + 1) * extent) / count)] as const;
-    return reduce(slice(x, ...shape.map((_, k) => (k === axis ? range : null))), axis);
-  });
-  return count > 0
-    ? concat(parts, axis)
-    : slice(x, ...shape.map((_, k) => (k === axis ? ([0, 0] as const) : null)));
+  if (count === 0) return slice(x, ...x.shape.map((_, k) => (k === axis ? ([0, 0] as const) : null)));
+  const last = transpose(x, axis, -1);
+  const windows = (y: Tensor, length: number) => reshape(y, [...last.shape.slice(0, -1), count, length]);
+  if (extent % count === 0) return transpose(reduce(windows(last, extent / count), null), axis, -1);
+  const starts = Array.from({ length: count }, (_, i) => Math.floor((i * extent) / count));
+  const lengths = starts.map((start, i) => Math.ceil(((i + 1) * extent) / count) - start);
+  const longest = Math.max(...lengths);
+  // Shorter windows end with copies of their last element.
+  const places = starts.flatMap((start, i) =>
+    Array.from({ length: longest }, (_, k) => start + Math.min(k, lengths[i] - 1)),
+  );
+  const indices = (values: number[]) => tensor(values, { dtype: "int32", device: x.device });
+  const parts = windows(take(last, indices(places), -1), longest);
+  return transpose(reduce(parts, indices(lengths)), axis, -1);
 }
 
+/** The last axis first: among equal elements the first in row-major order is found. */
 function adaptivePool(
   operation: string,
   x: Tensor,
   outputSize: PerAxis,
   spatial: number,
-  reduce: (x: Tensor, axis: number) => Tensor,
+  reduce: WindowReduction,
 ): Tensor {
   checkInput(operation, x, spatial);
   const counts = perAxis(operation, "outputSize", outputSize, spatial, 0);
@@ -185,16 +198,21 @@ function adaptivePool(
     if (count > 0 && x.shape[2 + i] === 0)
       throw new ShapeError(`${operation}: axis ${2 + i} of x ${formatShape(x.shape)} is empty`);
   });
-  return tidy(() => counts.reduce((y, count, i) => adaptiveAxis(y, 2 + i, count, reduce), alias(x)));
+  return tidy(() => counts.reduceRight((y, count, i) => adaptiveAxis(y, 2 + i, count, reduce), alias(x)));
 }
 
-const meanOver = (x: Tensor, axis: number): Tensor => mean(x, axis, true);
-const maxOver = (x: Tensor, axis: number): Tensor => max(x, axis, true);
+const meanOver: WindowReduction = (windows, lengths) => {
+  if (lengths === null) return mean(windows, -1);
+  const within = arange(windows.shape[windows.rank - 1], undefined, 1, { device: windows.device });
+  const counted = where(less(within, unsqueeze(lengths, -1)), windows, 0);
+  return div(sum(counted, -1), cast(lengths, windows.dtype));
+};
+const maxOver: WindowReduction = (windows) => firstLargest(windows, argmax(windows.detach(), -1, true));
 
-/** The largest element of each window of x [batch, channels, length]; equal ones share the gradient. */
+/** The largest element of each window of x [batch, channels, length]; the gradient goes to the first of equals. */
 export const maxPool1d = (x: Tensor, size: number, options: MaxPoolingArguments = {}): Tensor =>
   maxPool("maxPool1d", x, size, options, 1);
-/** The largest element of each window of x [batch, channels, height, width]; equal ones share the gradient. */
+/** The largest element of each window of x [batch, channels, height, width]; the gradient goes to the first of equals. */
 export const maxPool2d = (x: Tensor, size: PerAxis, options: MaxPoolingArguments = {}): Tensor =>
   maxPool("maxPool2d", x, size, options, 2);
 /** {@link maxPool1d} and where in x's length each largest element stands (int32, the first of equals). */
@@ -222,9 +240,9 @@ export const adaptiveAvgPool1d = (x: Tensor, outputSize: number): Tensor =>
 /** The mean of each of `outputSize` parts of x [batch, channels, height, width]. */
 export const adaptiveAvgPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
   adaptivePool("adaptiveAvgPool2d", x, outputSize, 2, meanOver);
-/** The largest element of each of `outputSize` parts of x [batch, channels, length]; equal ones share the gradient. */
+/** The largest element of each of `outputSize` parts of x [batch, channels, length]; the gradient goes to the first of equals. */
 export const adaptiveMaxPool1d = (x: Tensor, outputSize: number): Tensor =>
   adaptivePool("adaptiveMaxPool1d", x, outputSize, 1, maxOver);
-/** The largest element of each of `outputSize` parts of x [batch, channels, height, width]; equal ones share the gradient. */
+/** The largest element of each of `outputSize` parts of x [batch, channels, height, width]; the gradient goes to the first of equals. */
 export const adaptiveMaxPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
   adaptivePool("adaptiveMaxPool2d", x, outputSize, 2, maxOver);

@@ -1,5 +1,6 @@
 // Questions about elements, answered in bool: NaN and infinity, and, or, whether any or all are true. None has a gradient.
 
+import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, normalizeAxes } from "../shape.js";
@@ -10,17 +11,17 @@ import { sum } from "./reduce.js";
 
 /** True where x is NaN. */
 export const isnan = (x: Tensor): Tensor => {
-  x.use("isnan");
+  use("isnan", x);
   return notEqual(x, x);
 };
 /** True where x is neither NaN nor infinite. */
 export const isfinite = (x: Tensor): Tensor => {
-  x.use("isfinite");
+  use("isfinite", x);
   return isFloat(x.dtype) ? tidy(() => less(abs(x.detach()), Number.POSITIVE_INFINITY)) : equal(x, x);
 };
 /** True where x is ∞ or −∞. */
 export const isinf = (x: Tensor): Tensor => {
-  x.use("isinf");
+  use("isinf", x);
   return isFloat(x.dtype) ? tidy(() => equal(abs(x.detach()), Number.POSITIVE_INFINITY)) : notEqual(x, x);
 };
 
@@ -44,13 +45,13 @@ type Axes = number | readonly number[];
 
 /** Whether an element is not 0 (NaN is not 0); false over empty axes. */
 export const any = (x: Tensor, axes?: Axes, keepDims = false): Tensor => {
-  x.use("any");
+  use("any", x);
   const list = normalizeAxes("any", axes, x.rank);
   return tidy(() => notEqual(sum(cast(x.detach(), "bool"), list, keepDims), 0));
 };
 /** Whether no element is 0; true over empty axes. */
 export const all = (x: Tensor, axes?: Axes, keepDims = false): Tensor => {
-  x.use("all");
+  use("all", x);
   const list = normalizeAxes("all", axes, x.rank);
   return tidy(() => equal(sum(logicalNot(cast(x.detach(), "bool")), list, keepDims), 0));
 };

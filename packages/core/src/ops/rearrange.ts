@@ -1,6 +1,7 @@
 // What is made of views and joins: elements shifted, mirrored, repeated, padded, cut to a triangle. All are compositions of
 // differentiable operations.
 
+import { requireList, use } from "../arguments.js";
 import { arange, scalarLike } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { reshapeLayout } from "../layout.js";
@@ -16,7 +17,7 @@ import { concat, expand, type Range, reshape, slice, sliceBackward, split, unsqu
  * @throws {ShapeError} when the layout needs a copy; use reshape
  */
 export function view(x: Tensor, shape: readonly number[]): Tensor {
-  x.use("view");
+  use("view", x);
   const target = inferShape("view", shape, x.size);
   const layout = reshapeLayout(x.layout, target);
   if (!layout) {
@@ -29,14 +30,14 @@ export function view(x: Tensor, shape: readonly number[]): Tensor {
 
 /** `x` repeated to exactly `shape` by the rules of broadcasting, without a copy. */
 export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
-  x.use("broadcastTo");
+  use("broadcastTo", x);
   checkShape("broadcastTo", shape);
   return expand(x, shape);
 }
 
 /** At most `chunks` views of equal length (the last may be shorter) along `axis`, as torch.chunk. */
 export function chunk(x: Tensor, chunks: number, axis = 0): Tensor[] {
-  x.use("chunk");
+  use("chunk", x);
   if (!(Number.isInteger(chunks) && chunks > 0))
     throw new ArgumentError(`chunk: chunks must be a positive integer, not ${chunks}`);
   const at = normalizeAxis("chunk", axis, x.rank);
@@ -51,7 +52,7 @@ function along(x: Tensor, axis: number, range: Range): Tensor {
 
 /** The elements of `axes` (left out: all) in reverse. A view. */
 export function flip(x: Tensor, axes?: number | readonly number[]): Tensor {
-  x.use("flip");
+  use("flip", x);
   const list = normalizeAxes("flip", axes, x.rank);
   return slice(x, ...x.shape.map((_, i): Range => (list.includes(i) ? [null, null, -1] : null)));
 }
@@ -65,15 +66,18 @@ export function roll(
   shift: number | readonly number[],
   axes?: number | readonly number[],
 ): Tensor {
-  x.use("roll");
+  use("roll", x);
   const shifts = typeof shift === "number" ? [shift] : shift;
+  requireList("roll", "shift", shifts);
   for (const value of shifts)
     if (!Number.isInteger(value)) throw new ArgumentError(`roll: shift must be an integer, not ${value}`);
   if (axes === undefined) {
     if (shifts.length !== 1) throw new ArgumentError(`roll: ${shifts.length} shifts for no axes`);
     return tidy(() => reshape(roll(reshape(x, [-1]), shifts[0], 0), x.shape));
   }
-  const list = (typeof axes === "number" ? [axes] : axes).map((axis) => normalizeAxis("roll", axis, x.rank));
+  const named = typeof axes === "number" ? [axes] : axes;
+  requireList("roll", "axes", named);
+  const list = named.map((axis) => normalizeAxis("roll", axis, x.rank));
   if (shifts.length !== 1 && shifts.length !== list.length)
     throw new ArgumentError(`roll: ${shifts.length} shifts for ${list.length} axes`);
   return tidy(() => {
@@ -92,7 +96,7 @@ export function roll(
  * [a, b] twice is [a, a, b, b]. See {@link tile} for the whole repeated.
  */
 export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
-  x.use("repeat");
+  use("repeat", x);
   checkShape("repeat", [repeats]);
   return tidy(() => {
     const source = axis === undefined ? reshape(x, [x.size]) : x;
@@ -109,7 +113,7 @@ export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
 
 /** The whole of `x` repeated `repetitions[i]` times along axis i, as numpy.tile; the shorter of shape and list gets ones in front. */
 export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor {
-  x.use("tile");
+  use("tile", x);
   const list = typeof repetitions === "number" ? [repetitions] : repetitions;
   checkShape("tile", list);
   const rank = Math.max(x.rank, list.length);
@@ -182,9 +186,10 @@ export function pad(
   widths: readonly (readonly [before: number, after: number])[],
   filling: number | PadMode = 0,
 ): Tensor {
-  x.use("pad");
+  use("pad", x);
   if (typeof filling !== "number" && !padModes.includes(filling))
     throw new ArgumentError(`pad: unknown mode "${String(filling)}" (known: ${padModes.join(", ")})`);
+  requireList("pad", "widths", widths);
   if (widths.length > x.rank)
     throw new ShapeError(`pad: ${widths.length} pairs of widths for ${x.rank} axes`);
   for (const pair of widths) checkShape("pad", pair);
@@ -222,7 +227,7 @@ export function pad(
 
 /** Keeps the elements of the last two axes for which column − row compares so with `k`. */
 function triangle(operation: string, x: Tensor, k: number, lower: boolean): Tensor {
-  x.use(operation);
+  use(operation, x);
   if (x.rank < 2)
     throw new ShapeError(`${operation}: expected [..., rows, columns], not ${formatShape(x.shape)}`);
   if (!Number.isInteger(k)) throw new ArgumentError(`${operation}: k must be an integer, not ${k}`);

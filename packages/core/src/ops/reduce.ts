@@ -1,5 +1,6 @@
 // Reductions over one, several or all axes. No axes named means all; an empty list means none.
 
+import { use } from "../arguments.js";
 import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
@@ -41,6 +42,7 @@ export const min = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
   reduce("min", nonEmpty("min", x, axes), axes, keepDims);
 
 function nonEmpty(operation: string, x: Tensor, axes: Axes): Tensor {
+  use(operation, x);
   for (const axis of normalizeAxes(operation, axes, x.rank)) {
     if (x.shape[axis] === 0)
       throw new ShapeError(
@@ -85,7 +87,7 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 
 /** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
 export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  x.use("variance");
+  use("variance", x);
   const list = normalizeAxes("variance", axes, x.rank);
   return tidy(() => {
     const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
@@ -95,7 +97,7 @@ export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 
 
 /** log Σ e^x without overflow; −∞ over empty axes, as in PyTorch. */
 export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
-  x.use("logsumexp");
+  use("logsumexp", x);
   return tidy(() => {
     const list = normalizeAxes("logsumexp", axes, x.rank);
     if (list.some((axis) => x.shape[axis] === 0))
@@ -111,7 +113,7 @@ export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 
 function argReduce(kind: ArgReduceKind, x: Tensor, axis: number | undefined, keepDims: boolean): Tensor {
   return tidy(() => {
-    x.use(kind);
+    use(kind, x);
     const source = axis === undefined ? reshape(x, [-1]) : x;
     const backend = commonBackend(kind, [source]);
     const at = normalizeAxis(kind, axis ?? 0, source.rank);

@@ -1,6 +1,7 @@
 // Elements by position along an axis: take, takeAlongAxis, scatter, oneHot. All come down to gather and scatterAdd of rows, so
 // that gradients need no rule of their own. Positions may be negative and then count from the end.
 
+import { use } from "../arguments.js";
 import { arange, fromValues } from "../creation.js";
 import { type DType, isFloat } from "../dtype.js";
 import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
@@ -164,7 +165,7 @@ export function scatter(
  * @throws {ShapeError} naming an index that is no class
  */
 export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: DType } = {}): Tensor {
-  indices.use("oneHot");
+  use("oneHot", indices);
   if (!(Number.isInteger(numClasses) && numClasses >= 0))
     throw new ArgumentError(`oneHot: numClasses must be an integer of at least 0, not ${numClasses}`);
   return tidy(() => {

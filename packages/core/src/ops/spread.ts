@@ -1,5 +1,6 @@
 // Standard deviation and p-norms: roots of sums, whose gradient is taken as 0 where the root of 0 has none.
 
+import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -18,7 +19,7 @@ function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
 
 /** Standard deviation, √variance; correction 1 is PyTorch's default, 0 NumPy's. The gradient of a constant is 0. */
 export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  x.use("std");
+  use("std", x);
   const list = normalizeAxes("std", axes, x.rank);
   return tidy(() => rootOrZero(variance(x, list, keepDims, correction), sqrt));
 }
@@ -29,7 +30,7 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
  * @throws {ShapeError} for ±Infinity over an empty axis
  */
 export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
-  x.use("norm");
+  use("norm", x);
   normalizeAxes("norm", axes, x.rank);
   if (typeof p !== "number" || Number.isNaN(p)) throw new ArgumentError(`norm: p must be a number, not ${p}`);
   if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, axes, keepDims));

@@ -1,5 +1,6 @@
 // Operations that change how elements are laid out: views where a layout can say it, copies where not.
 
+import { requireList, use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { type DTypeArray, promote } from "../dtype.js";
 import { AutogradError, ShapeError } from "../errors.js";
@@ -21,7 +22,7 @@ import { cast } from "./elementwise.js";
 
 /** The same elements in another shape; one extent may be −1. A view where the layout allows it, else a copy. */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
-  x.use("reshape");
+  use("reshape", x);
   const target = inferShape("reshape", shape, x.size);
   const layout = reshapeLayout(x.layout, target);
   if (layout) return viewOf("reshape", x, null, layout);
@@ -30,7 +31,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Axes `startAxis` to `endAxis` (inclusive) made one. */
 export function flatten(x: Tensor, startAxis = 0, endAxis = -1): Tensor {
-  x.use("flatten");
+  use("flatten", x);
   if (x.rank === 0) return reshape(x, [1]);
   const start = normalizeAxis("flatten", startAxis, x.rank);
   const end = normalizeAxis("flatten", endAxis, x.rank);
@@ -41,7 +42,8 @@ export function flatten(x: Tensor, startAxis = 0, endAxis = -1): Tensor {
 
 /** Axis i of the result is axis `order[i]` of `x`. */
 export function permute(x: Tensor, order: readonly number[]): Tensor {
-  x.use("permute");
+  use("permute", x);
+  requireList("permute", "order", order);
   const axes = order.map((axis) => normalizeAxis("permute", axis, x.rank));
   if (axes.length !== x.rank || new Set(axes).size !== axes.length) {
     throw new ShapeError(`permute: ${formatShape(order)} does not name each of the ${x.rank} axes once`);
@@ -51,7 +53,7 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 
 /** `x` with two axes swapped; by default the last two. */
 export function transpose(x: Tensor, axis1 = -2, axis2 = -1): Tensor {
-  x.use("transpose");
+  use("transpose", x);
   const order = Array.from({ length: x.rank }, (_, i) => i);
   const a = normalizeAxis("transpose", axis1, x.rank);
   const b = normalizeAxis("transpose", axis2, x.rank);
@@ -62,7 +64,8 @@ export function transpose(x: Tensor, axis1 = -2, axis2 = -1): Tensor {
 
 /** `x` repeated along new axes and those of length 1, without a copy. −1 keeps an extent. */
 export function expand(x: Tensor, shape: readonly number[]): Tensor {
-  x.use("expand");
+  use("expand", x);
+  requireList("expand", "shape", shape);
   const lead = shape.length - x.rank;
   const target = shape.map((extent, i) => (extent === -1 && i >= lead ? x.shape[i - lead] : extent));
   checkShape("expand", target);
@@ -71,7 +74,7 @@ export function expand(x: Tensor, shape: readonly number[]): Tensor {
 
 /** Without the axes of length 1, or without those named. */
 export function squeeze(x: Tensor, axes?: number | readonly number[]): Tensor {
-  x.use("squeeze");
+  use("squeeze", x);
   const named = axes === undefined ? null : normalizeAxes("squeeze", axes, x.rank);
   for (const axis of named ?? []) {
     if (x.shape[axis] !== 1)
@@ -87,7 +90,7 @@ export function squeeze(x: Tensor, axes?: number | readonly number[]): Tensor {
 
 /** With a new axis of length 1 at `axis`. */
 export function unsqueeze(x: Tensor, axis: number): Tensor {
-  x.use("unsqueeze");
+  use("unsqueeze", x);
   const at = normalizeAxis("unsqueeze", axis, x.rank + 1);
   return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
 }
@@ -100,7 +103,7 @@ export type Range = null | number | readonly [start?: number | null, end?: numbe
 
 /** A part of `x`, one range for each axis from the front; axes without one are taken whole. A view. */
 export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
-  x.use("slice");
+  use("slice", x);
   if (ranges.length > x.rank) throw new ShapeError(`slice: ${ranges.length} ranges for ${x.rank} axes`);
   const starts: number[] = [];
   const extents: number[] = [];
@@ -139,6 +142,7 @@ function resolveRange(
   range: readonly (number | null | undefined)[],
   extent: number,
 ): [number, number, number] {
+  requireList("slice", "each range", range);
   const step = range[2] ?? 1;
   for (const value of [range[0] ?? 0, range[1] ?? 0, step]) {
     if (!Number.isInteger(value))
@@ -175,6 +179,7 @@ export function sliceBackward(
  * @throws {ShapeError} naming the tensor that does not fit
  */
 export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
+  requireList("concat", "tensors", tensors);
   if (tensors.length === 0) throw new ShapeError("concat: expected at least one tensor");
   const backend = commonBackend("concat", tensors);
   const first = tensors[0];
@@ -212,6 +217,7 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
 
 /** Tensors of one shape joined along a new axis. */
 export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
+  requireList("stack", "tensors", tensors);
   if (tensors.length === 0) throw new ShapeError("stack: expected at least one tensor");
   commonBackend("stack", tensors);
   const [{ shape, rank }] = tensors;
@@ -232,7 +238,7 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
 
 /** Views of `size` (the last may be shorter), or of each of the given sizes, along `axis`. */
 export function split(x: Tensor, size: number | readonly number[], axis = 0): Tensor[] {
-  x.use("split");
+  use("split", x);
   const at = normalizeAxis("split", axis, x.rank);
   const extent = x.shape[at];
   if (typeof size === "number" && !(Number.isInteger(size) && size > 0)) {
@@ -267,7 +273,7 @@ export function clone(x: Tensor): Tensor {
 
 /** Writes `source`'s values over `target`'s; see {@link Tensor.copyFrom}. */
 export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
-  const storage = target.use("copyFrom");
+  const storage = use("copyFrom", target);
   if (runtime.gradEnabled && target.requiresGrad) {
     throw new AutogradError(
       "copyFrom: writing over a tensor that requires a gradient is not recorded; wrap it in noGrad()",

@@ -1,6 +1,7 @@
 // Sliding windows along an axis as a view, and their adjoint, which adds windows up where they overlap. Convolutions and pooling
 // are made of them.
 
+import { use } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { type Layout, sliceLayout } from "../layout.js";
 import { tidy } from "../memory.js";
@@ -23,7 +24,7 @@ export function requirePositive(operation: string, values: Readonly<Record<strin
  * @throws {ShapeError} when no window fits
  */
 export function unfold(x: Tensor, axis: number, size: number, step = 1, dilation = 1): Tensor {
-  x.use("unfold");
+  use("unfold", x);
   const at = normalizeAxis("unfold", axis, x.rank);
   requirePositive("unfold", { size, step, dilation });
   const span = dilation * (size - 1) + 1;

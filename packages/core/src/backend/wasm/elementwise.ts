@@ -258,7 +258,7 @@ export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
   });
 }
 
-const integerUnary: ReadonlySet<UnaryKind> = new Set(["neg", "abs", "sign", "relu", "square", "logicalNot"]);
+const integerUnary: ReadonlySet<UnaryKind> = new Set(["neg", "abs", "sign", "square", "logicalNot"]);
 const integerIdentity: ReadonlySet<UnaryKind> = new Set(["floor", "ceil", "round"]);
 
 export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Operand): void {
@@ -279,7 +279,7 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
 
 export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
   const suffix = arithmeticSuffix(kind, out.dtype);
-  const heavy = kind === "pow" || (suffix === "Int" && kind === "div");
+  const heavy = kind === "pow";
   launchElementwise(
     runtime,
     kernelName(suffix === "" ? "binary" : "binaryInt", kind),
