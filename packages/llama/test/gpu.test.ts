@@ -7,6 +7,7 @@ import { applyLora } from "@nomoat/lora";
 import { quantizeModelAsync } from "@nomoat/quant";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BrowserRun, call, installed } from "../../core/test/gpu/browsers.js";
+import { nodeModes } from "../../core/test/gpu/node-modes.js";
 import { finetune, perplexity } from "../src/index.js";
 import type { Page } from "./gpu-page/main.js";
 import { byteTokenizer, byteTokenizerFiles, tinyModel } from "./support.js";
@@ -29,7 +30,7 @@ async function train(device: BackendName) {
   return { losses, before: before.loss };
 }
 
-describe.each(["webasm", "cpu"] as const)("finetune on the gpu backend, %s", (mode) => {
+describe.each(nodeModes)("finetune on the gpu backend, %s", (mode) => {
   afterAll(shutdown);
 
   it("gives the wasm backend's losses", async () => {
@@ -42,6 +43,7 @@ describe.each(["webasm", "cpu"] as const)("finetune on the gpu backend, %s", (mo
     actual.losses.forEach((loss, i) => {
       expect(Math.abs(loss - expected.losses[i])).toBeLessThan(1e-3);
     });
+    await gpuBackend().finish();
     expect(gpuBackend().memory().used).toBe(0);
   });
 });

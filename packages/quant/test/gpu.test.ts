@@ -1,10 +1,12 @@
 // Quantized weights on the gpu backend, in the modes of gpu.js that Node always has: the wasm backend's numbers, from weights that
 // stay packed on the device.
 
-import { init, memoryStats, mul, noGrad, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
-import { gpuBackend } from "@nomoat/core/gpu";
+import { init, memoryStats, mul, noGrad, operand, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
+import { createGpuBackend, gpuBackend } from "@nomoat/core/gpu";
 import { Linear, Sequential } from "@nomoat/core/nn";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runtime } from "../../core/src/runtime.js";
+import { nodeModes } from "../../core/test/gpu/node-modes.js";
 import type { BlockFormat } from "../src/formats/format.js";
 import { formatByName } from "../src/formats/index.js";
 import {
@@ -18,6 +20,7 @@ import {
   quantizeModel,
   quantizeModelAsync,
 } from "../src/index.js";
+import { packedWeight } from "../src/kernels.js";
 import { allNames, bell, relativeError, rowMultiple } from "./helpers.js";
 
 /** Rows of 96, so that blocks of 64 cross rows, or two blocks of a K-quant. */
@@ -52,7 +55,7 @@ async function compute(device: "wasm" | "gpu", name: string): Promise<Outcome> {
 
 const decoded = (name: string) => (formatByName(name) as BlockFormat).element !== undefined;
 
-describe.each(["webasm", "cpu"] as const)("on %s", (mode) => {
+describe.each(nodeModes)("on %s", (mode) => {
   beforeAll(() => init({ backend: "gpu", mode }));
   afterAll(shutdown);
 
@@ -201,5 +204,29 @@ describe("packed weights", () => {
     for (const what of ["products", "magnitudes", "range", "outputs"] as const) {
       expect(relativeError(actual[what], expected[what])).toBeLessThan(4e-6);
     }
+  });
+});
+
+describe("a device whose kernels read 7 arrays", () => {
+  beforeAll(async () => {
+    await init({ backend: "wasm" });
+    runtime.backends.set("gpu", await createGpuBackend({ mode: "webasm", mostInputs: 7 }));
+  });
+  afterAll(shutdown);
+
+  it.each(allNames)("%s adds its product to what is there", async (name) => {
+    const format = formatByName(name) as BlockFormat;
+    const shape = shapeFor(name);
+    const weight = tensor(bell(shape[0] * shape[1], 1), { shape, device: "gpu" });
+    const w = quantize(weight, { format });
+    const x = tensor(bell(3 * shape[1], 2), { shape: [3, shape[1]], device: "gpu" });
+    const product = noGrad(() => quantizedMatmul(x, w));
+    const sum = noGrad(() => mul(tensor(bell(3 * shape[0], 4), { shape: [3, shape[0]], device: "gpu" }), 1));
+    const before = await sum.data();
+    const packed = packedWeight(format, shape, [...w.parts.values()])!;
+    gpuBackend().fused.packedMatmul!(operand(x), packed, false, 1, operand(sum));
+    const expected = (await product.data()).map((value, i) => Number(value) + Number(before[i]));
+    expect(relativeError(await sum.data(), expected as Float32Array)).toBeLessThan(1e-6);
+    for (const each of [weight, w, x, product, sum]) each.dispose();
   });
 });

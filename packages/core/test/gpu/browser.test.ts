@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { layoutNames } from "../support/check-op.js";
 import { type BrowserName, BrowserRun, call as callIn, installed, type Tab } from "./browsers.js";
 import { full } from "./cases.js";
+import { expectEdges } from "./edges.js";
 import type { Page } from "./page/main.js";
 
 const entry = new URL("./page/main.ts", import.meta.url);
@@ -73,6 +74,31 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
       expect(found.infinity).toEqual([0, 1]);
       expect(found.positions).toEqual(mode === "webgl" ? undefined : [0, 1, 2, 3]);
     }, 600_000);
+
+    test("normal numbers are kept, denormals kept or flushed to zero, NaN stays NaN", async () => {
+      expectEdges(await call(tab, "edges"), mode);
+    }, 240_000);
+
+    // Hundreds of megabytes, which a software rasteriser takes half a minute for.
+    test.runIf(full)(
+      "a product with a vocabulary of 128,256 beyond one texture or buffer",
+      async () => {
+        if (mode === "webgl") {
+          await expect(call(tab, "vocabulary")).rejects.toThrow(/mode webgl addresses up to 2²⁴ elements/);
+          return;
+        }
+        const { tiles, values, greatest, sums } = await call(tab, "vocabulary");
+        if (mode === "webgl2") expect(tiles).toBeGreaterThan(1);
+        const row = (i: number, from: number, count: number) =>
+          Array.from({ length: count }, (_, j) => i + (from + j) / 1024);
+        expect(values).toEqual([...[0, 523, 524].flatMap((i) => row(i, 30_974, 4)), ...row(524, 128_254, 2)]);
+        expect(greatest).toEqual([128_255]);
+        expect(sums).toEqual(
+          [0, 523, 524].map((i) => 4 * i + (128_252 + 128_253 + 128_254 + 128_255) / 1024),
+        );
+      },
+      900_000,
+    );
 
     test(full ? "every operation in every layout" : "every operation", async () => {
       const count = (await call(tab, "caseNames")).length;

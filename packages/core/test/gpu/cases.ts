@@ -1,15 +1,9 @@
 // All cases of the conformance suite, and those that a backend without synchronous reads refuses.
 
-import type { GpuMode } from "../../src/backend/gpu/index.js";
 import { allCases as cases } from "../conformance/cases/index.js";
 
 /** `npm run test:gpu` runs all cases in all modes and layouts. */
 export const full = (import.meta as { env?: { MODE?: string } }).env?.MODE === "full";
-
-const { GPU_MODES } = (globalThis as { process?: { env?: Record<string, string> } }).process?.env ?? {};
-
-/** Modes that Node runs: "webgpu" and "headlessgl" need packages and a driver. */
-export const nodeModes = (GPU_MODES?.split(",") ?? ["webasm", "cpu"]) as readonly GpuMode[];
 
 /** Their results depend on values in ways that kernels cannot follow, so the host would have to read them at once. */
 const readsValues = /^(argsort|sort|topk|unique|move)\b/;

@@ -5,8 +5,9 @@ import { createGpuBackend } from "../../src/backend/gpu/index.js";
 import { init, mul, shutdown, tensor, tidy } from "../../src/index.js";
 import { runtime } from "../../src/runtime.js";
 import { layoutNames } from "../support/check-op.js";
-import { computedCases, full, nodeModes, refusedCases } from "./cases.js";
+import { computedCases, full, refusedCases } from "./cases.js";
 import { checkOnGpu } from "./check.js";
+import { nodeModes } from "./node-modes.js";
 
 describe.each(nodeModes)("%s", (mode) => {
   beforeAll(async () => {

@@ -6,6 +6,7 @@ import { gpuBackend } from "../../src/backend/gpu/index.js";
 import { type GpuLibrary, loadLibrary, start } from "../../src/backend/gpu/library.js";
 import * as nm from "../../src/index.js";
 import { values } from "../support/numbers.js";
+import { edges, expectEdges } from "./edges.js";
 
 describe.each(["webasm", "cpu"] as const)("%s", (mode) => {
   beforeAll(async () => {
@@ -115,6 +116,10 @@ describe.each(["webasm", "cpu"] as const)("%s", (mode) => {
     expect((await nm.slice(x, rows - 1, [width - 1]).data())[0]).toBe(width - 1);
   });
 
+  test("normal numbers are kept, denormals kept or flushed to zero, NaN stays NaN", async () => {
+    expectEdges(await edges(), mode);
+  });
+
   test("what the device computed is not read at once", () => {
     expect(() => nm.exp(nm.tensor([1])).dataSync()).toThrow(
       new nm.BackendError(
@@ -133,8 +138,8 @@ describe.each(["webasm", "cpu"] as const)("%s", (mode) => {
       ),
     );
     const held = () => {
-      const { tensors, storages, bytes } = nm.memoryStats();
-      return { tensors, storages, bytes, device: backend.memory().used, ...backend.kernels };
+      const { tensors, storages, bytes, backend: device } = nm.memoryStats();
+      return { tensors, storages, bytes, device: device.used, ...backend.kernels };
     };
     let early = held();
     let loss = 0;

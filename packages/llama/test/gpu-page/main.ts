@@ -75,6 +75,7 @@ async function compare(
   const expected = await train();
   await init({ backend: "gpu", mode });
   const actual = await train();
+  await gpuBackend().finish();
   const left = gpuBackend().memory().used;
   shutdown();
   return { expected, actual, left };

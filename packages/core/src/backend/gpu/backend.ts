@@ -67,6 +67,11 @@ export class GpuBackend implements Backend {
     return this.#device.failure;
   }
 
+  /** Elements of the largest array in one piece, a texture or a buffer; Infinity where memory alone is the limit. */
+  get largestTile(): number {
+    return this.#device.largest;
+  }
+
   /** Kernels compiled since the start, and those kept for reuse. */
   get kernels(): { compiled: number; cached: number } {
     return { compiled: this.#device.compiled, cached: this.#device.cachedKernels };
@@ -236,13 +241,15 @@ export class GpuBackend implements Backend {
 
 /**
  * Starts gpu.js in `mode`, or in the best that truly runs. Arrays of more than `largestTile` elements are kept in several pieces;
- * the default is what fits one texture or buffer.
+ * the default is what fits one texture or buffer. Kernels read `mostInputs` pieces; the default is what the device binds.
  * @throws {BackendError} saying what to install or enable
  */
 export async function createGpuBackend(
-  options: { mode?: GpuMode; largestTile?: number } = {},
+  options: { mode?: GpuMode; largestTile?: number; mostInputs?: number } = {},
 ): Promise<GpuBackend> {
   const library = await loadLibrary();
   const { gpu, mode } = await start(library, options.mode);
-  return new GpuBackend(await Device.create(library, gpu, mode, options.largestTile));
+  return new GpuBackend(
+    await Device.create(library, gpu, mode, { largest: options.largestTile, mostInputs: options.mostInputs }),
+  );
 }

@@ -133,6 +133,13 @@ export class KernelBuilder {
     return () => name;
   }
 
+  /** Whether an operand fits among what the kernel can read, beside what it reads so far. */
+  fits(operand: Operand): boolean {
+    const { largest, mostInputs } = this.#device;
+    const soFar = this.#arguments.filter((argument) => "tile" in argument).length;
+    return soFar + Math.max(1, Math.ceil(extentOf(operand) / largest)) <= mostInputs;
+  }
+
   /** Bytes that lie three in a float. */
   #bytes(array: DeviceArray, { dtype, offset }: Operand): Reader {
     const words = this.array(array);

@@ -42,6 +42,11 @@ interface CachedKernel {
   readonly bytes: number;
 }
 
+export interface DeviceLimits {
+  readonly largest: number;
+  readonly mostInputs: number;
+}
+
 /** Bounds of the kernel cache. In mode webasm each kernel keeps a memory as large as its arguments and its output. */
 const maxKernels = 512;
 const maxKernelBytes = 256 * 2 ** 20;
@@ -55,6 +60,8 @@ export class Device {
   readonly mode: GpuMode;
   /** Elements of the largest array in one piece; a power of two, or Infinity. */
   readonly largest: number;
+  /** Pieces that one kernel can read, or Infinity. */
+  readonly mostInputs: number;
   /** Bytes of the arrays in use. */
   used = 0;
   peak = 0;
@@ -70,22 +77,27 @@ export class Device {
   #context: WebGpuContext | null = null;
   #failure: BackendError | null = null;
 
-  private constructor(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode, largest: number) {
+  private constructor(library: GpuLibrary, gpu: GpuInstance, mode: GpuMode, limits: DeviceLimits) {
     this.#library = library;
     this.#gpu = gpu;
     this.mode = mode;
-    this.largest = largest;
+    this.largest = limits.largest;
+    this.mostInputs = limits.mostInputs;
   }
 
-  /** @param largest - most elements in one piece, where that shall be fewer than the device can hold */
+  /** @param limits - lower limits than the device's own */
   static async create(
     library: GpuLibrary,
     gpu: GpuInstance,
     mode: GpuMode,
-    largest = Number.POSITIVE_INFINITY,
+    limits: Partial<DeviceLimits> = {},
   ): Promise<Device> {
     const context = mode === "webgpu" ? await library.WebGPUContext.acquire() : null;
-    const device = new Device(library, gpu, mode, Math.min(largest, largestTile(gpu, context)));
+    const { largest = Number.POSITIVE_INFINITY, mostInputs = Number.POSITIVE_INFINITY } = limits;
+    const device = new Device(library, gpu, mode, {
+      largest: Math.min(largest, largestTile(gpu, context)),
+      mostInputs: Math.min(mostInputs, inputsOf(gpu, context)),
+    });
     device.#context = context;
     void context?.device.lost.then(() => {
       device.#failure ??= new BackendError(deviceLost);
@@ -112,6 +124,12 @@ export class Device {
   /** Runs `source` for `length` threads, `largest` at most. The caller owns the result. @throws {BackendError} when the device was lost */
   run(source: string, args: readonly KernelArgument[], length: number): Tile {
     if (this.failure) throw this.failure;
+    const inputs = args.filter((argument) => "tile" in argument).length;
+    if (inputs > this.mostInputs) {
+      throw new BackendError(
+        `gpu: an operation reads ${inputs} textures or buffers at once, and mode ${this.mode} reads ${this.mostInputs} here: its tensors are too large for this device`,
+      );
+    }
     const kernel = this.#kernel(source, args, length);
     const output = this.#track({ length, result: null, references: 1, maker: this.onHost ? null : kernel });
     if (output.maker) output.maker.live++;
@@ -397,4 +415,14 @@ function largestTile(gpu: GpuInstance, context: WebGpuContext | null): number {
     context?.device.limits ?? {};
   const most = Math.min(edge ** 2, maxStorageBufferBindingSize / 4, maxBufferSize / 4);
   return Number.isFinite(most) ? 2 ** Math.floor(Math.log2(most)) : most;
+}
+
+/** What WebGL calls the number of textures that one kernel reads. */
+const maxTextureImageUnits = 0x8872;
+
+/** Textures, or storage buffers beside the output's, that one kernel reads. */
+function inputsOf(gpu: GpuInstance, context: WebGpuContext | null): number {
+  const textures = gpu.context?.getParameter?.(maxTextureImageUnits);
+  const buffers = context?.device.limits.maxStorageBuffersPerShaderStage;
+  return Math.min(textures ?? Number.POSITIVE_INFINITY, (buffers ?? Number.POSITIVE_INFINITY) - 1);
 }

@@ -62,14 +62,18 @@ export interface GpuInstance {
   readonly Kernel: { readonly mode?: string; readonly features?: { readonly maxTextureSize?: number } };
   readonly kernels: unknown[];
   /** WebGL: what all kernels draw with. */
-  readonly context?: { isContextLost?(): boolean } | null;
+  readonly context?: { isContextLost?(): boolean; getParameter?(name: number): number | null } | null;
   createKernel(source: string, settings: KernelSettings): RunnableKernel;
   destroy(): Promise<void>;
 }
 
 interface WebGpuDevice {
   createBuffer(options: { size: number; usage: number }): { _refs?: number; destroy(): void };
-  readonly limits: { readonly maxStorageBufferBindingSize: number; readonly maxBufferSize: number };
+  readonly limits: {
+    readonly maxStorageBufferBindingSize: number;
+    readonly maxBufferSize: number;
+    readonly maxStorageBuffersPerShaderStage?: number;
+  };
   /** Resolves when the device is lost. */
   readonly lost: Promise<unknown>;
   readonly queue: { writeBuffer(buffer: unknown, offset: number, values: Float32Array): void };

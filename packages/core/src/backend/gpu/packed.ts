@@ -6,6 +6,7 @@ import type { ElementScope, Operand, PackedWeight } from "../types.js";
 import { clear, GpuBuffer } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, thread } from "./builder.js";
 import type { Device } from "./device.js";
+import { compute } from "./elementwise.js";
 import { matmul } from "./matmul.js";
 
 /** Most rows that decode each element for themselves. */
@@ -80,7 +81,7 @@ export function packedMatmul(
   }
   const plan = planOutput(out);
   const kernel = new KernelBuilder(device, [x, out, ...weight.parts, dense(weight.shape)]);
-  const [left, before] = [kernel.operand(x), beta === 0 ? null : kernel.operand(out)];
+  const left = kernel.operand(x);
   const scope = scopeOf(kernel, weight);
   const [row, column] = outputIndices(kernel, out, plan);
   kernel.line(`let total = ${kernel.number(0)};`, `for (let k = 0; k < ${k}; k++) {`);
@@ -90,10 +91,20 @@ export function packedMatmul(
     ["k", x.strides[1]],
   ]);
   kernel.line(`total = total + ${factor} * (${element});`, "}");
-  const old = before?.([
-    [row, out.strides[0]],
-    [column, out.strides[1]],
-  ]);
+  // Parts and tables of a format can be as much as a kernel of WebGPU may read: then the sum is a kernel of its own.
+  if (beta === 1 && !kernel.fits(out)) {
+    const product = dense(out.shape);
+    packedMatmul(device, x, weight, transposed, 0, product);
+    compute(device, out, [out, product], ([old, added]) => `${old} + ${added}`);
+    clear(device, product.buffer as GpuBuffer);
+    return;
+  }
+  const old =
+    beta === 1 &&
+    kernel.operand(out)([
+      [row, out.strides[0]],
+      [column, out.strides[1]],
+    ]);
   kernel.line(old ? `return total + ${old};` : "return total;");
   commit(device, out, kernel.run(rows * n), plan);
 }

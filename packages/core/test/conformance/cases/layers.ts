@@ -152,4 +152,9 @@ export const layerCases: OpCase[] = [
     (q, k, v, mask) => ops.scaledDotProductAttention(q, k, v, { mask, causal: true }),
     [normal(1, 2, 2, 2), nonzero(1, 2, 3, 2), normal(1, 2, 3, 2), onlyInputs],
   ),
+  op(
+    "attention, additive mask, grouped heads",
+    (q, k, v, mask) => ops.scaledDotProductAttention(q, k, v, { mask }),
+    [normal(1, 4, 2, 2), nonzero(1, 2, 3, 2), normal(1, 2, 3, 2), normal(2, 3)],
+  ),
 ];

@@ -5,6 +5,7 @@ import * as nm from "../../../src/index.js";
 import { runtime } from "../../../src/runtime.js";
 import { computedCases } from "../cases.js";
 import { checkOnGpu } from "../check.js";
+import { type Edges, edges } from "../edges.js";
 import { liveResources, loseContexts } from "./devices.js";
 import { type WasmReport, wasmReport } from "./wasm.js";
 
@@ -56,6 +57,53 @@ const page = {
       result.dispose();
     }
     return found;
+  },
+
+  /** What becomes of numbers that a GPU need not hold. */
+  edges: (): Promise<Edges> => edges(),
+
+  /**
+   * logits[i][j] = i + j/1024 for a vocabulary of 128,256 and so many rows that they are more than one texture or buffer holds, by a
+   * product over 2; some of them, the greatest of each row, and a product with them.
+   */
+  async vocabulary(): Promise<{ tiles: number; values: number[]; greatest: number[]; sums: number[] }> {
+    const [rows, classes, picked] = [525, 128_256, 4];
+    const device = "gpu";
+    const place = (values: Float32Array, shape: number[]) => nm.tensor(values, { shape, device });
+    const found = nm.tidy(() => {
+      const h = place(
+        Float32Array.from({ length: 2 * rows }, (_, i) => (i % 2 === 0 ? i / 2 : 1)),
+        [rows, 2],
+      );
+      const w = place(
+        Float32Array.from({ length: 2 * classes }, (_, i) => (i % 2 === 0 ? 1 : (i - 1) / 2048)),
+        [classes, 2],
+      );
+      const logits = nm.matmul(h, w, { transB: true });
+      // Zeros but for the last classes, whose columns of logits are added.
+      const last = place(
+        Float32Array.from({ length: classes }, (_, j) => (j < classes - picked ? 0 : 1)),
+        [classes, 1],
+      );
+      const ends = [0, 523, 524].map((row) =>
+        nm.slice(logits, [row, row + 1], [30_974, 30_978]).reshape([-1]),
+      );
+      return {
+        values: nm.concat([...ends, nm.slice(logits, [524, 525], [classes - 2, classes]).reshape([-1])], 0),
+        greatest: nm.argmax(logits, -1),
+        sums: nm.matmul(logits, last).reshape([-1]),
+      };
+    });
+    const [values, greatest, sums] = await Promise.all(
+      [found.values, found.greatest, found.sums].map((each) => each.data()),
+    );
+    for (const each of Object.values(found)) each.dispose();
+    return {
+      tiles: Math.ceil((rows * classes) / gpuBackend().largestTile),
+      values: Array.from(values, Number),
+      greatest: Array.from(new Set(Array.from(greatest, Number))),
+      sums: [sums[0], sums[523], sums[524]].map(Number),
+    };
   },
 
   /** What is held after 20 and after `steps` steps of training, and the last loss. */
@@ -145,8 +193,9 @@ function positionsPast24Bits(): nm.Tensor {
 }
 
 interface Held {
-  /** Bytes on the device, as the backend counts them. */
+  /** Bytes of the tensors, and on the device. */
   bytes: number;
+  device: number;
   /** Textures or buffers, as the browser has them. */
   resources: number;
   tensors: number;
@@ -154,8 +203,8 @@ interface Held {
 }
 
 function held(): Held {
-  const { tensors, storages } = nm.memoryStats();
-  return { bytes: gpuBackend().memory().used, resources: liveResources(), tensors, storages };
+  const { tensors, storages, bytes, backend } = nm.memoryStats();
+  return { bytes, device: backend.used, resources: liveResources(), tensors, storages };
 }
 
 const failureOf = async (fn: () => Promise<unknown>): Promise<string> => {
