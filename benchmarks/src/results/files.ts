@@ -1,7 +1,7 @@
 // Reading and writing of result files.
 
 import { readFile, stat } from "node:fs/promises";
-import { writeFileAtomic } from "@nomoat/core";
+import { writeFileAtomic } from "@nomoat/core/io";
 import { BenchError } from "../model.js";
 import { parseResultFile, type ResultFile, type Run } from "./schema.js";
 

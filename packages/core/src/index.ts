@@ -44,10 +44,6 @@ export {
 } from "./creation.js";
 export { bytesPerElement, type DType, type DTypeArray, isFloat, promote } from "./dtype.js";
 export * from "./errors.js";
-export { writeFileAtomic, writeFilesAtomic } from "./io/atomic.js";
-export { integerAt, type JsonObject, JsonScanner, type JsonValue, parseJson } from "./io/json.js";
-export { Reader, readPrefix } from "./io/reader.js";
-export { openSource, type Source, type SourceLike } from "./io/source.js";
 export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
 export { allocate, commonBackend, empty, hostValues, operand } from "./ops/dispatch.js";
 export { withReferenceOperations } from "./ops/fused.js";

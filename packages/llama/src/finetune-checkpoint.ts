@@ -1,16 +1,8 @@
 // The state of a training run in one file, so that it is whole or not there: checkpoint.safetensors with the trained parameters, the
 // optimizer's moments, and as metadata the place in the data, the random generators and what was measured.
 
-import {
-  ArgumentError,
-  type BackendName,
-  FormatError,
-  Generator,
-  noGrad,
-  parseJson,
-  type Tensor,
-  writeFilesAtomic,
-} from "@nomoat/core";
+import { ArgumentError, type BackendName, FormatError, Generator, noGrad, type Tensor } from "@nomoat/core";
+import { parseJson, writeFilesAtomic } from "@nomoat/core/io";
 import type { Module } from "@nomoat/core/nn";
 import type { AdamW } from "@nomoat/core/optim";
 import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";

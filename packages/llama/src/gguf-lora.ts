@@ -2,7 +2,8 @@
 // "lora", one adapter.lora.alpha, and for each weight NAME of the base NAME.lora_a [r, in] and NAME.lora_b [out, r]; the update counts
 // alpha / r times. An embedding's lora_a is [numEmbeddings, r]. Rows of query and key projections stand in llama.cpp's order.
 
-import { ArgumentError, FormatError, type SourceLike, type Tensor } from "@nomoat/core";
+import { ArgumentError, FormatError, type Tensor } from "@nomoat/core";
+import type { SourceLike } from "@nomoat/core/io";
 import {
   type Adapter,
   type LoadAdapterOptions,

@@ -1,13 +1,7 @@
 // Models from and to Hugging Face folders.
 
-import {
-  type BackendName,
-  FormatError,
-  NomoatError,
-  openSource,
-  parseJson,
-  type SourceLike,
-} from "@nomoat/core";
+import { type BackendName, FormatError, NomoatError } from "@nomoat/core";
+import { openSource, parseJson, type SourceLike } from "@nomoat/core/io";
 import {
   openSafetensors,
   type SafetensorsSource,

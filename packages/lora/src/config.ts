@@ -1,6 +1,7 @@
 // The configuration of an adapter, with PEFT's fields and defaults in camelCase. How it stands in a file is peft-config.ts's matter.
 
-import { ArgumentError, type JsonValue } from "@nomoat/core";
+import { ArgumentError } from "@nomoat/core";
+import type { JsonValue } from "@nomoat/core/io";
 
 /** How the low-rank matrices begin; see {@link LoraConfig.initLoraWeights}. */
 export type LoraInit = boolean | "gaussian" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";

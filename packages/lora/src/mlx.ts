@@ -1,14 +1,8 @@
 // Adapters of mlx-lm (https://github.com/ml-explore/mlx-lm, tuner/lora.py and tuner/utils.py), both ways: adapter_config.json and
 // adapters.safetensors with lora_a [in, r], lora_b [r, out] and, for DoRA, m [out]; y + scale · (x · lora_a) · lora_b.
 
-import {
-  ArgumentError,
-  FormatError,
-  type JsonObject,
-  type JsonValue,
-  parseJson,
-  type Tensor,
-} from "@nomoat/core";
+import { ArgumentError, FormatError, type Tensor } from "@nomoat/core";
+import { type JsonObject, type JsonValue, parseJson } from "@nomoat/core/io";
 import type { Module } from "@nomoat/core/nn";
 import {
   openSafetensors,

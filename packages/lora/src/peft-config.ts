@@ -1,6 +1,7 @@
 // adapter_config.json, as PEFT (https://github.com/huggingface/peft, LoraConfig) writes and reads it, to and from LoraConfig.
 
-import { FormatError, type JsonObject, type JsonValue } from "@nomoat/core";
+import { FormatError } from "@nomoat/core";
+import type { JsonObject, JsonValue } from "@nomoat/core/io";
 import { configFaults, defaultsOf, type LoraConfig, type PeftType } from "./config.js";
 
 type Names = Readonly<Partial<Record<keyof LoraConfig, string>>>;

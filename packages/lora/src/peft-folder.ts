@@ -1,6 +1,7 @@
 // The files of a PEFT folder: adapter_config.json and adapter_model.safetensors, in one piece or in shards.
 
-import { FormatError, NomoatError, parseJson, type Tensor } from "@nomoat/core";
+import { FormatError, NomoatError, type Tensor } from "@nomoat/core";
+import { parseJson } from "@nomoat/core/io";
 import {
   type OpenSafetensors,
   openSafetensors,

@@ -1,7 +1,8 @@
 // Every field of PEFT's configurations: read with its default in silence, and either supported, kept, or refused by name. The lists are
 // PEFT's of November 2026 (tuners/*/config.py).
 
-import { FormatError, type JsonValue } from "@nomoat/core";
+import { FormatError } from "@nomoat/core";
+import type { JsonValue } from "@nomoat/core/io";
 import { describe, expect, it } from "vitest";
 import { fromPeftJson, type LoraConfig, type PeftType, toPeftJson } from "../src/index.js";
 

@@ -3,7 +3,8 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FormatError, init, memoryStats, noGrad, parseJson, type Tensor, tensor, zeros } from "@nomoat/core";
+import { FormatError, init, memoryStats, noGrad, type Tensor, tensor, zeros } from "@nomoat/core";
+import { parseJson } from "@nomoat/core/io";
 import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";

@@ -1,18 +1,8 @@
 // bitsandbytes' layout of 4-bit weights in safetensors files: NF4 and FP4, with and without quantized scales, as
 // `QuantState.as_dict(packed=True)` writes it. The codes and scales are ours as they stand; names and the JSON differ.
 
-import {
-  ArgumentError,
-  FormatError,
-  fromBuffer,
-  integerAt,
-  type JsonObject,
-  noGrad,
-  parseJson,
-  type Tensor,
-  tensor,
-  tidy,
-} from "@nomoat/core";
+import { ArgumentError, FormatError, fromBuffer, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { integerAt, type JsonObject, parseJson } from "@nomoat/core/io";
 import { codebookBlockSize, nestedBlockSize } from "./formats/codebook.js";
 import { dynamicMap } from "./formats/dynamic-map.js";
 import { fp4Values } from "./formats/fp4.js";

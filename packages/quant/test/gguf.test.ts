@@ -3,16 +3,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  ArgumentError,
-  FormatError,
-  init,
-  memoryStats,
-  type Source,
-  type Tensor,
-  tensor,
-  tidy,
-} from "@nomoat/core";
+import { ArgumentError, FormatError, init, memoryStats, type Tensor, tensor, tidy } from "@nomoat/core";
+import type { Source } from "@nomoat/core/io";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type GgufBytes, type GgufValue, readGguf, serializeGguf, writeGguf } from "../src/gguf/index.js";

@@ -2,7 +2,8 @@
 
 import type { Tensor } from "../tensor.js";
 import { type Backward, type BackwardContext, GraphNode, SavedTensor } from "./graph.js";
-import { type Need, type OperationAttributes, type OperationName, type Rule, rules } from "./rules.js";
+import type { Need, OperationAttributes, OperationName, Rule } from "./rule.js";
+import { rules } from "./rules.js";
 
 /** What a rule sees: attributes, shapes, and those values that it said it needs. */
 export interface RuleContext<A> extends BackwardContext {

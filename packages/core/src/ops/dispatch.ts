@@ -3,7 +3,7 @@
 import { use } from "../arguments.js";
 import { needsGraph } from "../autograd/graph.js";
 import { recordNode } from "../autograd/record.js";
-import type { OperationAttributes, OperationName } from "../autograd/rules.js";
+import type { OperationAttributes, OperationName } from "../autograd/rule.js";
 import type { Backend, Operand } from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { bytesPerElement, dtypes } from "../dtype.js";

@@ -30,8 +30,7 @@ const internal = new Set([
     "promote",
     "wasmRuntime",
   ],
-  ...["integerAt", "parseJson", "groupedMatmul", "groupedWeightGradients", "defineFunction", "readPrefix"],
-  ...["writeFileAtomic", "writeFilesAtomic"],
+  ...["groupedMatmul", "groupedWeightGradients", "defineFunction"],
 ]);
 /** Taken as they are, or with effects on everything else. */
 const others = new Set(["init", "shutdown", "activeBackend", "memoryStats", "resetPeakMemory"]);

@@ -1,6 +1,7 @@
 // What can be learnt from: the kinds of examples, and files of them.
 
-import { ArgumentError, FormatError, type JsonValue, openSource, parseJson } from "@nomoat/core";
+import { ArgumentError, FormatError } from "@nomoat/core";
+import { type JsonValue, openSource, parseJson } from "@nomoat/core/io";
 
 export interface ChatMessage {
   /** Most often "system", "user" or "assistant"; the tokenizer's template decides. */

@@ -1,6 +1,7 @@
 // The shape of a LLaMA-family model, out of Hugging Face's config.json and back.
 
-import { FormatError, parseJson } from "@nomoat/core";
+import { FormatError } from "@nomoat/core";
+import { parseJson } from "@nomoat/core/io";
 
 /** Scaling of rotary frequencies for longer contexts, as Hugging Face names its kinds. */
 export type RopeScaling =

@@ -1,7 +1,7 @@
 // The header of a GGUF file, versions 2 and 3, strictly: everything is checked before anything is allocated for it. Layout from
 // ggml's docs/gguf.md. Big-endian files and version 1 are refused.
 
-import type { Reader } from "@nomoat/core";
+import type { Reader } from "@nomoat/core/io";
 import {
   defaultAlignment,
   type GgufArray,

@@ -1,16 +1,7 @@
 // GGUF files, lazily: the header at once, tensors when they are asked for. Models in several files are read as one.
 
-import {
-  ArgumentError,
-  type BackendName,
-  FormatError,
-  fromBuffer,
-  openSource,
-  readPrefix,
-  type Source,
-  type SourceLike,
-  type Tensor,
-} from "@nomoat/core";
+import { ArgumentError, type BackendName, FormatError, fromBuffer, type Tensor } from "@nomoat/core";
+import { openSource, readPrefix, type Source, type SourceLike } from "@nomoat/core/io";
 import { formatByName } from "../formats/index.js";
 import { QuantizedTensor } from "../quantized-tensor.js";
 import { type GgufHeader, type GgufTensorInfo, parseGgufHeader, shown } from "./parse.js";

@@ -1,6 +1,7 @@
 // Writing GGUF, version 3 (or 2), little-endian. Layout from ggml's docs/gguf.md.
 
-import { ArgumentError, type DType, Tensor, toBuffer, writeFileAtomic } from "@nomoat/core";
+import { ArgumentError, type DType, Tensor, toBuffer } from "@nomoat/core";
+import { writeFileAtomic } from "@nomoat/core/io";
 import { QuantizedTensor } from "../quantized-tensor.js";
 import { isAlignment, shown } from "./parse.js";
 import {
