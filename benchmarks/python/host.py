@@ -8,8 +8,18 @@ import time
 import numpy as np
 
 
+longest = {}
+
+
 def uniform(seed, count):
-    """The values of uniformValues in src/inputs.ts (mulberry32, whose states are an arithmetic progression)."""
+    """The values of uniformWords in src/inputs.ts, kept: shorter ones are the beginning of longer ones."""
+    if len(longest.get(seed, ())) < count:
+        longest[seed] = made(seed, count)
+    return longest[seed][:count]
+
+
+def made(seed, count):
+    """By mulberry32, whose states are an arithmetic progression."""
     state = (np.uint32(seed) + np.arange(1, count + 1, dtype=np.uint32) * np.uint32(0x6D2B79F5)).astype(np.uint32)
     t = (state ^ (state >> np.uint32(15))) * (state | np.uint32(1))
     t ^= t + (t ^ (t >> np.uint32(7))) * (t | np.uint32(61))
@@ -259,7 +269,10 @@ class Host:
                 self.job.run()
             return {"seconds": time.perf_counter() - started}
         if what == "result":
-            return {"values": base64.b64encode(self.job.result().astype("<f4").tobytes()).decode()}
+            values, places = self.job.result(), request["places"]
+            if places:
+                values = values.reshape(-1, places["width"])[np.ix_(places["rows"], places["columns"])]
+            return {"values": base64.b64encode(values.astype("<f4").tobytes()).decode()}
         self.job = None
         return {}
 

@@ -9,7 +9,7 @@ import { addRun } from "./commands/run.js";
 import { addSelfCheck } from "./commands/selfcheck.js";
 import { ownVersion } from "./machine.js";
 import { BenchError } from "./model.js";
-import { reasonOf } from "./run.js";
+import { reasonOf } from "./titles.js";
 
 /** Runs a command line. Whatever goes wrong is one line on stderr and exit code 1. */
 export async function main(args: readonly string[]): Promise<void> {

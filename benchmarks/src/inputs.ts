@@ -19,17 +19,55 @@ export function randomWords(seed: number): () => number {
   };
 }
 
-/** `count` float32 values, uniform in [low, high). */
-export function uniformValues(seed: string, count: number, low = -0.5, high = 0.5): Float32Array {
-  const next = randomWords(hash(seed));
+/** Values that were made lately, the longest of each kind: shorter ones are their beginnings. */
+const kept = new Map<string, Float32Array>();
+/** Bytes of values that are kept. */
+const mostKept = 384 << 20;
+
+function keep(key: string, values: Float32Array): void {
+  kept.delete(key);
+  kept.set(key, values);
+  let bytes = [...kept.values()].reduce((sum, one) => sum + one.byteLength, 0);
+  for (const [oldest, { byteLength }] of kept) {
+    if (bytes <= mostKept || oldest === key) break;
+    kept.delete(oldest);
+    bytes -= byteLength;
+  }
+}
+
+/** As `uniformValues`, of a seed that is hashed already. */
+export function uniformWords(seed: number, count: number, low = -0.5, high = 0.5): Float32Array {
+  const key = `${seed} ${low} ${high}`;
+  const known = kept.get(key);
+  if (known && known.length >= count) {
+    keep(key, known);
+    return known.subarray(0, count);
+  }
+  const next = randomWords(seed);
   const values = new Float32Array(count);
   const width = high - low;
   for (let i = 0; i < count; i++) values[i] = low + width * ((next() >>> 8) * 2 ** -24);
+  keep(key, values);
   return values;
+}
+
+/** `count` float32 values, uniform in [low, high). Shared with whoever asks for the same: not to be written to. */
+export function uniformValues(seed: string, count: number, low = -0.5, high = 0.5): Float32Array {
+  return uniformWords(hash(seed), count, low, high);
 }
 
 /** `count` integers in 0 … below − 1. */
 export function integerValues(seed: string, count: number, below: number): Int32Array {
   const next = randomWords(hash(seed));
-  return Int32Array.from({ length: count }, () => next() % below);
+  const values = new Int32Array(count);
+  for (let i = 0; i < count; i++) values[i] = next() % below;
+  return values;
+}
+
+/** `count` codes of so many bits: the high bits of seeded words. */
+export function codeValues(seed: number, count: number, bits: number): Uint8Array {
+  const next = randomWords(seed);
+  const values = new Uint8Array(count);
+  for (let i = 0; i < count; i++) values[i] = next() >>> (32 - bits);
+  return values;
 }

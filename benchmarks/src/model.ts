@@ -58,6 +58,8 @@ export interface Entry {
   readonly implementation: Implementation;
   readonly backend: string;
   readonly threads: number;
+  /** Operations a second, roughly, where that is known: for guesses of how long a run takes. */
+  readonly rate?: number;
   prepare(): Prepared | Promise<Prepared>;
 }
 

@@ -1,5 +1,6 @@
 // Results as rows for people: rates with units, shares of the roof, errors. Tables, Markdown and reports are made of these.
 
+import { uncertainty } from "./compare/bootstrap.js";
 import type { Result, Run } from "./results/schema.js";
 import { roofOf } from "./roofline.js";
 import { type Summary, summarize } from "./statistics.js";
@@ -17,6 +18,8 @@ export interface Row {
   readonly bound: "compute" | "memory" | null;
   /** maxError / scale. */
   readonly error: number | null;
+  /** Half the width of the 95 % interval of the time, as a share of it; null where one sample says nothing of that. */
+  readonly uncertainty: number | null;
 }
 
 /** What one call counts, in the unit that is shown. */
@@ -29,7 +32,7 @@ function amountOf({ work }: Result): { amount: number; unit: string } {
 /** One row a result, in the run's order. */
 export function rowsOf(run: Run): Row[] {
   return run.results.map((result) => {
-    const summary = summarize(result.rounds);
+    const summary = summarize(result);
     const { amount, unit } = amountOf(result);
     const peaks = run.peaks.find((one) => one.threads === result.threads);
     const roof = peaks ? roofOf(result.work, peaks) : null;
@@ -43,6 +46,7 @@ export function rowsOf(run: Run): Row[] {
       share: roof && summary && roof.seconds / summary.best,
       bound: roof?.bound ?? null,
       error: accuracy && (accuracy.scale > 0 ? accuracy.maxError / accuracy.scale : accuracy.maxError),
+      uncertainty: summary && uncertainty(result),
     };
   });
 }
@@ -121,9 +125,11 @@ export const rowHeads = [
   "bound",
   "error",
   "±",
+  "samples",
 ];
 
-export function rowCells({ result, summary, rate, bestRate, unit, share, bound, error }: Row): string[] {
+export function rowCells(row: Row): string[] {
+  const { result, summary, rate, bestRate, unit, share, bound, error } = row;
   return [
     implementationOf(result),
     String(result.threads),
@@ -134,7 +140,8 @@ export function rowCells({ result, summary, rate, bestRate, unit, share, bound, 
     formatPercent(share),
     bound ?? "–",
     error === null ? "–" : error.toExponential(1),
-    formatPercent(summary?.spread ?? null),
+    formatPercent(row.uncertainty),
+    String(summary?.samples ?? 0),
   ];
 }
 

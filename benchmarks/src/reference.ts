@@ -1,7 +1,7 @@
 // Float64 references by the library's reference backend: the same call, on the same values, in plain loops.
 
 import { noGrad, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
-import { compareArrays } from "./accuracy.js";
+import { compareArrays, sharedReference } from "./accuracy.js";
 import type { Accuracy } from "./model.js";
 
 /** Tensors' values on the reference backend, in float64 where they are floats. */
@@ -20,25 +20,24 @@ export function toReference(x: Tensor): Tensor {
  * Compares `results` with what `compute` gives for the inputs on the reference backend.
  *
  * @param compute - the operation; called with the inputs in float64
+ * @param key - names inputs and operation where others ask for the same reference
  */
 export function compareWithReference(
   results: readonly Tensor[],
   inputs: readonly Tensor[],
   compute: (inputs: Tensor[]) => readonly Tensor[],
   tolerance: number,
+  key: string | null = null,
 ): Accuracy {
-  return tidy(() =>
-    withBackend("reference", () => {
-      const wanted = compute(inputs.map(toReference));
-      const parts = wanted.map((one, i) =>
-        compareArrays(
-          results[i].dataSync() as ArrayLike<number>,
-          one.dataSync() as ArrayLike<number>,
-          tolerance,
-        ),
-      );
-      return worst(parts);
-    }),
+  const make = (): ArrayLike<number>[] =>
+    tidy(() =>
+      withBackend("reference", () =>
+        compute(inputs.map(toReference)).map((one) => Float64Array.from(one.dataSync() as ArrayLike<number>)),
+      ),
+    );
+  const wanted = sharedReference(key, make);
+  return worst(
+    wanted.map((one, i) => compareArrays(results[i].dataSync() as ArrayLike<number>, one, tolerance)),
   );
 }
 
@@ -48,8 +47,9 @@ export function compareForward(
   inputs: readonly Tensor[],
   compute: (inputs: Tensor[]) => Tensor,
   tolerance: number,
+  key: string | null = null,
 ): Accuracy {
-  return noGrad(() => compareWithReference([result], inputs, (given) => [compute(given)], tolerance));
+  return noGrad(() => compareWithReference([result], inputs, (given) => [compute(given)], tolerance, key));
 }
 
 /** Of several comparisons that with the largest relative error, with the values of all counted. */

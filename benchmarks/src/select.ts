@@ -1,8 +1,8 @@
 // Which entries names and options select; the same on the command line and in a page.
 
 import { BenchError, type Entry } from "./model.js";
-import { titleOf } from "./run.js";
 import { backendNames, nomoatEntry, type Suite, type Sweep } from "./suites/suite.js";
+import { titleOf } from "./titles.js";
 
 export interface Selection {
   readonly sweep: Sweep;
@@ -32,7 +32,7 @@ export function suitesByName(known: readonly Suite[], names: readonly string[]):
     const found = known.find((suite) => suite.name === name);
     if (found) return found;
     throw new BenchError(
-      `unknown suite "${name}" (known: ${known.map((suite) => suite.name).join(", ")}, peers, all)`,
+      `unknown suite "${name}" (known: ${known.map((suite) => suite.name).join(", ")}, peers, all, anchors)`,
     );
   });
 }

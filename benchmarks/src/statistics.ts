@@ -33,30 +33,43 @@ export function undisturbed(rounds: readonly (readonly number[])[]): (readonly n
   return byTime.slice(0, Math.ceil(rounds.length / 2)).map(({ round }) => round);
 }
 
-/** The geometric mean of what the undisturbed rounds say. */
-export function timeOfRounds(rounds: readonly (readonly number[])[]): number {
-  const kept = undisturbed(rounds);
-  return Math.exp(kept.reduce((sum, round) => sum + Math.log(timeOfRound(round)), 0) / kept.length);
+/** Samples by round, and how many of the rounds, in their order, each process measured. */
+export interface Samples {
+  readonly rounds: readonly (readonly number[])[];
+  readonly launches: readonly number[];
+}
+
+/** The undisturbed rounds of each process. */
+export function undisturbedByLaunch({ rounds, launches }: Samples): (readonly number[])[][] {
+  let at = 0;
+  return launches.map((count) => {
+    at += count;
+    return undisturbed(rounds.slice(at - count, at));
+  });
+}
+
+const mean = (values: readonly number[]): number => values.reduce((sum, one) => sum + one, 0) / values.length;
+
+/** The geometric mean of processes, and in each of what its undisturbed rounds say. */
+export function timeOfSamples(samples: Samples): number {
+  return Math.exp(
+    mean(
+      undisturbedByLaunch(samples).map((rounds) => mean(rounds.map((round) => Math.log(timeOfRound(round))))),
+    ),
+  );
 }
 
 export interface Summary {
-  /** Seconds of one call, by `timeOfRounds`, which is also what `compare` compares. */
+  /** Seconds of one call, by `timeOfSamples`, which is also what `compare` compares. */
   readonly typical: number;
   /** The fastest sample. */
   readonly best: number;
-  /** Half the width between the 10 % and 90 % quantiles of all samples, as a share of their median. */
-  readonly spread: number;
   readonly samples: number;
 }
 
-/** Summary of samples by round; null where there are none. */
-export function summarize(rounds: readonly (readonly number[])[]): Summary | null {
-  const all = sortedCopy(rounds.flat());
+/** Summary of samples; null where there are none. */
+export function summarize(samples: Samples): Summary | null {
+  const all = samples.rounds.flat();
   if (all.length === 0) return null;
-  return {
-    typical: timeOfRounds(rounds),
-    best: all[0],
-    spread: (quantile(all, 0.9) - quantile(all, 0.1)) / 2 / quantile(all, 0.5),
-    samples: all.length,
-  };
+  return { typical: timeOfSamples(samples), best: Math.min(...all), samples: all.length };
 }

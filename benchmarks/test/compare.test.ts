@@ -2,10 +2,11 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { compareProduct, isAccurate, sampledRows } from "../src/accuracy.js";
-import { compareRuns, keyOf, machineDifferences } from "../src/compare/compare.js";
+import { isAccurate, type Matrix, placesOf, productCheck, valuesAt } from "../src/accuracy.js";
+import { compareRuns, machineDifferences } from "../src/compare/compare.js";
 import { rowsOf } from "../src/present.js";
 import { bandwidthFor, roofOf } from "../src/roofline.js";
+import { keyOf } from "../src/titles.js";
 import { aResult, aRun } from "./support.js";
 
 const results = [1, 2, 4].flatMap((threads) =>
@@ -86,27 +87,70 @@ describe("the roofline", () => {
 });
 
 describe("accuracy", () => {
-  const identity = { values: [1, 0, 0, 1], batch: 0, row: 2, column: 1 };
+  const identity: Matrix = { values: [1, 0, 0, 1], batch: 0, row: 2, column: 1 };
   const size = { m: 2, n: 2, k: 2 };
+  const compare = (values: number[], b: Matrix) =>
+    productCheck(null, size, 1e-6, () => [identity, b]).compareWhole(values);
 
   test("knows a right product from a wrong one", () => {
     const b = { values: [1, 2, 3, 4], batch: 0, row: 2, column: 1 };
-    expect(isAccurate(compareProduct([1, 2, 3, 4], identity, b, size, 1e-6))).toBe(true);
-    expect(isAccurate(compareProduct([1, 2, 3, 5], identity, b, size, 1e-6))).toBe(false);
-    expect(isAccurate(compareProduct([1, 2, 3, Number.NaN], identity, b, size, 1e-6))).toBe(false);
+    expect(isAccurate(compare([1, 2, 3, 4], b))).toBe(true);
+    expect(isAccurate(compare([1, 2, 3, 5], b))).toBe(false);
+    expect(isAccurate(compare([1, 2, 3, Number.NaN], b))).toBe(false);
+    expect(isAccurate(compare([1, 2, 3], b))).toBe(false);
     const turned = { ...b, row: 1, column: 2 };
-    expect(isAccurate(compareProduct([1, 3, 2, 4], identity, turned, size, 1e-6))).toBe(true);
+    expect(isAccurate(compare([1, 3, 2, 4], turned))).toBe(true);
   });
 
-  test("compares the first and the last row where it cannot compare all", () => {
+  test("compares small products whole, large ones on a grid with all four corners", () => {
+    const extent = fc.integer({ min: 2, max: 5000 });
     fc.assert(
-      fc.property(fc.integer({ min: 2, max: 1e5 }), fc.integer({ min: 1, max: 2e7 }), (rows, cost) => {
-        const chosen = sampledRows(rows, cost);
-        expect(chosen[0]).toBe(0);
-        expect(chosen.at(-1)).toBe(rows - 1);
-        expect(new Set(chosen).size).toBe(chosen.length);
+      fc.property(extent, extent, extent, fc.integer({ min: 1, max: 8 }), (m, n, k, batch) => {
+        const { rows, columns, width } = placesOf({ m, n, k, batch });
+        expect(width).toBe(n);
+        for (const [chosen, all] of [
+          [rows, batch * m],
+          [columns, n],
+        ] as const) {
+          expect(chosen[0]).toBe(0);
+          expect(chosen.at(-1)).toBe(all - 1);
+          expect(new Set(chosen).size).toBe(chosen.length);
+        }
+        const count = rows.length * columns.length;
+        expect(count * k).toBeLessThan(3e7);
+        if (batch * m * n * k < 1e7 && batch * m * n < 1e5) expect(count).toBe(batch * m * n);
+        // No stretch of a large product goes without: a wrong tile of a kernel is met.
+        const gap = Math.max(...rows.map((row, i) => row - (rows[i - 1] ?? 0)));
+        if (batch === 1 && Math.max(m, n, k) <= 2048) expect(gap).toBeLessThanOrEqual(32);
       }),
-      { numRuns: 50 },
+      { numRuns: 100 },
+    );
+  });
+
+  test("reads and computes the same places, in every product of a batch", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 4 }), (m, batch) => {
+        const [n, k] = [5, 3];
+        const values = (count: number, factor: number) =>
+          Float64Array.from({ length: count }, (_, i) => Math.sin(factor * i));
+        const [a, b] = [values(batch * m * k, 1.7), values(batch * k * n, 2.3)];
+        const out = new Float64Array(batch * m * n);
+        for (let p = 0; p < batch; p++)
+          for (let i = 0; i < m; i++)
+            for (let j = 0; j < n; j++)
+              for (let l = 0; l < k; l++)
+                out[(p * m + i) * n + j] += a[(p * m + i) * k + l] * b[(p * k + l) * n + j];
+        const size = { m, n, k, batch };
+        const check = productCheck(null, size, 1e-12, () => [
+          { values: a, batch: m * k, row: k, column: 1 },
+          { values: b, batch: k * n, row: n, column: 1 },
+        ]);
+        expect(isAccurate(check.compareWhole(out))).toBe(true);
+        expect(isAccurate(check.compare(valuesAt(out, check.places)))).toBe(true);
+        out[out.length - 1] += 1e-6;
+        expect(isAccurate(check.compareWhole(out))).toBe(false);
+      }),
+      { numRuns: 30 },
     );
   });
 });

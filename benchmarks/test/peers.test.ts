@@ -58,13 +58,15 @@ describe("requests", () => {
       answer({ do: "start", peer: "doubling", folder: "", threads: 1 }),
       answer({ do: "prepare", task }),
       answer({ do: "time", calls: 3 }),
-      answer({ do: "result" }),
+      answer({ do: "result", places: null }),
+      answer({ do: "result", places: { rows: [0], columns: [1], width: 2 } }),
       answer({ do: "dispose" }),
     ]);
     expect(answers[0]).toEqual({ version: "1.2.3" });
     expect(answers[2].seconds).toBeGreaterThan(0.005);
     const bytes = Uint8Array.from(Buffer.from(answers[3].values!, "base64"));
     expect([...new Float32Array(bytes.buffer)]).toEqual([1.5, -2]);
+    expect(Buffer.from(answers[4].values!, "base64").readFloatLE()).toBe(-2);
   });
 
   test("that fail are answered with the first line of the reason, and the next one is answered too", async () => {

@@ -20,33 +20,35 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const seconds = fc.double({ min: 1e-9, max: 1e4, noNaN: true });
 const name = fc.string({ maxLength: 20 });
-const result = fc.record({
-  suite: name,
-  name,
-  parameters: fc.dictionary(name, fc.oneof(name, fc.integer(), fc.boolean()), { noNullPrototype: true }),
-  implementation: fc.record({ name, version: name }),
-  backend: name,
-  threads: fc.integer({ min: 1, max: 64 }),
-  work: fc.record({
-    operations: fc.nat(),
-    bytes: fc.nat(),
-    arithmetic: fc.constantFrom("float32" as const, "int8" as const),
-    items: fc.option(fc.record({ count: fc.integer({ min: 1 }), unit: name })),
-    shown: fc.constantFrom("operations" as const, "bytes" as const, "items" as const),
-  }),
-  callsPerSample: fc.integer({ min: 1, max: 1000 }),
-  rounds: fc.array(fc.array(seconds, { minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 4 }),
-  accuracy: fc.option(
-    fc.record({
-      maxError: fc.oneof(seconds, fc.constant(Number.POSITIVE_INFINITY)),
-      scale: seconds,
-      tolerance: seconds,
-      compared: fc.nat(),
+const result = fc
+  .record({
+    suite: name,
+    name,
+    parameters: fc.dictionary(name, fc.oneof(name, fc.integer(), fc.boolean()), { noNullPrototype: true }),
+    implementation: fc.record({ name, version: name }),
+    backend: name,
+    threads: fc.integer({ min: 1, max: 64 }),
+    work: fc.record({
+      operations: fc.nat(),
+      bytes: fc.nat(),
+      arithmetic: fc.constantFrom("float32" as const, "int8" as const),
+      items: fc.option(fc.record({ count: fc.integer({ min: 1 }), unit: name })),
+      shown: fc.constantFrom("operations" as const, "bytes" as const, "items" as const),
     }),
-  ),
-  details: fc.dictionary(name, seconds, { noNullPrototype: true }),
-  failure: fc.option(name),
-});
+    callsPerSample: fc.integer({ min: 1, max: 1000 }),
+    rounds: fc.array(fc.array(seconds, { minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 4 }),
+    accuracy: fc.option(
+      fc.record({
+        maxError: fc.oneof(seconds, fc.constant(Number.POSITIVE_INFINITY)),
+        scale: seconds,
+        tolerance: seconds,
+        compared: fc.nat(),
+      }),
+    ),
+    details: fc.dictionary(name, seconds, { noNullPrototype: true }),
+    failure: fc.option(name),
+  })
+  .map((one) => ({ ...one, launches: [one.rounds.length] }));
 
 describe("the schema", () => {
   test("gives back what was written, samples to six digits", () => {
@@ -101,9 +103,27 @@ describe("the schema", () => {
     ["{", "f.json: not JSON"],
     ["[]", "f.json: the file: expected an object"],
     ['{"schema":"other"}', "f.json: schema: not a file of nomoat-bench"],
-    ['{"schema":"nomoat-bench","version":2}', "f.json: version: 2 is not 1"],
+    ['{"schema":"nomoat-bench","version":3}', "f.json: version: 3 is none of 1 and 2"],
   ])("refuses %s", (text, message) => {
     expect(() => parseResultFile(text, "f.json")).toThrow(message);
+  });
+
+  test("reads files of version 1, whose runs were whole and of one process", () => {
+    const file = JSON.parse(formatResults([aRun([aResult()])])) as {
+      version: number;
+      runs: { interrupted?: unknown; results: { launches?: unknown }[] }[];
+    };
+    file.version = 1;
+    delete file.runs[0].interrupted;
+    delete file.runs[0].results[0].launches;
+    expect(parseResultFile(JSON.stringify(file), "f.json").runs).toEqual([aRun([aResult()])]);
+  });
+
+  test("refuses processes that had other rounds than there are", () => {
+    const file = JSON.parse(formatResults([aRun([{ ...aResult(), launches: [1] }])]));
+    expect(() => parseResultFile(JSON.stringify(file), "f.json")).toThrow(
+      "f.json: runs[0].results[0].launches: expected 2 rounds in all, found [1]",
+    );
   });
 
   test("refuses times that are none", () => {

@@ -9,8 +9,9 @@ import {
   studentQuantile,
 } from "../src/compare/bootstrap.js";
 import { verdictOf } from "../src/compare/compare.js";
+import { pairedInterval } from "../src/compare/paired.js";
 import { randomWords } from "../src/inputs.js";
-import { quantile, sortedCopy, summarize } from "../src/statistics.js";
+import { quantile, type Samples, sortedCopy, summarize } from "../src/statistics.js";
 
 interface Noise {
   /** Deviation of the log of a sample within its round. */
@@ -37,6 +38,21 @@ function sampled(seed: number, seconds: number, noise: Noise, rounds = 8, count 
       return next() / 2 ** 32 < noise.disturbed ? time * (1 + (3 * next()) / 2 ** 32) : time;
     });
   });
+}
+
+/** Rounds of one process. */
+const single = (rounds: number[][]): Samples => ({
+  rounds,
+  launches: rounds.length > 0 ? [rounds.length] : [],
+});
+
+/** Rounds of several processes, whose times differ from process to process. */
+function launched(seed: number, seconds: number, noise: Noise, between: number, launches = 3): Samples {
+  const normal = normals(seed ^ 0x2545f491);
+  const parts = Array.from({ length: launches }, (_, i) =>
+    sampled(seed + 104_729 * (i + 1), seconds * Math.exp(between * normal()), noise, 3, 8),
+  );
+  return { rounds: parts.flat(), launches: parts.map(({ length }) => length) };
 }
 
 /** Share of `trials` in which `holds`. */
@@ -87,13 +103,15 @@ describe("the summary", () => {
     );
     fc.assert(
       fc.property(rounds, fc.double({ min: 0.01, max: 100, noNaN: true }), (given, factor) => {
-        const summary = summarize(given)!;
-        const scaled = summarize(given.map((round) => round.map((one) => factor * one).reverse()).reverse())!;
+        const summary = summarize(single(given))!;
+        const scaled = summarize(
+          single(given.map((round) => round.map((one) => factor * one).reverse()).reverse()),
+        )!;
         expect(scaled.typical / summary.typical / factor).toBeCloseTo(1, 9);
         expect(summary.best).toBeLessThanOrEqual(summary.typical * (1 + 1e-12));
       }),
     );
-    expect(summarize([])).toBeNull();
+    expect(summarize(single([]))).toBeNull();
   });
 });
 
@@ -102,7 +120,10 @@ describe.each(Object.entries(machines))("on a %s machine", (_, noise) => {
     const ratio = 1.07;
     const intervals = Array.from({ length: 200 }, (_, trial) => {
       const seed = 7919 * (trial + 1);
-      const [first, second] = [sampled(seed, 1e-3, noise), sampled(seed + 1, ratio * 1e-3, noise)];
+      const [first, second] = [
+        single(sampled(seed, 1e-3, noise)),
+        single(sampled(seed + 1, ratio * 1e-3, noise)),
+      ];
       return ratioInterval(first, second, { resamples: 400, seed });
     });
     const share = (holds: (interval: RatioInterval) => boolean): number =>
@@ -119,6 +140,70 @@ describe.each(Object.entries(machines))("on a %s machine", (_, noise) => {
   });
 });
 
+describe("runs of three processes", () => {
+  test.each([0, 0.02, 0.05])(
+    "whose times differ by %f are found equal, and their intervals hold the truth",
+    (between) => {
+      const intervals = Array.from({ length: 200 }, (_, trial) => {
+        const seed = 6007 * (trial + 1);
+        return ratioInterval(
+          launched(seed, 1e-3, machines.quiet, between),
+          launched(seed + 1, 1e-3, machines.quiet, between),
+          { resamples: 300, seed },
+        );
+      });
+      const held = intervals.filter(({ low, high }) => low <= 1 && 1 <= high).length;
+      expect(held / intervals.length).toBeGreaterThanOrEqual(0.97);
+      const unchanged = intervals.filter((one) => verdictOf(one) === "no significant change").length;
+      expect(unchanged / intervals.length).toBeGreaterThanOrEqual(0.97);
+    },
+  );
+
+  test("that differ by 1 % show a tenth", () => {
+    const found = share(100, (seed) => {
+      const [a, b] = [1e-3, 1.1e-3].map((seconds, i) => launched(seed + i, seconds, machines.quiet, 0.01));
+      return verdictOf(ratioInterval(a, b, { resamples: 300, seed })) === "slower";
+    });
+    expect(found).toBeGreaterThanOrEqual(0.9);
+  });
+});
+
+describe("times taken in turns", () => {
+  /** Both of a pair are slowed by what the machine does at the time, by up to four times. */
+  function pairs(seed: number, ratio: number, count: number): [number[], number[]] {
+    const [next, normal] = [randomWords(seed), normals(seed ^ 0x9e3779b9)];
+    const times: [number[], number[]] = [[], []];
+    for (let i = 0; i < count; i++) {
+      const machine = 1 + (3 * next()) / 2 ** 32;
+      times[0].push(machine * Math.exp(0.02 * normal()));
+      times[1].push(machine * ratio * Math.exp(0.02 * normal()));
+    }
+    return times;
+  }
+
+  test("have intervals that hold the true ratio, and show a tenth on a machine that is anything but quiet", () => {
+    const intervals = Array.from({ length: 300 }, (_, i) =>
+      pairedInterval(...pairs(7919 * (i + 1), 1.1, 12)),
+    );
+    const held = intervals.filter(({ low, high }) => low <= 1.1 && 1.1 <= high).length;
+    expect(held / intervals.length).toBeGreaterThanOrEqual(0.975);
+    const found = intervals.filter((one) => verdictOf(one) === "slower").length;
+    expect(found / intervals.length).toBeGreaterThanOrEqual(0.97);
+  });
+
+  test("say nothing when they are few", () => {
+    expect(pairedInterval([1, 1, 1], [2, 2, 2])).toEqual({
+      ratio: 2,
+      low: 0,
+      high: Number.POSITIVE_INFINITY,
+    });
+    // All eight ratios one way happens once in 128 times.
+    const eight = pairedInterval(new Array(8).fill(1), [1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(eight.low).toBeCloseTo(1, 12);
+    expect(eight.high).toBeCloseTo(8, 12);
+  });
+});
+
 describe("a kernel slowed by 10 %", () => {
   test.each([
     ["quick", 5, 8],
@@ -127,8 +212,8 @@ describe("a kernel slowed by 10 %", () => {
     const noise = machines.quiet;
     const found = share(100, (seed) => {
       const interval = ratioInterval(
-        sampled(seed, 1e-3, noise, rounds, count),
-        sampled(seed + 1, 1.1e-3, noise, rounds, count),
+        single(sampled(seed, 1e-3, noise, rounds, count)),
+        single(sampled(seed + 1, 1.1e-3, noise, rounds, count)),
         { resamples: 400, seed },
       );
       return verdictOf(interval) === "slower";
@@ -137,12 +222,14 @@ describe("a kernel slowed by 10 %", () => {
   });
 
   test("and where another program slows a third of the rounds by up to a half, without finding what is not there", () => {
-    const other = (seed: number, seconds: number): number[][] => {
+    const other = (seed: number, seconds: number): Samples => {
       const next = randomWords(seed ^ 0x27d4eb2f);
-      return sampled(seed, seconds, machines.quiet).map((round) => {
-        const factor = next() / 2 ** 32 < 1 / 3 ? 1 + (0.5 * next()) / 2 ** 32 : 1;
-        return round.map((one) => factor * one);
-      });
+      return single(
+        sampled(seed, seconds, machines.quiet).map((round) => {
+          const factor = next() / 2 ** 32 < 1 / 3 ? 1 + (0.5 * next()) / 2 ** 32 : 1;
+          return round.map((one) => factor * one);
+        }),
+      );
     };
     const verdicts = (factor: number, wanted: string): number =>
       share(100, (seed) => {
@@ -156,7 +243,7 @@ describe("a kernel slowed by 10 %", () => {
   });
 
   test("and one made faster by as much, the other way round", () => {
-    const [a, b] = [sampled(1, 1.1e-3, machines.quiet), sampled(2, 1e-3, machines.quiet)];
+    const [a, b] = [single(sampled(1, 1.1e-3, machines.quiet)), single(sampled(2, 1e-3, machines.quiet))];
     expect(verdictOf(ratioInterval(a, b))).toBe("faster");
     expect(verdictOf(ratioInterval(b, a))).toBe("slower");
   });
@@ -171,12 +258,10 @@ test("intervals scale with the samples", () => {
   const [a, b] = [sampled(3, 1e-3, machines.disturbed), sampled(4, 1e-3, machines.disturbed)];
   fc.assert(
     fc.property(fc.double({ min: 0.1, max: 10, noNaN: true }), (factor) => {
-      const plain = ratioInterval(a, b, { resamples: 100 });
-      const scaled = ratioInterval(
-        a,
-        b.map((round) => round.map((one) => factor * one)),
-        { resamples: 100 },
-      );
+      const plain = ratioInterval(single(a), single(b), { resamples: 100 });
+      const scaled = ratioInterval(single(a), single(b.map((round) => round.map((one) => factor * one))), {
+        resamples: 100,
+      });
       for (const field of ["low", "ratio", "high"] as const) {
         expect(scaled[field] / plain[field] / factor).toBeCloseTo(1, 9);
       }
@@ -186,9 +271,9 @@ test("intervals scale with the samples", () => {
 });
 
 test("the same samples give the same interval", () => {
-  const [a, b] = [sampled(1, 1, machines.disturbed, 3), sampled(2, 1, machines.disturbed, 1)];
+  const [a, b] = [single(sampled(1, 1, machines.disturbed, 3)), single(sampled(2, 1, machines.disturbed, 1))];
   expect(ratioInterval(a, b)).toEqual(ratioInterval(a, b));
-  const { low, ratio, high } = ratioInterval([[1, 1.1]], [[2]]);
+  const { low, ratio, high } = ratioInterval(single([[1, 1.1]]), single([[2]]));
   expect(low).toBeLessThanOrEqual(ratio);
   expect(high).toBeGreaterThanOrEqual(ratio);
 });

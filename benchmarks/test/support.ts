@@ -16,6 +16,7 @@ export function aResult(changes: Partial<Result> = {}): Result {
       [0.1, 0.11, 0.12],
       [0.1, 0.1, 0.2],
     ],
+    launches: !changes.rounds ? [2] : changes.rounds.length > 0 ? [changes.rounds.length] : [],
     accuracy: { maxError: 1e-6, scale: 2, tolerance: 1e-5, compared: 1000 },
     details: {},
     failure: null,
@@ -29,6 +30,7 @@ export function aRun(results: readonly Result[], changes: Partial<Run> = {}): Ru
     label: "",
     started: "2026-01-02T03:04:05.678Z",
     seconds: 12.5,
+    interrupted: null,
     options: { effort: "quick", suites: ["gemm"], filter: null },
     machine: {
       cpu: "A processor",

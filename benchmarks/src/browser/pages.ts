@@ -34,11 +34,16 @@ export async function buildPages(out: string): Promise<void> {
   });
 }
 
-/** The folder of the pages, made if need be. */
-export async function pagesFolder(): Promise<string> {
-  const built = join(dirname(here), "page");
-  if (!here.endsWith(".ts") && existsSync(built)) return built;
-  const out = join(packageFile("package.json"), "..", "node_modules/.cache/pages");
-  await buildPages(out);
-  return out;
+let made: Promise<string> | null = null;
+
+/** The folder of the pages, made if need be, once in a process. */
+export function pagesFolder(): Promise<string> {
+  made ??= (async () => {
+    const built = join(dirname(here), "page");
+    if (!here.endsWith(".ts") && existsSync(built)) return built;
+    const out = join(packageFile("package.json"), "..", "node_modules/.cache/pages");
+    await buildPages(out);
+    return out;
+  })();
+  return made;
 }

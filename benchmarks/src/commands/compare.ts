@@ -2,17 +2,12 @@
 
 import Table from "cli-table3";
 import { type Command, InvalidArgumentError } from "commander";
-import {
-  type Comparison,
-  compareRuns,
-  keyOf,
-  machineDifferences,
-  typicalSeconds,
-} from "../compare/compare.js";
+import { type Comparison, compareRuns, machineDifferences, typicalSeconds } from "../compare/compare.js";
 import { BenchError } from "../model.js";
 import { formatSeconds } from "../present.js";
 import { readRuns } from "../results/files.js";
 import type { Run } from "../results/schema.js";
+import { keyOf } from "../titles.js";
 
 interface CompareFlags {
   threshold?: number;

@@ -22,8 +22,7 @@ export function progressDisplay(): ProgressDisplay {
   let started = false;
   return {
     step({ share, secondsLeft, what }) {
-      const left =
-        secondsLeft === null ? "measuring how long it takes" : `${formatTimeLeft(secondsLeft)} left`;
+      const left = `${formatTimeLeft(secondsLeft)} left`;
       const done = Math.round(1000 * share);
       if (started) bar.update(done, { what, left });
       else bar.start(1000, done, { what, left });
@@ -40,7 +39,7 @@ function tenths(): ProgressDisplay {
   return {
     step({ share, secondsLeft }) {
       const now = Math.floor(10 * share);
-      if (now > shown) process.stderr.write(`${now * 10} %, ${formatTimeLeft(secondsLeft ?? 0)} left\n`);
+      if (now > shown) process.stderr.write(`${now * 10} %, ${formatTimeLeft(secondsLeft)} left\n`);
       shown = Math.max(shown, now);
     },
     stop: () => undefined,

@@ -1,29 +1,30 @@
-// `nomoat-bench selfcheck`: what the tool itself can do on this machine. Two runs of the same, which should not differ; a third
-// of the same slowed by a tenth, which should; and what the measuring loop costs.
+// `nomoat-bench selfcheck`: what the tool itself can do on this machine. Two runs of the same, each in processes of its own, which
+// should not differ; cases beside themselves slowed by a tenth, which should; and what the measuring loop costs.
 
 import { shutdown } from "@nomoat/core";
 import type { Command } from "commander";
-import { type Comparison, compareRuns, keyOf } from "../compare/compare.js";
-import { describeMachine, versionOf } from "../machine.js";
+import type { RatioInterval } from "../compare/bootstrap.js";
+import { compareRuns, type Verdict, verdictOf } from "../compare/compare.js";
+import { pairedInterval } from "../compare/paired.js";
+import { versionOf } from "../machine.js";
 import { measureOverhead } from "../measure/overhead.js";
-import { slowed } from "../measure/slowed.js";
-import type { Effort } from "../measure/timing.js";
-import type { Entry } from "../model.js";
-import { formatPercent, formatSeconds } from "../present.js";
+import { efforts } from "../measure/timing.js";
+import { takeTurns } from "../measure/turns.js";
+import { BenchError, type Entry } from "../model.js";
+import { formatPercent, formatSeconds, formatTimeLeft } from "../present.js";
 import { writeText } from "../results/files.js";
 import { formatResults } from "../results/format.js";
 import type { Run } from "../results/schema.js";
-import { measureRun } from "../run.js";
-import { filterOf, selectEntries, suitesByName } from "../select.js";
-import { summarize } from "../statistics.js";
+import { selectEntries, suitesByName } from "../select.js";
+import { quantile, sortedCopy } from "../statistics.js";
 import { suites } from "../suites/index.js";
-import { effortOf, integerList } from "./options.js";
-import { progressDisplay } from "./progress.js";
+import { keyOf } from "../titles.js";
+import { interruptedCode, interruptible } from "./interrupt.js";
+import { joinRuns, runPart } from "./launches.js";
+import { integerList } from "./options.js";
 import { defaultThreads } from "./run.js";
 
 interface SelfCheckFlags {
-  quick?: boolean;
-  long?: boolean;
   filter?: string;
   sizes?: number[];
   threads?: number[];
@@ -35,77 +36,108 @@ const promised = { unchanged: 0.95, found: 0.95, overhead: 0.01 };
 const slowdown = 0.1;
 /** Cases with shorter calls cannot be slowed by a tenth exactly. */
 const shortest = 20e-6;
+/** Processes of each run. */
+const launches = 3;
+/** Milliseconds of one turn, and seconds that all turns may take. */
+const turn = 8;
+const turnsSeconds = 60;
 
-async function measure(
-  entries: readonly Entry[],
-  effort: Effort,
-  suiteNames: string[],
-  what: string,
-): Promise<Run> {
-  const bar = progressDisplay();
-  process.stderr.write(`${what}\n`);
-  try {
-    const options = { effort: effort.name, suites: suiteNames, filter: null };
-    return await measureRun({
-      entries,
-      effort,
-      options,
-      label: what,
-      describe: describeMachine,
-      onStep: bar.step,
-    });
-  } finally {
-    bar.stop();
-  }
+interface Checked {
+  readonly key: string;
+  readonly interval: RatioInterval;
+  readonly verdict: Verdict;
 }
 
-const share = (list: readonly Comparison[], verdict: Comparison["verdict"]): number =>
+/** Two runs, whose processes take turns. */
+async function twoRuns(args: readonly string[], signal: AbortSignal): Promise<[Run, Run]> {
+  const runs: [Run[], Run[]] = [[], []];
+  for (let index = 1; index <= launches; index++) {
+    for (const [which, list] of runs.entries()) {
+      process.stderr.write(`${which === 0 ? "first" : "second"} run, process ${index} of ${launches}\n`);
+      const run = await runPart(args, { index, count: launches }, signal);
+      if (!run || signal.aborted) throw new BenchError("interrupted: nothing can be said");
+      list.push(run);
+    }
+  }
+  return [joinRuns(runs[0]), joinRuns(runs[1])];
+}
+
+async function turnsOf(
+  entries: readonly Entry[],
+  signal: AbortSignal,
+): Promise<{ same: Checked[]; slowed: Checked[] }> {
+  const effort = { ...efforts.quick, milliseconds: turn, warmup: 100 };
+  const [same, slowed]: [Checked[], Checked[]] = [[], []];
+  const began = performance.now();
+  let told = began;
+  for (const [i, entry] of entries.entries()) {
+    // What earlier cases did not need, later ones may.
+    const left = turnsSeconds - (performance.now() - began) / 1000;
+    const deadline = performance.now() + (2000 * Math.max(0, left)) / (entries.length - i);
+    const turns = await takeTurns(entry, effort, slowdown, deadline);
+    const key = keyOf(entry);
+    const check = (times: readonly number[]): Checked => {
+      const interval = pairedInterval(turns.plain, times);
+      return { key, interval, verdict: verdictOf(interval) };
+    };
+    same.push(check(turns.again));
+    if (quantile(sortedCopy(turns.plain), 0.5) >= shortest) slowed.push(check(turns.slowed));
+    if (performance.now() - told > 10_000) {
+      told = performance.now();
+      process.stderr.write(`${i + 1} of ${entries.length} cases, ${formatTimeLeft(left)} left\n`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    if (signal.aborted) throw new BenchError("interrupted: nothing can be said");
+  }
+  return { same, slowed };
+}
+
+const share = (list: readonly Checked[], verdict: Verdict): number =>
   list.filter((one) => one.verdict === verdict).length / Math.max(1, list.length);
 
-async function selfCheck(names: string[], flags: SelfCheckFlags): Promise<void> {
-  const effort = effortOf(flags, "quick");
+const exceptions = (list: readonly Checked[], verdict: Verdict): string[] =>
+  list
+    .filter((one) => one.verdict !== verdict)
+    .map(
+      ({ key, interval: { ratio, low, high }, verdict: found }) =>
+        `       ${key}: ${ratio.toFixed(3)} (${low.toFixed(3)}–${high.toFixed(3)}) ${found}`,
+    );
+
+async function check(names: string[], flags: SelfCheckFlags, signal: AbortSignal): Promise<void> {
   const chosen = names.length > 0 ? names : ["gemm", "elementwise", "attention", "quant"];
-  const sweep = { effort: effort.name, sizes: flags.sizes ?? null, formats: null, dtypes: null };
-  const selection = { sweep, threads: flags.threads ?? defaultThreads(), backends: ["wasm"], filter: null };
-  const entries = selectEntries(suitesByName(suites, chosen), selection, versionOf("@nomoat/core")).filter(
-    filterOf(flags.filter ?? null),
-  );
+  const sweep = { effort: "quick", sizes: flags.sizes ?? null, formats: null, dtypes: null } as const;
+  const threads = flags.threads ?? defaultThreads();
+  const selection = { sweep, threads, backends: ["wasm"], filter: flags.filter ?? null };
+  const entries = selectEntries(suitesByName(suites, chosen), selection, versionOf("@nomoat/core"));
+  if (entries.length === 0) throw new BenchError("no case is left: loosen the filter");
+  const args = ["run", ...chosen, "--quick", "--threads", threads.join(",")];
+  if (flags.filter) args.push("--filter", flags.filter);
+  if (flags.sizes) args.push("--sizes", flags.sizes.join(","));
+  const [first, second] = await twoRuns(args, signal);
+  const runs = compareRuns(first, second).matched.map(({ first: one, interval, verdict }) => ({
+    ...{ key: keyOf(one), interval, verdict },
+  }));
+  if (flags.out) await writeText(flags.out, formatResults([first, second]));
   const overheads = await measureOverhead();
-  const first = await measure(entries, effort, chosen, "first run");
-  const second = await measure(entries, effort, chosen, "second run, the same");
-  const third = await measure(
-    entries.map((entry) => slowed(entry, slowdown)),
-    effort,
-    chosen,
-    "third run, slowed by 10 %",
-  );
-  shutdown();
-  if (flags.out) await writeText(flags.out, formatResults([first, second, third]));
-  const same = compareRuns(first, second).matched;
-  const slow = compareRuns(second, third).matched.filter(
-    (one) => (summarize(one.first.rounds)?.typical ?? 0) >= shortest,
-  );
-  const [unchanged, found] = [share(same, "no significant change"), share(slow, "slower")];
+  process.stderr.write("in turns: the same again, and slowed by 10 %\n");
+  const { same, slowed } = await turnsOf(entries, signal);
   const worst = Math.max(...overheads.map((one) => one.overhead));
   const line = (ok: boolean, text: string): string => `${ok ? "ok  " : "FAIL"} ${text}`;
+  const unchanged = (what: string, list: readonly Checked[]): string[] => [
+    line(
+      share(list, "no significant change") >= promised.unchanged,
+      `${what}: no significant change in ${formatPercent(share(list, "no significant change"))} of ${list.length} cases (at least ${formatPercent(promised.unchanged)})`,
+    ),
+    ...exceptions(list, "no significant change"),
+  ];
   const lines = [
+    ...unchanged(`two runs of the same, ${launches} processes each`, runs),
+    ...unchanged("the same in turns", same),
     line(
-      unchanged >= promised.unchanged,
-      `two runs of the same: no significant change in ${formatPercent(unchanged)} of ${same.length} cases (at least ${formatPercent(promised.unchanged)})`,
+      share(slowed, "slower") >= promised.found,
+      `slowed by 10 %, in turns: found in ${formatPercent(share(slowed, "slower"))} of ${slowed.length} cases of 20 µs and more (at least ${formatPercent(promised.found)})`,
     ),
-    ...same
-      .filter((one) => one.verdict !== "no significant change")
-      .map((one) => `       ${keyOf(one.first)}: ${one.interval.ratio.toFixed(3)} ${one.verdict}`),
-    line(
-      found >= promised.found,
-      `slowed by 10 %: found in ${formatPercent(found)} of ${slow.length} cases of 20 µs and more (at least ${formatPercent(promised.found)})`,
-    ),
-    ...slow
-      .filter((one) => one.verdict !== "slower")
-      .map(
-        ({ first: one, interval: { ratio, low, high } }) =>
-          `       ${keyOf(one)}: ${ratio.toFixed(3)} (${low.toFixed(3)}–${high.toFixed(3)})`,
-      ),
+    ...exceptions(slowed, "slower"),
     line(
       worst < promised.overhead,
       `the loop's own time: ${overheads.map(({ seconds, overhead }) => `${formatPercent(overhead)} of a call of ${formatSeconds(seconds)}`).join(", ")} (less than ${formatPercent(promised.overhead)})`,
@@ -115,6 +147,20 @@ async function selfCheck(names: string[], flags: SelfCheckFlags): Promise<void> 
   if (lines.some((one) => one.startsWith("FAIL"))) process.exitCode = 1;
 }
 
+async function selfCheck(names: string[], flags: SelfCheckFlags): Promise<void> {
+  const interrupt = interruptible();
+  try {
+    await check(names, flags, interrupt.signal);
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error;
+    process.stderr.write(`nomoat-bench: ${(error as Error).message}\n`);
+    process.exitCode = interruptedCode;
+  } finally {
+    interrupt.release();
+    shutdown();
+  }
+}
+
 export function addSelfCheck(program: Command): void {
   program
     .command("selfcheck")
@@ -122,11 +168,9 @@ export function addSelfCheck(program: Command): void {
       "measure the tool itself: are equal runs equal, is a kernel slowed by 10 % found, what does the loop cost",
     )
     .argument("[suites...]", "what to do it with (default: gemm elementwise attention quant)")
-    .option("--quick", "few rounds (default)")
-    .option("--long", "many rounds")
     .option("--filter <pattern>", "only cases whose title has this text, or matches /this/")
     .option("--sizes <list>", "sizes in place of the suite's own", integerList)
     .option("--threads <list>", "thread counts (default: 1 and 2)", integerList)
-    .option("--out <file>", "write the three runs (JSON)")
+    .option("--out <file>", "write the two runs (JSON)")
     .action(selfCheck);
 }

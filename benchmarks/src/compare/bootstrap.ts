@@ -6,11 +6,21 @@
 // √((R − 1)/R), and its quantiles are a normal's rather than a t's: both are corrected. Times are compared on a log scale, where
 // slower by half and faster by half are alike.
 //
-// What differs between two runs of the same (where memory came to lie, what the compiler chose, who else was on the machine) is in
-// none of their rounds. It is added as a deviation of its own.
+// Where several processes shared the rounds, the bootstrap draws processes first: how memory came to lie and what the compiler chose
+// is the same in all rounds of one. There are few of them, so that their quantiles are taken from Student's t and the deviation.
+//
+// What differs between two runs of the same beyond that (who else was on the machine, how warm it was) is in none of their samples.
+// It is added as a deviation of its own.
 
 import { randomWords } from "../inputs.js";
-import { firstDecile, quantile, sortedCopy, timeOfRounds, undisturbed } from "../statistics.js";
+import {
+  firstDecile,
+  quantile,
+  type Samples,
+  sortedCopy,
+  timeOfSamples,
+  undisturbedByLaunch,
+} from "../statistics.js";
 
 export interface RatioInterval {
   /** Typical time of the second by that of the first. */
@@ -27,8 +37,6 @@ export interface BootstrapOptions {
   readonly drift?: number;
   readonly seed?: number;
 }
-
-type Rounds = readonly (readonly number[])[];
 
 /** Times of resamples that are drawn for each round once, to be drawn from again. */
 const timesOfRound = 200;
@@ -59,8 +67,13 @@ export function normalQuantile(p: number): number {
   return (polynomial(a, q * q) * q) / polynomial(b, q * q);
 }
 
-/** Quantile of Student's t with `freedom` degrees (Abramowitz and Stegun, 26.7.5; within 2 % from 4 degrees on). */
+/**
+ * Quantile of Student's t with `freedom` degrees: exact for one and two, else by Abramowitz and Stegun, 26.7.5 (within 2 % from 4
+ * degrees on).
+ */
 export function studentQuantile(p: number, freedom: number): number {
+  if (freedom === 1) return Math.tan(Math.PI * (p - 0.5));
+  if (freedom === 2) return (2 * p - 1) / Math.sqrt(2 * p * (1 - p));
   const z = normalQuantile(p);
   const [z3, z5, z7] = [z ** 3, z ** 5, z ** 7];
   return (
@@ -71,9 +84,10 @@ export function studentQuantile(p: number, freedom: number): number {
   );
 }
 
-/** Draws logs of times of a run: of resampled rounds, whose samples are resampled too. */
-function resampler(rounds: Rounds, next: () => number): () => number {
-  const below = (n: number): number => Math.floor((next() / 2 ** 32) * n);
+type Draw = () => number;
+
+/** Draws logs of the time that a process says: of resampled rounds, whose samples are resampled too. */
+function resampler(rounds: readonly (readonly number[])[], below: (n: number) => number): Draw {
   const times = rounds.map((round) => {
     const drawn = new Float64Array(round.length);
     return Array.from({ length: round.length > 1 ? timesOfRound : 1 }, () => {
@@ -91,29 +105,73 @@ function resampler(rounds: Rounds, next: () => number): () => number {
   };
 }
 
-/** How much wider than the bootstrap's own an interval must be for so few rounds. */
-function widening(rounds: readonly number[], confidence: number): number {
-  const freedom = rounds.reduce((sum, count) => sum + count - 1, 0);
+/** One side of a comparison. */
+interface Side {
+  readonly draw: Draw;
+  /** What is independent of each other and resampled first: processes where there are several, otherwise rounds. */
+  readonly units: number;
+  readonly launches: number;
+}
+
+function sideOf(samples: Samples, next: () => number): Side {
+  const below = (n: number): number => Math.floor((next() / 2 ** 32) * n);
+  const launches = undisturbedByLaunch(samples);
+  const draws = launches.map((rounds) => resampler(rounds, below));
+  const draw = (): number => {
+    if (draws.length === 1) return draws[0]();
+    let sum = 0;
+    for (let i = 0; i < draws.length; i++) sum += draws[below(draws.length)]();
+    return sum / draws.length;
+  };
+  return { draw, units: draws.length > 1 ? draws.length : launches[0].length, launches: draws.length };
+}
+
+/** How far the ends of an interval lie from the middle, on a log scale. */
+function reach(sides: readonly Side[], draw: Draw, point: number, confidence: number, resamples: number) {
+  const drawn = sortedCopy(Array.from({ length: resamples }, draw));
+  const tail = (1 - confidence) / 2;
+  const freedom = sides.reduce((sum, { units }) => sum + units - 1, 0);
+  const fewest = Math.max(2, Math.min(...sides.map(({ units }) => units)));
   // With one round on each side nothing is known of what differs between rounds.
-  if (freedom === 0) return 1;
-  const fewest = Math.max(2, Math.min(...rounds));
-  const p = 1 - (1 - confidence) / 2;
-  return Math.sqrt(fewest / (fewest - 1)) * (studentQuantile(p, freedom) / normalQuantile(p));
+  const few = freedom === 0 ? 1 : Math.sqrt(fewest / (fewest - 1));
+  const student = freedom === 0 ? normalQuantile(1 - tail) : studentQuantile(1 - tail, freedom);
+  if (sides.some(({ launches }) => launches > 1)) {
+    const deviation = Math.sqrt(drawn.reduce((sum, one) => sum + (one - point) ** 2, 0) / drawn.length);
+    const end = few * student * deviation;
+    return { below: end, above: end };
+  }
+  const wide = (few * student) / normalQuantile(1 - tail);
+  return {
+    below: wide * Math.max(0, point - quantile(drawn, tail)),
+    above: wide * Math.max(0, quantile(drawn, 1 - tail) - point),
+  };
 }
 
 /** The ratio second / first of typical times, with its interval. The same samples give the same interval. */
-export function ratioInterval(first: Rounds, second: Rounds, options: BootstrapOptions = {}): RatioInterval {
+export function ratioInterval(
+  first: Samples,
+  second: Samples,
+  options: BootstrapOptions = {},
+): RatioInterval {
   const { confidence = 0.99, resamples = 2000, drift = 0.01, seed = 1 } = options;
   const next = randomWords(seed);
-  const [before, after] = [undisturbed(first), undisturbed(second)];
-  const [drawFirst, drawSecond] = [resampler(before, next), resampler(after, next)];
-  const point = Math.log(timeOfRounds(second) / timeOfRounds(first));
-  const differences = sortedCopy(Array.from({ length: resamples }, () => drawSecond() - drawFirst()));
-  const wide = widening([before.length, after.length], confidence);
-  const tail = (1 - confidence) / 2;
-  const between = Math.SQRT2 * drift * normalQuantile(1 - tail);
-  /** Distance of an end from the point, both deviations together. */
-  const end = (q: number): number => Math.hypot(wide * (quantile(differences, q) - point), between);
-  const [below, above] = [end(tail), end(1 - tail)];
-  return { ratio: Math.exp(point), low: Math.exp(point - below), high: Math.exp(point + above) };
+  const [before, after] = [sideOf(first, next), sideOf(second, next)];
+  const point = Math.log(timeOfSamples(second) / timeOfSamples(first));
+  const draw = (): number => after.draw() - before.draw();
+  const { below, above } = reach([before, after], draw, point, confidence, resamples);
+  const between = Math.SQRT2 * drift * normalQuantile(1 - (1 - confidence) / 2);
+  return {
+    ratio: Math.exp(point),
+    low: Math.exp(point - Math.hypot(below, between)),
+    high: Math.exp(point + Math.hypot(above, between)),
+  };
+}
+
+/** Half the width of the interval of one time, as a share of it; null where a single sample says nothing of that. */
+export function uncertainty(samples: Samples, confidence = 0.95): number | null {
+  if (samples.rounds.flat().length < 2) return null;
+  const side = sideOf(samples, randomWords(1));
+  const point = Math.log(timeOfSamples(samples));
+  const { below, above } = reach([side], side.draw, point, confidence, 300);
+  return Math.expm1((below + above) / 2);
 }

@@ -3,6 +3,7 @@
 import type { Machine } from "../machine.js";
 import type { Result, Run } from "../results/schema.js";
 import { summarize } from "../statistics.js";
+import { keyOf } from "../titles.js";
 import { type RatioInterval, ratioInterval } from "./bootstrap.js";
 
 export type Verdict = "faster" | "slower" | "no significant change";
@@ -29,17 +30,6 @@ export interface CompareOptions {
   readonly drift?: number;
 }
 
-/** What makes two results one case. */
-export function keyOf({
-  suite,
-  name,
-  implementation,
-  backend,
-  threads,
-}: Pick<Result, "suite" | "name" | "implementation" | "backend" | "threads">): string {
-  return [suite, name, implementation.name, backend, `${threads}T`].join(" · ");
-}
-
 /** Faster or slower only where the interval excludes 1 and the change is worth mentioning. */
 export function verdictOf({ ratio, low, high }: RatioInterval, smallest = 0.02): Verdict {
   if (low > 1 && ratio > 1 + smallest) return "slower";
@@ -59,7 +49,7 @@ export function compareRuns(first: Run, second: Run, options: CompareOptions = {
     const reason = other ? mismatch(result, other) : "only in the first";
     if (reason === null) {
       const { confidence, drift } = options;
-      const interval = ratioInterval(result.rounds, other!.rounds, { confidence, drift });
+      const interval = ratioInterval(result, other!, { confidence, drift });
       const verdict = verdictOf(interval, options.smallest);
       matched.push({ first: result, second: other!, interval, verdict });
     } else unmatched.push({ title, reason });
@@ -105,5 +95,5 @@ export function machineDifferences(runs: readonly Run[]): { field: string; value
 
 /** Seconds of one call, for tables. */
 export function typicalSeconds(result: Result): number | null {
-  return summarize(result.rounds)?.typical ?? null;
+  return summarize(result)?.typical ?? null;
 }

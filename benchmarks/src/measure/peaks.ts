@@ -32,12 +32,17 @@ const chunksOfThread = 4;
 
 const operationsOfPeakUnit = 96_000;
 
-/** Milliseconds of samples of each kernel: a peak is one fast sample, and every round looks for it anew. */
-const turn = 20;
+/** Milliseconds of samples of each kernel, and of warming it up: a peak is one fast sample, and several rounds look for it. */
+const turn = 15;
+const warmup = 40;
 
 /** Best seconds of one call. */
 async function best(run: () => void, effort: Effort, first: boolean): Promise<number> {
-  const brief = { ...effort, milliseconds: Math.min(turn, effort.milliseconds) };
+  const brief = {
+    ...effort,
+    milliseconds: Math.min(turn, effort.milliseconds),
+    warmup: Math.min(warmup, effort.warmup),
+  };
   const { seconds } = await timeEntry({ run, dispose: () => undefined }, brief, first);
   return Math.min(...seconds);
 }
@@ -49,7 +54,8 @@ async function best(run: () => void, effort: Effort, first: boolean): Promise<nu
  */
 export async function measurePeaks(threads: number, effort: Effort, first: boolean): Promise<Peaks> {
   await init({ backend: "wasm", threads });
-  const place = zeros([16]);
+  // Fresh memory is dear: all streams lie in one piece, side by side.
+  const place = zeros([Math.max(...sizes) / 4]);
   const runtime = wasmRuntime(place)!;
   await workersRunning(threads);
   const module = runtime.registerKernels("@nomoat/bench", peakKernels());
@@ -66,9 +72,7 @@ export async function measurePeaks(threads: number, effort: Effort, first: boole
     const products = runtime.relaxed ? 16 : 8;
     const dotOperations = 2 * products * dotChains * dotRounds;
     const bandwidth: Bandwidth[] = [];
-    for (const bytes of sizes) {
-      bandwidth.push(await measureBandwidth(bytes));
-    }
+    for (const bytes of sizes) bandwidth.push(await measureBandwidth(bytes));
     return {
       threads,
       float32: (units * operationsOfPeakUnit) / float,
@@ -87,15 +91,13 @@ export async function measurePeaks(threads: number, effort: Effort, first: boole
       ["add", 3],
     ] as const) {
       const units = Math.max(1, Math.floor(bytes / streams / streamUnit));
-      const places = Array.from({ length: streams }, () => zeros([(units * streamUnit) / 4]));
-      const addresses = places.map(address);
+      const addresses = Array.from({ length: streams }, (_, i) => address(place) + i * units * streamUnit);
       const grain = Math.max(1, Math.ceil(units / threads / chunksOfThread));
       const seconds = await best(
         () => module.launch(kind, units, addresses, [], { grain, scratchBytes: 64 }),
         effort,
         first,
       );
-      for (const tensor of places) tensor.dispose();
       const rate = (streams * units * streamUnit) / seconds;
       if (!fastest || rate > fastest.rate) fastest = { bytes, rate, kind };
     }

@@ -1,8 +1,9 @@
-// An entry made slower by a known share, to test whether comparisons find it.
+// Calls made slower by a known share, to test whether comparisons find it.
 
-import type { Entry, Prepared } from "../model.js";
+import type { Prepared } from "../model.js";
 
-function slow(prepared: Prepared, share: number): Prepared {
+/** The same, whose calls take longer by `share` of what they take. */
+export function slow(prepared: Prepared, share: number): Prepared {
   const wait = (began: number): void => {
     const end = began + (performance.now() - began) * (1 + share);
     while (performance.now() < end);
@@ -17,9 +18,4 @@ function slow(prepared: Prepared, share: number): Prepared {
       return result;
     },
   };
-}
-
-/** The entry, whose calls take longer by `share` of what they take. */
-export function slowed(entry: Entry, share: number): Entry {
-  return { ...entry, prepare: async () => slow(await entry.prepare(), share) };
 }

@@ -16,12 +16,27 @@ export interface Effort {
   readonly samples: number;
   /** Most milliseconds of warming up in the first round. */
   readonly warmup: number;
+  /** A case whose call takes longer, in seconds, is measured in one round alone. */
+  readonly slowCall: number;
+  /** Seconds that the samples of such a case take together, one at least. */
+  readonly slowSeconds: number;
+  /** The longest call, in seconds, that is asked of anybody: a case that is foreseen to take longer is left out, with the reason. */
+  readonly mostCall: number;
 }
 
 export const efforts: Readonly<Record<Effort["name"], Effort>> = {
-  quick: { name: "quick", seconds: 50, rounds: 5, milliseconds: 40, samples: 3, warmup: 200 },
-  standard: { name: "standard", seconds: 480, rounds: 8, milliseconds: 100, samples: 4, warmup: 800 },
-  long: { name: "long", seconds: 2700, rounds: 16, milliseconds: 400, samples: 8, warmup: 3000 },
+  quick: {
+    ...{ name: "quick", seconds: 50, rounds: 6, milliseconds: 40, samples: 3, warmup: 200 },
+    ...{ slowCall: 0.25, slowSeconds: 0.5, mostCall: 2 },
+  },
+  standard: {
+    ...{ name: "standard", seconds: 480, rounds: 9, milliseconds: 100, samples: 4, warmup: 800 },
+    ...{ slowCall: 0.5, slowSeconds: 4, mostCall: 6.5 },
+  },
+  long: {
+    ...{ name: "long", seconds: 2700, rounds: 18, milliseconds: 400, samples: 8, warmup: 3000 },
+    ...{ slowCall: 2, slowSeconds: 20, mostCall: 60 },
+  },
 };
 
 /** The shortest turn of a case in a round, in milliseconds. */
@@ -68,9 +83,6 @@ export interface Timing {
   readonly asynchronous: boolean;
 }
 
-/** Calls longer than this, in seconds, are not warmed up by more of them when the last one is known. */
-const longCall = 2;
-
 /** Seconds of a call, and whether it gives a promise. */
 export interface Call {
   readonly seconds: number;
@@ -97,8 +109,7 @@ export async function time(prepared: Prepared, calls: number): Promise<Call> {
  *
  * @returns seconds of one call, at best
  */
-async function warmUp(prepared: Prepared, milliseconds: number, last: Call | null): Promise<Call> {
-  if (last && last.seconds > longCall) return last;
+async function warmUp(prepared: Prepared, milliseconds: number): Promise<Call> {
   const deadline = performance.now() + milliseconds;
   const best = { ...(await time(prepared, 1)) };
   let idle = 0;
@@ -112,22 +123,37 @@ async function warmUp(prepared: Prepared, milliseconds: number, last: Call | nul
 }
 
 /**
+ * Samples of an entry whose calls are slow, null for others. Its first call is its warm-up; where that took longer than all samples
+ * may, it is the only one.
+ */
+export async function timeSlow(prepared: Prepared, effort: Effort, first: Call): Promise<number[] | null> {
+  const { slowCall, slowSeconds, samples: most } = effort;
+  if (first.seconds <= slowCall) return null;
+  if (first.seconds > slowSeconds) return [first.seconds];
+  // Much of a first call may have been compilation.
+  const { seconds } = await time(prepared, 1);
+  if (seconds <= slowCall) return null;
+  const samples = [seconds];
+  const count = Math.min(most, Math.floor(slowSeconds / seconds));
+  while (samples.length < count) samples.push((await time(prepared, 1)).seconds);
+  return samples;
+}
+
+/**
  * Measures one round of an entry.
  *
  * @param share - seconds that it may take in this round with all that belongs to it
- * @param last - a call of before, where there was one
  */
 export async function timeEntry(
   prepared: Prepared,
   effort: Effort,
   first: boolean,
   share = Number.POSITIVE_INFINITY,
-  last: Call | null = null,
 ): Promise<Timing> {
   const turn = Math.min(effort.milliseconds, Math.max(shortestTurn, 1000 * share * samplingShare));
   // Tier-up has happened by the second round; only the inputs are new then.
   const warmup = first ? Math.min(effort.warmup, 1000 * share * effort.rounds) : turn / 4;
-  const { seconds, asynchronous } = await warmUp(prepared, warmup, last);
+  const { seconds, asynchronous } = await warmUp(prepared, warmup);
   const callsPerSample = Math.max(1, Math.ceil(leastSampleSeconds() / Math.max(seconds, 1e-9)));
   const bench = new Bench({
     time: turn,

@@ -138,10 +138,8 @@ function run(): void {
   worker.onmessage = ({ data }: MessageEvent<PageReply>) => {
     if (data.kind === "step") {
       const { share, secondsLeft, what } = data.step;
-      if (secondsLeft !== null) bar.value = share;
-      const left =
-        secondsLeft === null ? "measuring how long it takes" : `${formatTimeLeft(secondsLeft)} left`;
-      show({ text: `${left} · ${what}` });
+      bar.value = share;
+      show({ text: `${formatTimeLeft(secondsLeft)} left · ${what}` });
       return;
     }
     end();

@@ -4,9 +4,10 @@ import { shutdown } from "@nomoat/core";
 import { efforts } from "../measure/timing.js";
 import { BenchError } from "../model.js";
 import { formatResults } from "../results/format.js";
-import { measureRun, reasonOf } from "../run.js";
+import { measureRun } from "../run.js";
 import { selectEntries, suitesByName } from "../select.js";
 import { portableSuites } from "../suites/portable.js";
+import { reasonOf } from "../titles.js";
 import { describeBrowser, ownVersion } from "./machine.js";
 import type { PageReply, PageRequest } from "./request.js";
 

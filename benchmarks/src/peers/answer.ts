@@ -1,5 +1,6 @@
 // What a peer's process or page answers to requests, whatever it runs in.
 
+import { type Places, valuesAt } from "../accuracy.js";
 import type { Adapter, PeerContext, PeerJob, PeerSession } from "./adapter.js";
 import type { Answer, Request } from "./protocol.js";
 
@@ -10,6 +11,10 @@ function base64(values: ArrayLike<number>): string {
   let text = "";
   for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
   return btoa(text);
+}
+
+function at(values: ArrayLike<number>, places: Places | null): ArrayLike<number> {
+  return places ? valuesAt(values, places) : values;
 }
 
 /** The first line of what went wrong. */
@@ -42,7 +47,7 @@ export function answerer(
         return { seconds: (performance.now() - started) / 1000 };
       }
       case "result":
-        return { values: base64(await job!.result()) };
+        return { values: base64(at(await job!.result(), request.places)) };
       case "dispose": {
         const done = job;
         job = null;

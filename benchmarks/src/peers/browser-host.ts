@@ -89,6 +89,10 @@ export class BrowserHost implements PeerHost {
     return { ...request, task: { ...task, stored } };
   }
 
+  get ended(): boolean {
+    return this.#crashed !== null;
+  }
+
   close(): void {
     this.#page.close().catch(() => undefined);
   }

@@ -15,7 +15,7 @@ async function preparePeer(pool: PeerPool, peer: Peer, threads: number, one: Pee
     run: () => time(1),
     time,
     async verify() {
-      const { values = "" } = await host.ask({ do: "result" });
+      const { values = "" } = await host.ask({ do: "result", places: one.places ?? null });
       const bytes = Buffer.from(values, "base64");
       return one.check(new Float32Array(Uint8Array.from(bytes).buffer));
     },
@@ -42,23 +42,25 @@ export interface EntriesRequest {
 export async function peerEntries(request: EntriesRequest): Promise<Entry[]> {
   const { pool, chosen, cases, threads, version } = request;
   const versions = new Map<string, string>();
-  for (const peer of request.start ? chosen : []) {
+  const start = async (peer: Peer): Promise<void> => {
     // A peer that does not start stays in the list: the reason is its result.
     const started = await pool.get(peer, threads[0]).catch(() => null);
     versions.set(peer.name, started?.version ?? "unknown");
-  }
+  };
+  if (request.start) await Promise.all(chosen.map(start));
   return cases.flatMap((one) =>
     threads.flatMap((count) => [
       nomoatEntry(one, "wasm", count, version),
       ...chosen
         .filter((peer) => peer.kinds.includes(one.kind))
-        .filter((peer) => count <= peer.mostThreads && one.work.operations <= peer.mostOperations)
+        .filter((peer) => count <= peer.mostThreads)
         .map(
           (peer): Entry => ({
             ...{ suite: one.suite, name: one.name, parameters: one.parameters, work: one.work },
             implementation: { name: peer.name, version: versions.get(peer.name) ?? "unknown" },
             backend: peer.backend,
             threads: count,
+            rate: peer.rate * (peer.native ? count : 1),
             prepare: () => preparePeer(pool, peer, count, one),
           }),
         ),

@@ -1,6 +1,6 @@
 // Inputs of peers' tasks: the same bits as this library's own entries get.
 
-import { randomWords } from "../inputs.js";
+import { uniformWords } from "../inputs.js";
 import type { ProductTask } from "./protocol.js";
 
 export interface Stored {
@@ -13,14 +13,6 @@ export interface InputPair {
   readonly b: Stored;
 }
 
-/** As `uniformValues` of inputs.ts, of a seed that is hashed already. */
-function values(seed: number, count: number): Float32Array {
-  const next = randomWords(seed);
-  const out = new Float32Array(count);
-  for (let i = 0; i < count; i++) out[i] = (next() >>> 8) * 2 ** -24 - 0.5;
-  return out;
-}
-
 /** The operands as they are stored: transposed ones with their axes swapped. */
 export function productInputs({ m, n, k, batch, transposes, seeds }: ProductTask): InputPair {
   const shape = (rows: number, columns: number, transposed: boolean): number[] => [
@@ -28,7 +20,7 @@ export function productInputs({ m, n, k, batch, transposes, seeds }: ProductTask
     ...(transposed ? [columns, rows] : [rows, columns]),
   ];
   return {
-    a: { values: values(seeds[0], batch * m * k), shape: shape(m, k, transposes[0] === "T") },
-    b: { values: values(seeds[1], batch * k * n), shape: shape(k, n, transposes[1] === "T") },
+    a: { values: uniformWords(seeds[0], batch * m * k), shape: shape(m, k, transposes[0] === "T") },
+    b: { values: uniformWords(seeds[1], batch * k * n), shape: shape(k, n, transposes[1] === "T") },
   };
 }

@@ -1,9 +1,9 @@
 // What a run with peers measures: which cases, by whom.
 
 import type { Entry } from "../model.js";
-import { reasonOf } from "../run.js";
 import { type Product, products } from "../suites/gemm.js";
 import type { Sweep } from "../suites/suite.js";
+import { reasonOf } from "../titles.js";
 import { closeBrowser } from "./browser-host.js";
 import { type PeerCase, removeFiles } from "./cases/case.js";
 import { generateCases } from "./cases/generate.js";
@@ -49,7 +49,7 @@ async function installAll(chosen: readonly Peer[]): Promise<Map<Peer, string>> {
   return reasons;
 }
 
-/** Some peers take seconds for larger ones, so the sizes are few. */
+/** Some peers take seconds for larger ones, so the sizes are few; small ones first, which tell how long large ones would take. */
 function productsOf(sweep: Sweep): Product[] {
   const square = (size: number, pairs: readonly string[]): Product[] =>
     products({ ...sweep, sizes: [size] }).filter(({ transposes }) => pairs.includes(transposes));
@@ -62,10 +62,11 @@ function productsOf(sweep: Sweep): Product[] {
     ...{ label: `${m} ${m === 1 ? "row" : "rows"}`, m, n: 4096, k: 4096, batch: 1, transposes: "NT" },
   });
   return [
-    ...[256, 512, 1024].flatMap((size) => square(size, ["NN", "NT", "TN"])),
-    ...square(2048, sweep.effort === "long" ? ["NN", "NT", "TN"] : ["NN"]),
+    ...[256, 512, 1024, 2048].flatMap((size) => square(size, ["NN"])),
     ...lowRank,
-    ...[1, 128].map(rows),
+    rows(1),
+    ...[1024, ...(sweep.effort === "long" ? [2048] : [])].flatMap((size) => square(size, ["NT", "TN"])),
+    rows(128),
   ];
 }
 

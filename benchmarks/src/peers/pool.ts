@@ -1,10 +1,8 @@
 // Peers' processes, started when first needed.
 
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
 import { packageFile } from "../machine.js";
 import { BenchError } from "../model.js";
+import { programArguments } from "../program.js";
 import { BrowserHost } from "./browser-host.js";
 import { folderOf, isInstalled } from "./install.js";
 import { type PeerHost, PeerProcess } from "./protocol.js";
@@ -15,14 +13,11 @@ export interface RunningPeer {
   readonly version: string;
 }
 
-/** What Node needs to run this package's sources, where this process has it from elsewhere (a test runner). */
-function sourceLoader(here: string): string[] {
-  if (!here.endsWith(".ts") || process.execArgv.some((one) => /^tsx$|\/tsx\/dist\//.test(one))) return [];
-  const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  return ["--conditions", "@nomoat/source", "--import", loader];
-}
+/** How often a peer that has crashed is started again. */
+const mostRestarts = 3;
 
 export class PeerPool {
+  readonly #restarts = new Map<string, number>();
   readonly #running = new Map<string, Promise<RunningPeer>>();
   readonly #pythons: readonly string[];
   readonly #reasons: ReadonlyMap<Peer, string>;
@@ -36,15 +31,23 @@ export class PeerPool {
     this.#reasons = reasons;
   }
 
-  /** @throws {BenchError} with the reason why the peer does not run, each time the same */
-  get(peer: Peer, threads: number): Promise<RunningPeer> {
+  /**
+   * The peer's process: one that has crashed is started again, since another case may be well.
+   *
+   * @throws {BenchError} with the reason why the peer does not run, each time the same
+   */
+  async get(peer: Peer, threads: number): Promise<RunningPeer> {
     const key = `${peer.name} ${threads}`;
-    let running = this.#running.get(key);
-    if (!running) {
-      running = this.#start(peer, threads);
-      this.#running.set(key, running);
+    const known = this.#running.get(key);
+    if (known) {
+      const running = await known;
+      const restarts = this.#restarts.get(key) ?? 0;
+      if (!running.host.ended || restarts >= mostRestarts) return running;
+      this.#restarts.set(key, restarts + 1);
     }
-    return running;
+    const started = this.#start(peer, threads);
+    this.#running.set(key, started);
+    return started;
   }
 
   async #start(peer: Peer, threads: number): Promise<RunningPeer> {
@@ -75,9 +78,7 @@ export class PeerPool {
       const script = packageFile("python", "host.py");
       return this.#pythons.map((python) => () => new PeerProcess(python, [script], environment));
     }
-    const here = fileURLToPath(import.meta.url);
-    const host = join(dirname(here), here.endsWith(".ts") ? "host.ts" : "host.js");
-    const args = [...process.execArgv, ...sourceLoader(here), host];
+    const args = programArguments("host", "peers/host");
     return [() => new PeerProcess(process.execPath, args, environment)];
   }
 

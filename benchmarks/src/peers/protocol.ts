@@ -3,6 +3,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import type { Places } from "../accuracy.js";
 import { BenchError } from "../model.js";
 
 /** A matrix product as peers are asked for it. Inputs are made from seeds, so that nothing large is sent. */
@@ -84,7 +85,8 @@ export type Request =
   | { readonly do: "start"; readonly peer: string; readonly folder: string; readonly threads: number }
   | { readonly do: "prepare"; readonly task: Task }
   | { readonly do: "time"; readonly calls: number }
-  | { readonly do: "result" }
+  /** The values at the places of a product, or all. */
+  | { readonly do: "result"; readonly places: Places | null }
   | { readonly do: "dispose" };
 
 export interface Answer {
@@ -105,6 +107,8 @@ const mostErrorText = 200;
 
 /** Whatever answers a peer's requests. */
 export interface PeerHost {
+  /** Whether it can answer no more. */
+  readonly ended: boolean;
   ask(request: Request): Promise<Answer>;
   close(): void;
 }
@@ -175,6 +179,10 @@ export class PeerProcess implements PeerHost {
       };
       this.#child.stdin!.write(`${JSON.stringify(request)}\n`);
     });
+  }
+
+  get ended(): boolean {
+    return this.#ended !== null;
   }
 
   close(): void {

@@ -19,24 +19,23 @@ export interface Peer {
   readonly native: boolean;
   /** Tasks that it has. */
   readonly kinds: readonly Kind[];
-  /** Most operations of a case that it is asked for: with more, one call would take longer than all others' together. */
-  readonly mostOperations: number;
+  /** Operations a second on one thread, roughly: for guesses of how long a run takes, nothing else. */
+  readonly rate: number;
 }
 
 const any = Number.POSITIVE_INFINITY;
 const products: readonly Kind[] = ["gemm"];
 const gradients: readonly Kind[] = ["gemm", "lora-mlp"];
-const common = { mostThreads: any, native: false, mostOperations: any } as const;
+const common = { mostThreads: any, native: false, rate: 2e10 } as const;
 const javascript = { ...common, language: "javascript", mostThreads: 1, kinds: products } as const;
-/** About one GFLOP/s. */
-const slow = { ...javascript, mostOperations: 3e8 } as const;
-const python = { ...common, packages: [], language: "python", native: true } as const;
+const slow = { ...javascript, rate: 1e9 } as const;
+const python = { ...common, packages: [], language: "python", native: true, rate: 9e10 } as const;
 const browser = { ...common, language: "browser" } as const;
 const tfjs = ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-core@4.22.0"];
 const jax = ["@jax-js/jax@0.1.25"];
 
 export const peers: readonly Peer[] = [
-  { ...javascript, name: "plain", backend: "javascript", packages: [] },
+  { ...slow, name: "plain", backend: "javascript", packages: [], rate: 2.6e9 },
   { ...slow, name: "stdlib-blas", backend: "javascript", packages: ["@stdlib/blas@0.4.1"] },
   { ...slow, name: "gpu.js-cpu", backend: "javascript", packages: ["gpu.js@2.24.1"] },
   { ...slow, name: "gpu.js-webasm", backend: "wasm", packages: ["gpu.js@2.24.1"] },
@@ -70,7 +69,7 @@ export const peers: readonly Peer[] = [
     name: "onnxruntime-node",
     backend: "native",
     packages: ["onnxruntime-node@1.30.0"],
-    ...{ mostThreads: any, kinds: ["gemm", "quant"], native: true },
+    ...{ mostThreads: any, kinds: ["gemm", "quant"], native: true, rate: 8e10 },
   },
   { ...python, name: "numpy", backend: "native", kinds: products },
   { ...python, name: "pytorch", backend: "native", kinds: ["gemm", "lora-mlp", "train-step"] },
@@ -80,14 +79,14 @@ export const peers: readonly Peer[] = [
     backend: "native",
     // The prebuilt library comes as a package of its own; the others' are left out (see install.ts).
     packages: ["node-llama-cpp@3.22.1", `@node-llama-cpp/${prebuilt()}@3.22.1`],
-    ...{ mostThreads: any, kinds: ["generate"], native: true },
+    ...{ mostThreads: any, kinds: ["generate"], native: true, rate: 5e10 },
   },
   {
     ...browser,
     name: "wllama",
     backend: "wasm",
     packages: ["@wllama/wllama@2.4.0"],
-    kinds: ["generate"],
+    ...{ kinds: ["generate"], rate: 2e9 },
   },
 ];
 

@@ -67,7 +67,8 @@ const columns: readonly (readonly [string, (row: Row) => string, ((row: Row) => 
   ["of roof", (row) => formatPercent(row.share), (row) => row.share],
   ["bound", (row) => row.bound ?? "–"],
   ["error", (row) => (row.error === null ? "–" : row.error.toExponential(1)), (row) => row.error],
-  ["±", (row) => formatPercent(row.summary?.spread ?? null), (row) => row.summary?.spread ?? null],
+  ["±", (row) => formatPercent(row.uncertainty), (row) => row.uncertainty],
+  ["samples", (row) => String(row.summary?.samples ?? 0), (row) => row.summary?.samples ?? 0],
 ];
 
 function table(rows: readonly Row[]): string {

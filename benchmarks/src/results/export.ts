@@ -64,6 +64,7 @@ const columns: readonly (readonly [
   ["bytes", "REAL", (_, { result }) => result.work.bytes],
   ["seconds", "REAL", (_, { summary }) => summary?.typical ?? null],
   ["best_seconds", "REAL", (_, { summary }) => summary?.best ?? null],
+  ["uncertainty", "REAL", (_, row) => row.uncertainty && Number(row.uncertainty.toPrecision(3))],
   ["samples", "INTEGER", (_, { summary }) => summary?.samples ?? 0],
   ["rate", "REAL", (_, { rate }) => rate],
   ["unit", "TEXT", (_, { unit }) => unit],

@@ -1,4 +1,5 @@
-// The form of result files, version 1, and the check of what is read. docs/benchmarking.md describes every field.
+// The form of result files, version 2, and the check of what is read. docs/benchmarking.md describes every field. Files of version 1
+// are read too: they knew neither interrupted runs nor rounds of several processes.
 
 import type { Machine } from "../machine.js";
 import type { Peaks } from "../measure/peaks.js";
@@ -6,7 +7,8 @@ import { type Accuracy, BenchError, type Implementation, type Parameters, type W
 import { Field } from "./field.js";
 
 export const schemaName = "nomoat-bench";
-export const schemaVersion = 1;
+export const schemaVersion = 2;
+const readVersions: readonly number[] = [1, schemaVersion];
 
 /** One entry, measured or failed. */
 export interface Result {
@@ -21,6 +23,8 @@ export interface Result {
   readonly callsPerSample: number;
   /** Seconds of one call: samples, by round. Empty where it failed. */
   readonly rounds: readonly (readonly number[])[];
+  /** How many of the rounds, in their order, each process measured that took part. */
+  readonly launches: readonly number[];
   readonly accuracy: Accuracy | null;
   /** Other figures by name, such as `scriptBytes`. */
   readonly details: Readonly<Record<string, number>>;
@@ -43,6 +47,8 @@ export interface Run {
   /** ISO 8601, UTC. */
   readonly started: string;
   readonly seconds: number;
+  /** Why the run ended early, such as "SIGINT"; null for a whole one. */
+  readonly interrupted: string | null;
   readonly options: RunOptions;
   readonly machine: Machine;
   readonly peaks: readonly Peaks[];
@@ -68,17 +74,19 @@ export function parseResultFile(text: string, file: string): ResultFile {
     throw new BenchError(`${file}: schema: not a file of nomoat-bench`);
   }
   const version = root.member("version").number();
-  if (version !== schemaVersion) {
+  if (!readVersions.includes(version)) {
     throw new BenchError(
-      `${file}: version: ${version} is not ${schemaVersion}, the one that this program reads`,
+      `${file}: version: ${version} is none of ${readVersions.join(" and ")}, which this program reads`,
     );
   }
   root.members(["schema", "version", "runs"]);
-  return { schema: schemaName, version: schemaVersion, runs: root.member("runs").list(parseRun) };
+  const runs = root.member("runs").list((run) => parseRun(run, version));
+  return { schema: schemaName, version: schemaVersion, runs };
 }
 
-function parseRun(field: Field): Run {
-  field.members(["id", "label", "started", "seconds", "options", "machine", "peaks", "results"]);
+function parseRun(field: Field, version: number): Run {
+  const own = version > 1 ? ["interrupted"] : [];
+  field.members(["id", "label", "started", "seconds", "options", "machine", "peaks", "results", ...own]);
   const started = field.member("started").text();
   if (!/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(started))
     field.member("started").fail("a time such as 2026-01-31T12:00:00Z");
@@ -89,6 +97,7 @@ function parseRun(field: Field): Run {
     label: field.member("label").text(),
     started,
     seconds: field.member("seconds").number(0),
+    interrupted: version > 1 ? field.member("interrupted").orNull((one) => one.text()) : null,
     options: {
       effort: options.member("effort").oneOf(["quick", "standard", "long"]),
       suites: options.member("suites").list((one) => one.text()),
@@ -96,7 +105,7 @@ function parseRun(field: Field): Run {
     },
     machine: parseMachine(field.member("machine")),
     peaks: field.member("peaks").list(parsePeaks),
-    results: field.member("results").list(parseResult),
+    results: field.member("results").list((one) => parseResult(one, version)),
   };
 }
 
@@ -157,13 +166,21 @@ function parsePeaks(field: Field): Peaks {
   };
 }
 
-function parseResult(field: Field): Result {
+function parseLaunches(field: Field, rounds: number): number[] {
+  const launches = field.list((one) => one.integer(1));
+  if (launches.reduce((sum, count) => sum + count, 0) !== rounds) field.fail(`${rounds} rounds in all`);
+  return launches;
+}
+
+function parseResult(field: Field, version: number): Result {
+  const own = version > 1 ? ["launches"] : [];
   field.members(
     ["suite", "name", "parameters", "implementation", "backend", "threads", "work", "callsPerSample"].concat([
       "rounds",
       "accuracy",
       "details",
       "failure",
+      ...own,
     ]),
   );
   const implementation = field.member("implementation");
@@ -186,6 +203,12 @@ function parseResult(field: Field): Result {
     work: parseWork(field.member("work")),
     callsPerSample: field.member("callsPerSample").integer(1),
     rounds: samples,
+    launches:
+      version > 1
+        ? parseLaunches(field.member("launches"), samples.length)
+        : samples.length > 0
+          ? [samples.length]
+          : [],
     accuracy: field.member("accuracy").orNull(parseAccuracy),
     details: field.member("details").record((one) => one.number()),
     failure,

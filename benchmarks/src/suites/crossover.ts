@@ -2,10 +2,8 @@
 // goes on with it on the host. The same on every backend, so that the sizes at which one overtakes another can be told.
 
 import { matmul, type Tensor } from "@nomoat/core";
-import { compareProduct } from "../accuracy.js";
-import { uniformValues } from "../inputs.js";
 import type { Prepared } from "../model.js";
-import { productTolerance } from "./gemm.js";
+import { checkOf } from "./gemm.js";
 import { arithmetic, type Suite, seeded, sizesOf } from "./suite.js";
 
 function prepare(size: number): Prepared {
@@ -18,13 +16,10 @@ function prepare(size: number): Prepared {
       product.dispose();
     }
   };
-  const matrix = (name: string) => ({
-    ...{ values: uniformValues(name, size * size), batch: 0, row: size, column: 1 },
-  });
+  const check = checkOf({ label: "square", m: size, n: size, k: size, batch: 1, transposes: "NN" });
   return {
     run: call,
-    verify: async () =>
-      compareProduct(await call(), matrix("a"), matrix("b"), { m: size, n: size, k: size }, productTolerance),
+    verify: async () => check.compareWhole(await call()),
     dispose() {
       a.dispose();
       b.dispose();

@@ -1,7 +1,22 @@
 // Elementwise operations, reductions, and the fused kernels over rows: what is bound by memory rather than by arithmetic.
 
-import { add, exp, mul, noGrad, rmsNorm, rope, silu, softmax, sum, swiglu, type Tensor } from "@nomoat/core";
+import {
+  add,
+  exp,
+  mul,
+  noGrad,
+  rmsNorm,
+  rope,
+  silu,
+  softmax,
+  sum,
+  swiglu,
+  type Tensor,
+  tensor,
+  tidy,
+} from "@nomoat/core";
 import { AdamW } from "@nomoat/core/optim";
+import { spreadOver } from "../accuracy.js";
 import type { Prepared, Work } from "../model.js";
 import { compareForward } from "../reference.js";
 import { type Case, movement, type Suite, seeded, sizesOf } from "./suite.js";
@@ -15,6 +30,8 @@ interface Operation {
   readonly tolerance: number;
   inputs(count: number): Tensor[];
   compute(inputs: readonly Tensor[]): Tensor;
+  /** The axis of each input, and of the result, along which a part can be computed alone; the first where none is named. */
+  readonly axes?: readonly number[];
 }
 
 /** A few units in the last place of float32. */
@@ -24,14 +41,13 @@ const rowTolerance = 5e-6;
 const columns = 512;
 const headDim = 64;
 
-const flat = (name: string, count: number): Tensor => seeded(name, [count], -4, 4);
 const rows = (name: string, count: number): Tensor =>
   seeded(name, [Math.max(1, count / columns), columns], -4, 4);
 
 const operations: readonly Operation[] = [
   {
     ...{ name: "add", streams: 3, operations: 1, tolerance: fewUlp },
-    inputs: (count) => [flat("a", count), flat("b", count)],
+    inputs: (count) => [rows("a", count), rows("b", count)],
     compute: ([a, b]) => add(a, b),
   },
   {
@@ -41,17 +57,17 @@ const operations: readonly Operation[] = [
   },
   {
     ...{ name: "exp", streams: 2, operations: 16, tolerance: fewUlp },
-    inputs: (count) => [flat("a", count)],
+    inputs: (count) => [rows("a", count)],
     compute: ([a]) => exp(a),
   },
   {
     ...{ name: "silu", streams: 2, operations: 20, tolerance: fewUlp },
-    inputs: (count) => [flat("a", count)],
+    inputs: (count) => [rows("a", count)],
     compute: ([a]) => silu(a),
   },
   {
     ...{ name: "swiglu", streams: 3, operations: 21, tolerance: fewUlp },
-    inputs: (count) => [flat("gate", count), flat("up", count)],
+    inputs: (count) => [rows("gate", count), rows("up", count)],
     compute: ([gate, up]) => swiglu(gate, up),
   },
   {
@@ -81,8 +97,28 @@ const operations: readonly Operation[] = [
       ];
     },
     compute: ([x, cos, sin]) => rope(x, cos, sin),
+    axes: [2, 0, 0],
   },
 ];
+
+/** Rows, or positions, that are compared with the reference. */
+const mostParts = 256;
+
+/** The chosen places of an axis, as a new tensor. */
+function take(x: Tensor, axis: number, chosen: readonly number[]): Tensor {
+  const values = x.dataSync() as Float32Array;
+  const inner = x.shape.slice(axis + 1).reduce((product, extent) => product * extent, 1);
+  const outer = x.shape.slice(0, axis).reduce((product, extent) => product * extent, 1);
+  const taken = new Float32Array(outer * chosen.length * inner);
+  for (let i = 0, at = 0; i < outer; i++) {
+    for (const place of chosen) {
+      const start = (i * x.shape[axis] + place) * inner;
+      taken.set(values.subarray(start, start + inner), at);
+      at += inner;
+    }
+  }
+  return tensor(taken, { shape: [...x.shape.slice(0, axis), chosen.length, ...x.shape.slice(axis + 1)] });
+}
 
 function workOf({ streams, operations: each }: Operation, count: number): Work {
   return movement(4 * streams * count, each * count);
@@ -93,14 +129,19 @@ function prepare(operation: Operation, count: number): Prepared {
   const call = (): Tensor => noGrad(() => operation.compute(inputs));
   return {
     run: () => call().dispose(),
-    verify() {
-      const result = call();
-      try {
-        return compareForward(result, inputs, (given) => operation.compute(given), operation.tolerance);
-      } finally {
-        result.dispose();
-      }
-    },
+    verify: () =>
+      tidy(() => {
+        const { axes = [], tolerance } = operation;
+        const chosen = spreadOver(inputs[0].shape[axes[0] ?? 0], mostParts);
+        return compareForward(
+          take(call(), axes[0] ?? 0, chosen),
+          // What all rows share is taken whole.
+          inputs.map((x, i) => (x.rank === 1 ? x : take(x, axes[i] ?? 0, chosen))),
+          (given) => operation.compute(given),
+          tolerance,
+          `elementwise ${operation.name} ${count}`,
+        );
+      }),
     dispose() {
       for (const x of inputs) x.dispose();
     },
@@ -116,25 +157,24 @@ function prepareAdamW(count: number): Prepared {
     parameter.grad = gradient;
     return new AdamW([parameter], adamw);
   };
-  const parameter = seeded("parameter", [count]);
-  const gradient = seeded("gradient", [count]);
+  const parameter = seeded("parameter", [count / columns, columns]);
+  const gradient = seeded("gradient", [count / columns, columns]);
   const before = parameter.clone();
   before.requiresGrad = false;
   const optimizer = step(parameter, gradient);
   return {
     run: () => optimizer.step(),
-    verify() {
-      // One call was made: compare with the first step.
-      return compareForward(
-        parameter,
-        [before, gradient],
-        ([p, g]) => {
+    // One call was made: compare with the first step.
+    verify: () =>
+      tidy(() => {
+        const chosen = spreadOver(parameter.shape[0], mostParts);
+        const [result, ...given] = [parameter, before, gradient].map((x) => take(x, 0, chosen));
+        const compute = ([p, g]: Tensor[]): Tensor => {
           step(p, g).step();
           return p;
-        },
-        fewUlp,
-      );
-    },
+        };
+        return compareForward(result, given, compute, fewUlp, `AdamW ${count}`);
+      }),
     dispose() {
       optimizer.dispose();
       for (const x of [parameter, gradient, before]) x.dispose();

@@ -1,8 +1,9 @@
 // float32 matrix products: square ones in all four transposes, the shapes of low-rank updates, a few rows against a large
 // matrix, and batches as attention has them.
 
-import { matmul, type Tensor, zeros } from "@nomoat/core";
-import { compareProduct, type Matrix } from "../accuracy.js";
+import { matmul, zeros } from "@nomoat/core";
+import { type ProductCheck, productCheck } from "../accuracy.js";
+import { uniformValues } from "../inputs.js";
 import type { Prepared } from "../model.js";
 import { arithmetic, type Case, type Suite, type Sweep, seeded, valuesOf } from "./suite.js";
 
@@ -97,6 +98,16 @@ export function describeProduct(product: Product): Omit<Case, "prepare"> {
   };
 }
 
+/** How the product of the seeded inputs is checked; the reference is the same for everybody. */
+export function checkOf(product: Product): ProductCheck {
+  const { m, n, k, batch, transposes } = product;
+  const [left, right] = [layoutOf(m, k, transposes[0] === "T"), layoutOf(k, n, transposes[1] === "T")];
+  return productCheck(`gemm ${nameOf(product)}`, product, productTolerance, () => [
+    { values: uniformValues("a", batch * m * k), batch: m * k, row: left.row, column: left.column },
+    { values: uniformValues("b", batch * k * n), batch: k * n, row: right.row, column: right.column },
+  ]);
+}
+
 /** Inputs and output on the active backend. */
 export function prepareProduct(product: Product): Prepared {
   const { m, n, k, batch, transposes } = product;
@@ -106,24 +117,11 @@ export function prepareProduct(product: Product): Prepared {
   const b = seeded("b", batched(right.shape));
   const out = zeros(batched([m, n]));
   const options = { transA: transposes[0] === "T", transB: transposes[1] === "T", out };
-  const matrix = (x: Tensor, layout: { row: number; column: number }, size: number): Matrix => ({
-    values: x.dataSync() as ArrayLike<number>,
-    batch: size,
-    row: layout.row,
-    column: layout.column,
-  });
   return {
     run() {
       matmul(a, b, options);
     },
-    verify: () =>
-      compareProduct(
-        valuesOf(out),
-        matrix(a, left, m * k),
-        matrix(b, right, k * n),
-        product,
-        productTolerance,
-      ),
+    verify: () => checkOf(product).compareWhole(valuesOf(out)),
     dispose() {
       for (const x of [a, b, out]) x.dispose();
     },

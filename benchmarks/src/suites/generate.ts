@@ -1,14 +1,13 @@
 // Text from LLaMA-shaped models: reading a prompt, and tokens one by one over the key-value cache.
 
-import { noGrad } from "@nomoat/core";
 import { generateTokens, type LlamaForCausalLM } from "@nomoat/llama";
 import { type FormatName, formats, quantizeModel } from "@nomoat/quant";
 import { integerValues } from "../inputs.js";
-import { type Accuracy, BenchError, type Prepared } from "../model.js";
+import { BenchError, type Prepared } from "../model.js";
 import {
-  compareModel,
   hasReference,
   type ModelShape,
+  modelCheck,
   modelOf,
   modelShapes,
   weightsOf,
@@ -42,10 +41,6 @@ export function quantized(shape: Pick<Shape, "model" | "format">): LlamaForCausa
 /** Logits through all layers in float32. */
 const tolerance = 1e-4;
 
-function verifyLogits(model: LlamaForCausalLM, shape: ModelShape): Accuracy {
-  return noGrad(() => compareModel(model, shape, (one, ids) => one.forward(ids), tolerance));
-}
-
 function prepare(shape: Shape): Prepared {
   const model = quantized(shape);
   const prompt = integerValues("prompt", shape.prompt, shape.model.vocabSize);
@@ -60,7 +55,9 @@ function prepare(shape: Shape): Prepared {
   return {
     run: write,
     ...(shape.format === "float32" &&
-      hasReference(shape.model) && { verify: () => verifyLogits(model, shape.model) }),
+      hasReference(shape.model) && {
+        verify: () => modelCheck(model, shape.model, "logits", (one, ids) => one.forward(ids), tolerance)(),
+      }),
     dispose() {
       model.dispose();
     },

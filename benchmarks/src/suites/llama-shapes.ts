@@ -1,8 +1,8 @@
 // LLaMA-shaped models with random weights: what a model of that size costs, whatever it has learnt.
 
-import { type BackendName, full, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
+import { type BackendName, full, noGrad, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
 import { type LlamaConfig, LlamaForCausalLM, llamaShapes } from "@nomoat/llama";
-import { compareArrays } from "../accuracy.js";
+import { compareArrays, sharedReference } from "../accuracy.js";
 import { hash, integerValues, uniformValues } from "../inputs.js";
 import type { Accuracy } from "../model.js";
 import { toReference } from "../reference.js";
@@ -107,37 +107,47 @@ export function weightsOf(shape: ModelShape): { linear: number; all: number } {
 /** Weights of the largest model that the float64 reference computes in seconds. */
 const mostReferenceWeights = 2e7;
 
-/** Whether `compareModel` is quick enough. */
+/** Whether `modelCheck` is quick enough. */
 export function hasReference(shape: ModelShape): boolean {
   return weightsOf(shape).all <= mostReferenceWeights;
 }
 
 /**
- * Compares what `compute` makes of the model and 8 tokens with the same weights in float64.
+ * What `compute` makes of the model and 8 tokens now, to be compared later with the same weights in float64: the first to compare
+ * takes seconds.
  *
- * @param model - float32, not quantized
+ * @param model - float32, as `modelOf` gives it
+ * @param what - names what is computed
  */
-export function compareModel(
+export function modelCheck(
   model: LlamaForCausalLM,
   shape: ModelShape,
+  what: string,
   compute: (model: LlamaForCausalLM, ids: Tensor) => Tensor,
   tolerance: number,
-): Accuracy {
+): () => Accuracy {
   const values = integerValues("few", 8, shape.vocabSize);
-  const resultOf = (one: LlamaForCausalLM, device: BackendName): ArrayLike<number> =>
+  const resultOf = (one: LlamaForCausalLM, device: BackendName): Float64Array =>
     tidy(() => {
       const ids = tensor(values, { dtype: "int32", shape: [1, 8], device });
-      return Array.from(compute(one, ids).dataSync() as ArrayLike<number>);
+      return noGrad(() => Float64Array.from(compute(one, ids).dataSync() as ArrayLike<number>));
     });
-  const state = [...model.stateDict()].filter(([name]) => name !== "lm_head.weight");
-  return withBackend("reference", () => {
-    const weights = new Map(state.map(([name, one]) => [name, toReference(one)]));
-    const twin = LlamaForCausalLM.fromTensors(configOf(shape), weights);
+  const reference = (): Float64Array => {
+    const fresh = modelOf(shape);
+    const state = [...fresh.stateDict()].filter(([name]) => name !== "lm_head.weight");
+    const twin = withBackend("reference", () =>
+      LlamaForCausalLM.fromTensors(
+        configOf(shape),
+        new Map(state.map(([name, one]) => [name, toReference(one)])),
+      ),
+    );
+    fresh.dispose();
     try {
-      const { device } = model.model.embed_tokens.weight;
-      return compareArrays(resultOf(model, device), resultOf(twin, "reference"), tolerance);
+      return withBackend("reference", () => resultOf(twin, "reference"));
     } finally {
       twin.dispose();
     }
-  });
+  };
+  const result = resultOf(model, model.model.embed_tokens.weight.device);
+  return () => compareArrays(result, sharedReference(`model ${shape.name} ${what}`, reference), tolerance);
 }

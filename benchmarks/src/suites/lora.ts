@@ -142,6 +142,7 @@ function verify(shape: Shape, model: Module & { forward(x: Tensor): Tensor }) {
       [x, dy],
       ([x64, dy64]) => pass(modelOf(shape), x64, dy64),
       tolerance,
+      `lora ${JSON.stringify(shape)}`,
     );
   });
 }

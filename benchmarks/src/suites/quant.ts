@@ -10,7 +10,7 @@ import {
   quantize,
   quantizedMatmul,
 } from "@nomoat/quant";
-import { compareArrays, compareProduct } from "../accuracy.js";
+import { compareArrays, productCheck } from "../accuracy.js";
 import { BenchError, type Prepared } from "../model.js";
 import {
   arithmetic,
@@ -75,11 +75,13 @@ function prepareProduct(format: FormatName, size: number, rows: number, activati
     run: () => call().dispose(),
     verify: () =>
       tidy(() => {
-        const dense = quantized.dequantize().dataSync() as ArrayLike<number>;
-        const a = { values: x.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 };
-        const b = { values: dense, batch: 0, row: 1, column: size };
         const tolerance = activations === "float32" ? floatTolerance : integerTolerance;
-        return compareProduct(valuesOf(call()), a, b, { m: rows, n: size, k: size }, tolerance);
+        const key = `quant ${format} ${rows} ${size}`;
+        const check = productCheck(key, { m: rows, n: size, k: size }, tolerance, () => [
+          { values: x.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 },
+          { values: valuesOf(quantized.dequantize()), batch: 0, row: 1, column: size },
+        ]);
+        return check.compareWhole(valuesOf(call()));
       }),
     dispose() {
       x.dispose();
@@ -104,10 +106,12 @@ function prepareBackward(format: FormatName, size: number, rows: number): Prepar
     verify: () =>
       tidy(() => {
         call();
-        const dense = quantized.dequantize().dataSync() as ArrayLike<number>;
-        const a = { values: dy.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 };
-        const b = { values: dense, batch: 0, row: size, column: 1 };
-        return compareProduct(valuesOf(x.grad!), a, b, { m: rows, n: size, k: size }, floatTolerance);
+        const key = `quant backward ${format} ${rows} ${size}`;
+        const check = productCheck(key, { m: rows, n: size, k: size }, floatTolerance, () => [
+          { values: dy.dataSync() as ArrayLike<number>, batch: 0, row: size, column: 1 },
+          { values: valuesOf(quantized.dequantize()), batch: 0, row: size, column: 1 },
+        ]);
+        return check.compareWhole(valuesOf(x.grad!));
       }),
     dispose() {
       x.dispose();

@@ -73,7 +73,7 @@ export function seeded(seed: string, shape: readonly number[], low?: number, hig
 
 /** A tensor's values as an array of their own. */
 export function valuesOf(x: Tensor): ArrayLike<number> {
-  return Array.from(x.dataSync() as ArrayLike<number>);
+  return Float32Array.from(x.dataSync() as Float32Array);
 }
 
 /** Sizes of a sweep, by effort, unless the user named some. */

@@ -8,9 +8,9 @@ import { quantizeModel } from "@nomoat/quant";
 import { integerValues } from "../inputs.js";
 import type { Prepared } from "../model.js";
 import {
-  compareModel,
   hasReference,
   type ModelShape,
+  modelCheck,
   modelOf,
   modelShapes,
   weightsOf,
@@ -30,10 +30,12 @@ const rank = 8;
 /** Loss of a small batch in float32 against float64. */
 const tolerance = 1e-5;
 
-function prepare({ model: shape, mode, batch, length }: Shape, check: boolean): Prepared {
+function prepare({ model: shape, mode, batch, length }: Shape): Prepared {
   const model = modelOf(shape);
-  const accuracy =
-    check && hasReference(shape) ? compareModel(model, shape, (one, few) => one.loss(few), tolerance) : null;
+  // Before anything is trained.
+  const verify = hasReference(shape)
+    ? modelCheck(model, shape, "loss", (one, few) => one.loss(few), tolerance)
+    : null;
   if (mode === "lora-nf4") quantizeModel(model, { format: "nf4" });
   const adapter = mode === "full" ? null : applyLora(model, { r: rank, targetModules: "all-linear" });
   const trained = (adapter ?? model).parameters().filter((one) => one.requiresGrad);
@@ -50,7 +52,7 @@ function prepare({ model: shape, mode, batch, length }: Shape, check: boolean): 
       optimizer.step();
       optimizer.zeroGrad();
     },
-    ...(accuracy && { verify: () => accuracy }),
+    ...(verify && { verify }),
     dispose() {
       optimizer.dispose();
       ids.dispose();
@@ -66,19 +68,13 @@ function caseOf(shape: Shape): Case {
   // Forward and dx, dW too where all is trained; causal attention sees half of the text, two products forward, five back.
   const products = (mode === "full" ? 6 : 4) * tokens * linear;
   const scores = 7 * tokens * length * model.hiddenSize * model.numLayers;
-  let checked = false;
   const weightBytes = mode === "lora-nf4" ? 0.6 : 4;
   return {
     suite: "train-step",
     name: `${mode}${mode === "full" ? "" : ` r${rank}`} ${model.name} ${batch}x${length} tokens`,
     parameters: { model: model.name, mode, batch, length, rank: mode === "full" ? 0 : rank, weights: all },
     work: items(tokens, "tokens", products + scores, (mode === "full" ? 7 : 2) * all * weightBytes),
-    prepare() {
-      // The reference of the 15M model takes seconds: once is enough.
-      const check = !checked;
-      checked = true;
-      return prepare(shape, check);
-    },
+    prepare: () => prepare(shape),
   };
 }
 

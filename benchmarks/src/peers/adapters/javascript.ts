@@ -127,7 +127,13 @@ export function gpuJs(mode: "cpu" | "webasm"): Adapter {
         const [a, b] = [inputs.a, inputs.b].map(({ values, shape }) => input(values, [shape[1], shape[0]]));
         return {
           run: () => kernel(a, b),
-          result: () => Array.from(kernel(a, b)).flatMap((row) => Array.from(row)),
+          result() {
+            const values = new Float32Array(m * n);
+            Array.from(kernel(a, b)).forEach((row, i) => {
+              values.set(row, i * n);
+            });
+            return values;
+          },
           dispose: () => kernel.destroy(),
         };
       },

@@ -1,7 +1,7 @@
 // onnxruntime-web (wasm) and onnxruntime-node (native): one-node models, both operands as inputs, weights of integer formats
 // as constants, since the runtime packs those once.
 
-import { randomWords } from "../../inputs.js";
+import { codeValues } from "../../inputs.js";
 import { type Adapter, type PeerContext, type PeerJob, unsupported } from "../adapter.js";
 import { type InputPair, productInputs } from "../inputs.js";
 import type { ProductTask, QuantTask } from "../protocol.js";
@@ -42,7 +42,7 @@ async function jobOf(
     async run() {
       (await session.run(feeds)).y.dispose?.();
     },
-    result: async () => Array.from((await session.run(feeds)).y.data),
+    result: async () => (await session.run(feeds)).y.data,
     dispose: () => void session.release(),
   };
 }
@@ -58,12 +58,6 @@ function productModel({ m, n, batch, transposes }: ProductTask, { a, b }: InputP
     : onnxModel({ type: "Gemm", domain: "", inputs, output, integers });
 }
 
-/** The high bits of seeded words. */
-function codes(seed: number, count: number, bits: number): Uint8Array {
-  const next = randomWords(seed);
-  return Uint8Array.from({ length: count }, () => next() >>> (32 - bits));
-}
-
 interface QuantModel {
   readonly model: Uint8Array;
   readonly x: { type: ElementType; values: ArrayLike<number> };
@@ -71,14 +65,12 @@ interface QuantModel {
 
 /** MatMulNBits: two codes of a row a byte, the lower one first; the zero point is 8. */
 function int4Model({ size, rows, format, seeds }: QuantTask): QuantModel {
-  const weights = codes(seeds[1], size * size, 4);
-  const packed = Uint8Array.from(
-    { length: (size * size) / 2 },
-    (_, i) => weights[2 * i] | (weights[2 * i + 1] << 4),
-  );
+  const weights = codeValues(seeds[1], size * size, 4);
+  const packed = new Uint8Array((size * size) / 2);
+  for (let i = 0; i < packed.length; i++) packed[i] = weights[2 * i] | (weights[2 * i + 1] << 4);
   const scales = new Float32Array((size * size) / blockSize).fill(1 / 16);
   const blocks = size / blockSize;
-  const x = Float32Array.from(codes(seeds[0], rows * size, 8), (code) => (code - 128) / 16);
+  const x = Float32Array.from(codeValues(seeds[0], rows * size, 8), (code) => (code - 128) / 16);
   const model = onnxModel({
     type: "MatMulNBits",
     domain: "com.microsoft",
@@ -96,12 +88,12 @@ function int4Model({ size, rows, format, seeds }: QuantTask): QuantModel {
 
 /** MatMulInteger with w stored as [in, out]. */
 function int8Model({ size, rows, seeds }: QuantTask): QuantModel {
-  const stored = codes(seeds[1], size * size, 8);
+  const stored = codeValues(seeds[1], size * size, 8);
   const w = new Int8Array(size * size);
   for (let row = 0; row < size; row++) {
     for (let column = 0; column < size; column++) w[column * size + row] = stored[row * size + column] - 128;
   }
-  const x = codes(seeds[0], rows * size, 8);
+  const x = codeValues(seeds[0], rows * size, 8);
   const model = onnxModel({
     type: "MatMulInteger",
     domain: "",

@@ -33,7 +33,7 @@ function productJob(tf: Tf, task: ProductTask): PeerJob {
     run: () => call().dispose(),
     result() {
       const product = call();
-      const values = Array.from(product.dataSync());
+      const values = Float32Array.from(product.dataSync());
       product.dispose();
       return values;
     },

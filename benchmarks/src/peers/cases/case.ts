@@ -3,6 +3,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Places } from "../../accuracy.js";
 import type { Accuracy } from "../../model.js";
 import type { Case } from "../../suites/suite.js";
 import type { Task } from "../protocol.js";
@@ -11,7 +12,9 @@ export interface PeerCase extends Case {
   readonly kind: Task["kind"];
   /** What peers are told; files that it names exist when the promise is fulfilled. */
   task(): Task | Promise<Task>;
-  /** Compares a peer's result with what is right. */
+  /** Where a product is compared; absent where the whole result is. */
+  readonly places?: Places;
+  /** Compares a peer's result, or what stands at the places, with what is right. */
   check(values: ArrayLike<number>): Accuracy | Promise<Accuracy>;
 }
 

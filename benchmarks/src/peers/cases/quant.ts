@@ -2,17 +2,19 @@
 
 import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { quantize, quantizedMatmul } from "@nomoat/quant";
-import { compareProduct } from "../../accuracy.js";
-import { hash, randomWords } from "../../inputs.js";
-import type { Accuracy, Prepared } from "../../model.js";
+import { type ProductCheck, productCheck } from "../../accuracy.js";
+import { codeValues, hash } from "../../inputs.js";
+import type { Prepared } from "../../model.js";
 import { arithmetic, valuesOf } from "../../suites/suite.js";
 import type { QuantTaskFormat } from "../protocol.js";
 import type { PeerCase } from "./case.js";
 
-/** Codes as the tasks have them: high bits of seeded words, less half their range. */
-function codes(seed: string, count: number, bits: number): Float32Array {
-  const next = randomWords(hash(seed));
-  return Float32Array.from({ length: count }, () => (next() >>> (32 - bits)) - 2 ** (bits - 1));
+/** Codes as the tasks have them, less half their range, times `scale`. */
+function codes(seed: string, count: number, bits: number, scale: number): Float32Array {
+  const values = Float32Array.from(codeValues(hash(seed), count, bits));
+  const half = 2 ** (bits - 1);
+  for (let i = 0; i < count; i++) values[i] = (values[i] - half) * scale;
+  return values;
 }
 
 const titles: Readonly<Record<QuantTaskFormat, string>> = {
@@ -33,17 +35,20 @@ export function quantCases(size: number, rowCounts: readonly number[]): PeerCase
     rowCounts.map((rows): PeerCase => {
       const { bits, activations, tolerance } = ours[format];
       const scale = format === "int8" ? 1 : 1 / 16;
-      const x = (): Float32Array => codes("x", rows * size, 8).map((code) => code * scale);
-      const w = (): Float32Array =>
-        codes("w", size * size, format === "int8" ? 8 : 4).map((code) => code * scale);
-      const compare = (values: ArrayLike<number>, weights: ArrayLike<number>): Accuracy =>
-        compareProduct(
-          values,
-          { values: x(), batch: 0, row: size, column: 1 },
-          { values: weights, batch: 0, row: 1, column: size },
+      const x = (): Float32Array => codes("x", rows * size, 8, scale);
+      const w = (): Float32Array => codes("w", size * size, format === "int8" ? 8 : 4, scale);
+      // 4-bit weights are the same whatever the activations are rounded to.
+      const checkOf = (name: string, weights: () => ArrayLike<number>): ProductCheck =>
+        productCheck(
+          `quant ${name} ${bits} ${rows} ${size}`,
           { m: rows, n: size, k: size },
           tolerance,
+          () => [
+            { values: x(), batch: 0, row: size, column: 1 },
+            { values: weights(), batch: 0, row: 1, column: size },
+          ],
         );
+      const { places, compare } = checkOf("codes", w);
       return {
         suite: "quant",
         name: `${rows} ${rows === 1 ? "row" : "rows"} ${titles[format]} ${size}x${size}`,
@@ -51,8 +56,9 @@ export function quantCases(size: number, rowCounts: readonly number[]): PeerCase
         work: arithmetic(2 * rows * size * size, (bits / 8) * size * size + 8 * rows * size, activations),
         kind: "quant",
         task: () => ({ kind: "quant", size, rows, format, seeds: [hash("x"), hash("w")] }),
-        check: (values) => compare(values, w()),
-        prepare: () => prepareOurs(format, size, rows, x(), w(), compare),
+        places,
+        check: compare,
+        prepare: () => prepareOurs(format, size, rows, x(), w(), checkOf),
       };
     }),
   );
@@ -64,7 +70,7 @@ function prepareOurs(
   rows: number,
   xValues: Float32Array,
   wValues: Float32Array,
-  compare: (values: ArrayLike<number>, weights: ArrayLike<number>) => Accuracy,
+  checkOf: (name: string, weights: () => ArrayLike<number>) => ProductCheck,
 ): Prepared {
   const { format: name, activations } = ours[format];
   const x = tensor(xValues, { shape: [rows, size] });
@@ -75,7 +81,7 @@ function prepareOurs(
   return {
     run: () => call().dispose(),
     // Our formats' own rounding of the weights is the quant suite's matter.
-    verify: () => tidy(() => compare(valuesOf(call()), valuesOf(w.dequantize()))),
+    verify: () => tidy(() => checkOf("ours", () => valuesOf(w.dequantize())).compareWhole(valuesOf(call()))),
     dispose() {
       x.dispose();
       w.dispose();
