@@ -10,6 +10,8 @@ import { type PerplexityOptions, textWindows } from "./perplexity.js";
 export interface ComparePredictionsOptions extends PerplexityOptions {
   /** The model that predictions are measured against; most often the one before it was quantized, loaded once more. */
   reference: LlamaForCausalLM;
+  /** Gathers into this one (default: a new one), over several texts say; it keeps the loss of each token as well. */
+  comparison?: PredictionComparison;
 }
 
 /** Positions whose logits exist at a time, of both models. */
@@ -26,7 +28,7 @@ const positionsAtOnce = 256;
  * @throws {ArgumentError} as `perplexity`; for models of different vocabularies
  */
 export async function comparePredictions(options: ComparePredictionsOptions): Promise<PredictionError> {
-  const { reference, ...rest } = options;
+  const { reference, comparison = new PredictionComparison(), ...rest } = options;
   const { model, signal } = options;
   if (!reference)
     throw new ArgumentError("comparePredictions: needs the model to compare with as `reference`");
@@ -36,7 +38,6 @@ export async function comparePredictions(options: ComparePredictionsOptions): Pr
     );
   }
   const { rows, batch } = await textWindows("comparePredictions", rest);
-  const comparison = new PredictionComparison();
   for (let start = 0; start < rows.length; start += batch) {
     await nextTurn();
     signal?.throwIfAborted();

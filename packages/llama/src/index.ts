@@ -1,5 +1,6 @@
 // @nomoat/llama: LLaMA-family models. Public exports, nothing else.
 
+export { awqMappings } from "./awq-mappings.js";
 export { applyChatTemplate, type ChatTemplateOptions } from "./chat-template.js";
 export { type ComparePredictionsOptions, comparePredictions } from "./compare-predictions.js";
 export { type CompensatedMergeOptions, compensatedMerge } from "./compensated-merge.js";

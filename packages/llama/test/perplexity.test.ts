@@ -1,7 +1,7 @@
 // Perplexity against its definition, computed from logits by hand.
 
 import { init, memoryStats, noGrad, tensor, tidy } from "@nomoat/core";
-import { quantizationReport, quantizeModel } from "@nomoat/quant";
+import { PredictionComparison, quantizationReport, quantizeModel } from "@nomoat/quant";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { comparePredictions, type LlamaForCausalLM, perplexity } from "../src/index.js";
 import { byteTokenizer, tinyModel } from "./support.js";
@@ -104,7 +104,9 @@ describe("comparePredictions", () => {
     expect(same.agreement).toBe(1);
     expect(memoryStats().tensors).toBe(before);
     quantizeModel(model, { format: "int4_g32", outputLayer: true });
-    const found = await comparePredictions(options);
+    const comparison = new PredictionComparison();
+    const found = await comparePredictions({ ...options, comparison });
+    expect(comparison.losses).toHaveLength(found.tokens);
     const [ours, theirs] = [model, reference].map((each) =>
       perplexity({ model: each, tokenizer, text, length: 20 }),
     );

@@ -3,6 +3,7 @@
 export { type ActivationGrid, type ActivationRange, activationGrid } from "./activations.js";
 export { fromBitsAndBytes, toBitsAndBytes } from "./bitsandbytes.js";
 export { type AwqOptions, outputError, quantizeAwq } from "./calibrated/awq.js";
+export type { AwqMapping } from "./calibrated/awq-mappings.js";
 export { type GptqOptions, quantizeGptq } from "./calibrated/gptq.js";
 export { type HqqOptions, quantizeHqq } from "./calibrated/hqq.js";
 export { ActivationHistogram, type CalibrateOptions, calibrateActivations } from "./calibrated/observer.js";

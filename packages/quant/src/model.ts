@@ -4,6 +4,14 @@ import { ArgumentError, keep, type Tensor, tensor } from "@nomoat/core";
 import { Embedding, Linear, type Module } from "@nomoat/core/nn";
 import { type ActivationRange, activationGrid } from "./activations.js";
 import { quantizeAwq } from "./calibrated/awq.js";
+import {
+  type AwqMapping,
+  dividedBy,
+  type FoldedScales,
+  foldScales,
+  nothingFolded,
+  scaleOutputs,
+} from "./calibrated/awq-mappings.js";
 import { quantizeGptq } from "./calibrated/gptq.js";
 import { quantizeHqq } from "./calibrated/hqq.js";
 import type { ActivationStatistics } from "./calibrated/statistics.js";
@@ -37,6 +45,12 @@ export interface QuantizeModelOptions {
   readonly measure?: boolean;
   /** What `collectStatistics` gathered, for "gptq" and "awq". */
   readonly statistics?: ReadonlyMap<string, ActivationStatistics>;
+  /**
+   * For "awq": modules that take the scales of the layers after them in, so that products cost nothing more (`awqMappings` of
+   * `@nomoat/llama` has those of a LLaMA). Layers in none of them multiply their inputs; so do those of a mapping that has a layer which
+   * is not quantized.
+   */
+  readonly mappings?: Iterable<AwqMapping>;
   /** Modules to leave as they are: a name, or its end from a dot on (`lm_head`, `mlp.down_proj`), or a RegExp on the whole name. */
   readonly skip?: readonly (string | RegExp)[];
   /** Formats of some modules, by the same patterns; the first that fits wins, null leaves the module as it is. */
@@ -137,6 +151,9 @@ function* quantizing(
   const inputs = targets.map(({ name, layer }) =>
     layer instanceof Embedding ? {} : activationsOf(name, options),
   );
+  const { method, mappings, statistics } = options;
+  if (mappings && method !== "awq") throw new ArgumentError("quantizeModel: mappings are for the method awq");
+  const folded = mappings ? yield* foldScales(model, mappings, targets, statistics) : nothingFolded;
   const made = new Map<Tensor, Made>();
   const weights: Made[] = [];
   try {
@@ -144,9 +161,10 @@ function* quantizing(
       // Layers that share a weight go on sharing it.
       let found = made.get(layer.weight);
       if (found?.quantized.format !== format) {
-        const method = looked.has(layer.weight) ? "nearest" : options.method;
+        const by = looked.has(layer.weight) ? "nearest" : method;
         const weight = yield layer.weight;
-        found = moved(quantizeBy(name, weight, format, { ...options, method }), layer.weight.device);
+        const packed = quantizeFolded(name, weight, format, { ...options, method: by }, folded);
+        found = moved(packed, layer.weight.device);
         made.set(layer.weight, found);
       }
       weights.push(found);
@@ -158,6 +176,8 @@ function* quantizing(
     }
     throw error;
   }
+  const modules = new Map(model.namedModules());
+  scaleOutputs(modules, folded, new Set(targets.map(({ name }) => name)));
   const replacements = targets.map(({ name, layer }, i) => {
     const { quantized, inputScales } = weights[i];
     const replacement =
@@ -205,11 +225,33 @@ function moved(made: Made, device: Tensor["device"]): Made {
   return result;
 }
 
+/** {@link quantizeBy}, with what the layers before and after it fold into it. */
+function quantizeFolded(
+  layer: string,
+  weight: Tensor,
+  format: BlockFormat,
+  options: QuantizeModelOptions,
+  { columns, outputs }: FoldedScales,
+): Made {
+  const scales = outputs.get(layer);
+  const own = scales ? dividedBy(weight, scales) : weight;
+  const folded = columns.get(layer);
+  try {
+    const { quantized, inputScales } = quantizeBy(layer, own, format, options, folded);
+    // The module before has taken them in.
+    if (folded) inputScales?.dispose();
+    return folded ? { quantized } : { quantized, inputScales };
+  } finally {
+    if (own !== weight) own.dispose();
+  }
+}
+
 function quantizeBy(
   layer: string,
   weight: Tensor,
   format: BlockFormat,
   { method = "nearest", statistics, measure }: QuantizeModelOptions,
+  scales?: Float32Array,
 ): Made {
   const options = { format, name: `${layer}.weight` };
   if (method === "nearest") return { quantized: quantize(weight, { ...options, measure }) };
@@ -224,7 +266,7 @@ function quantizeBy(
     throw new ArgumentError(`quantizeModel: ${method} needs statistics of ${layer}: see collectStatistics`);
   }
   if (method === "gptq") return { quantized: quantizeGptq(weight, seen, options) };
-  const { weight: quantized, inputScales } = quantizeAwq(weight, seen, options);
+  const { weight: quantized, inputScales } = quantizeAwq(weight, seen, { ...options, scales });
   return { quantized, inputScales };
 }
 

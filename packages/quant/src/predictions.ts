@@ -21,6 +21,11 @@ export interface PredictionError {
   /** exp of the mean −ln p(token), of the model and of the reference. */
   readonly perplexity: number;
   readonly referencePerplexity: number;
+  /**
+   * Standard error of the difference of the two mean losses, ln(perplexity / referencePerplexity): both are measured on the same tokens, so
+   * it is that of the mean of the differences, token by token. NaN for one token.
+   */
+  readonly standardError: number;
   /** Mean of KL(reference ‖ model) = Σ p·ln(p/q) over the vocabulary, in nats. */
   readonly divergence: number;
   /** Share of the positions where both hold the same token for the likeliest. */
@@ -43,6 +48,8 @@ export class PredictionComparison {
   #tokens = 0;
   #loss = 0;
   #referenceLoss = 0;
+  #squaredDifference = 0;
+  readonly #losses: Float32Array[] = [];
   #divergence = 0;
   #agreeing = 0;
 
@@ -86,9 +93,13 @@ export class PredictionComparison {
       const values = await figures.data();
       figures.dispose();
       const count = part.length;
+      const losses = Float32Array.from({ length: count }, (_, i) => -Number(values[i]));
+      this.#losses.push(losses);
       for (let i = 0; i < count; i++) {
-        this.#loss -= Number(values[i]);
-        this.#referenceLoss -= Number(values[count + i]);
+        const referenceLoss = -Number(values[count + i]);
+        this.#loss += losses[i];
+        this.#referenceLoss += referenceLoss;
+        this.#squaredDifference += (losses[i] - referenceLoss) ** 2;
         this.#divergence += Number(values[2 * count + i]);
         this.#agreeing += Number(values[3 * count + i]);
       }
@@ -96,13 +107,28 @@ export class PredictionComparison {
     }
   }
 
+  /** −ln p(token) of the model at the positions that counted, in their order: two models are told apart token by token. */
+  get losses(): Float32Array {
+    const all = new Float32Array(this.#tokens);
+    let at = 0;
+    for (const part of this.#losses) {
+      all.set(part, at);
+      at += part.length;
+    }
+    return all;
+  }
+
   /** @throws {ArgumentError} when no position was compared */
   get result(): PredictionError {
     if (this.#tokens === 0) throw new ArgumentError("PredictionComparison: nothing was compared");
+    const difference = (this.#loss - this.#referenceLoss) / this.#tokens;
+    // Rounding may leave less than nothing of a spread that is none.
+    const spread = Math.max(0, this.#squaredDifference - this.#tokens * difference ** 2);
     return {
       tokens: this.#tokens,
       perplexity: Math.exp(this.#loss / this.#tokens),
       referencePerplexity: Math.exp(this.#referenceLoss / this.#tokens),
+      standardError: Math.sqrt(spread / (this.#tokens - 1) / this.#tokens),
       divergence: this.#divergence / this.#tokens,
       agreement: this.#agreeing / this.#tokens,
     };

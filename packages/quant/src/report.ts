@@ -101,10 +101,10 @@ function bitsPerWeight(layer: LayerReport): number {
 }
 
 function describePredictions(found: PredictionError): string {
-  const { tokens, perplexity, referencePerplexity, divergence, agreement } = found;
+  const { tokens, perplexity, referencePerplexity, standardError, divergence, agreement } = found;
   const change = 100 * (perplexity / referencePerplexity - 1);
   return [
-    `perplexity ${perplexity.toFixed(3)} (reference ${referencePerplexity.toFixed(3)}, ${change < 0 ? "" : "+"}${change.toFixed(2)} %)`,
+    `perplexity ${perplexity.toFixed(3)} (reference ${referencePerplexity.toFixed(3)}, ${change < 0 ? "" : "+"}${change.toFixed(2)} ± ${(100 * standardError).toFixed(2)} %)`,
     `KL divergence ${divergence.toPrecision(3)} nats a token`,
     `same likeliest token at ${(100 * agreement).toFixed(1)} % of ${tokens}`,
   ].join("; ");

@@ -2,6 +2,7 @@
 
 import {
   ArgumentError,
+  concat,
   Generator,
   init,
   matmul,
@@ -11,9 +12,12 @@ import {
   tensor,
   tidy,
 } from "@nomoat/core";
-import { Linear, Module } from "@nomoat/core/nn";
+import { Linear, Module, RMSNorm } from "@nomoat/core/nn";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { inverseFactor } from "../src/calibrated/cholesky.js";
+import { GridCoder } from "../src/calibrated/grid.js";
+import { fitLine, lineError, searchLine, spanningLine } from "../src/calibrated/line.js";
+import { formatByName } from "../src/formats/index.js";
 import {
   ActivationStatistics,
   collectStatistics,
@@ -116,6 +120,157 @@ describe.each(formats)("%s", (format) => {
     expect([...layer.stateDict().keys()]).toContain("inputScales");
     layer.dispose();
     for (const each of [weight, nearest, x]) each.dispose();
+  });
+});
+
+describe("GPTQ's descent", () => {
+  it.each(["int4_g32", "int4_asym_g64", "q4_0", "q4_1"] as const)("never adds to the error: %s", (format) => {
+    const weight = bellTensor([rows, columns], 3, 0.1);
+    const seen = statistics();
+    const [without, with_] = [0, 8].map((passes) => {
+      const made = quantizeGptq(weight, seen, { format, passes, damping: 1e-6 });
+      const error = tidy(() => outputError(weight, made.dequantize(), seen));
+      made.dispose();
+      return error;
+    });
+    expect(with_).toBeLessThan(without);
+    weight.dispose();
+  });
+});
+
+describe("lines", () => {
+  const values = bell(64, 7, 0.2);
+  const random = uniform(3);
+  const weights = Float64Array.from(values, () => 0.1 + random());
+
+  it.each(["int4_g64", "int4_asym_g64", "int8_g64", "q4_0", "q4_1", "q5_0", "q8_0"] as const)(
+    "of %s are searched to less weighted error than round-to-nearest's, and the fit beats its neighbours",
+    (name) => {
+      const format = formatByName(name);
+      const values32 = values.subarray(0, Math.min(64, format.blockSize));
+      const coder = new GridCoder("test", format, [1, values32.length], "w");
+      const { grids } = coder;
+      const nearest = coder.fit(values32);
+      const found = searchLine(coder, values32, weights);
+      const error = lineError(grids, values32, weights, found);
+      expect(error).toBeLessThan(lineError(grids, values32, weights, nearest));
+      expect(grids.nearest(found)).toEqual(found);
+      // Whole numbers that lie on a line of the format are found again.
+      const codes = Int16Array.from(values32, (_, i) => grids.least + (i % (grids.most - grids.least + 1)));
+      const line = grids.nearest({ scale: 0.125, offset: grids.offsets === "none" ? 0 : -0.5 });
+      const targets = Float64Array.from(codes, (code) => line.scale * code + line.offset);
+      const again = fitLine(grids, codes, targets, weights);
+      expect(again?.scale).toBeCloseTo(line.scale, 6);
+      expect(again?.offset).toBeCloseTo(line.offset, 6);
+      // Its whole range is within half a step, but for the end with a code less.
+      const spanning = spanningLine(grids, values32);
+      const widest = Math.max(...values32.map((x) => Math.abs(x)));
+      for (const x of values32) {
+        const loss = lineError(grids, [x], null, spanning) ** 0.5;
+        if (Math.abs(x) < widest * 0.85) expect(loss).toBeLessThanOrEqual(Math.abs(spanning.scale) * 0.51);
+      }
+    },
+  );
+
+  it("keep a group of zeros, and its error at 0", () => {
+    const coder = new GridCoder("test", formatByName("int4_asym_g64"), [1, 64], "w");
+    const zeros = new Float32Array(64);
+    expect(lineError(coder.grids, zeros, null, searchLine(coder, zeros, weights))).toBe(0);
+  });
+});
+
+describe("AWQ's mappings", () => {
+  /** norm → two layers; value → (each channel twice) out; up → down. All is linear between them. */
+  class Model extends Module {
+    norm = new RMSNorm(tensor(Float32Array.from({ length: 64 }, (_, i) => 1 + (i % 7) / 10)));
+    value = new Linear(bellTensor([32, 64], 3, 0.1), bellTensor([32], 4));
+    gate = new Linear(bellTensor([64, 64], 5, 0.1));
+    out = new Linear(bellTensor([64, 64], 6, 0.1));
+    override forward(x: Tensor): Tensor {
+      return tidy(() => {
+        const inner = this.norm.forward(x);
+        const v = this.value.forward(inner);
+        return this.out.forward(concat([v, v], -1)).mul(this.gate.forward(inner));
+      });
+    }
+  }
+  const mappings = [
+    { smoothLayer: "norm", balanceLayers: ["value", "gate"] },
+    {
+      ...{ smoothLayer: "value", balanceLayers: ["out"] },
+      channels: Array.from({ length: 64 }, (_, i) => i % 32),
+    },
+  ];
+
+  it("fold scales into the modules before: the same function, and no more error than without", async () => {
+    const [folded, own, reference] = [new Model(), new Model(), new Model()];
+    const x = inputs(300, 1);
+    const found = await collectStatistics(folded, () => tidy(() => void folded.forward(x)));
+    const norm = Float32Array.from(folded.norm.weight.dataSync() as Float32Array);
+    const options = { format: "int4_g32", method: "awq", statistics: found } as const;
+    const report = quantizeModel(folded, { ...options, mappings });
+    quantizeModel(own, options);
+    for (const name of ["value", "gate", "out"] as const) {
+      expect((folded[name] as unknown as QuantizedLinear).inputScales).toBeNull();
+      expect((own[name] as unknown as QuantizedLinear).inputScales).not.toBeNull();
+    }
+    expect(folded.norm.weight.dataSync()).not.toEqual(norm);
+    expect(report.layers.every(({ error }) => (error?.sqnr ?? 0) > 15)).toBe(true);
+    const [a, b, c] = tidy(() => {
+      const y = reference.forward(x);
+      const plain = new Model();
+      quantizeModel(plain, { format: "int4_g32" });
+      const errors = [folded, own, plain].map((each) => each.forward(x).sub(y).square().mean().item());
+      plain.dispose();
+      return errors;
+    });
+    expect(a).toBeLessThan(0.7 * c);
+    expect(b).toBeLessThan(0.7 * c);
+    // In a fine format nothing is left but the folding itself.
+    const fine = new Model();
+    const statisticsOfFine = await collectStatistics(fine, () => tidy(() => void fine.forward(x)));
+    quantizeModel(fine, { format: "int8_g32", method: "awq", statistics: statisticsOfFine, mappings });
+    tidy(() => {
+      const y = reference.forward(x);
+      const error = fine.forward(x).sub(y).square().mean().item() / y.square().mean().item();
+      expect(error).toBeLessThan(1e-3);
+    });
+    for (const each of [folded, own, reference, fine, x]) each.dispose();
+  });
+
+  it("leave layers that are skipped, and those around them, as they are", async () => {
+    const model = new Model();
+    const x = inputs(100, 1);
+    const found = await collectStatistics(model, () => tidy(() => void model.forward(x)));
+    const norm = Float32Array.from(model.norm.weight.dataSync() as Float32Array);
+    quantizeModel(model, { format: "int4_g32", method: "awq", statistics: found, mappings, skip: ["gate"] });
+    expect(model.norm.weight.dataSync()).toEqual(norm);
+    expect((model.value as unknown as QuantizedLinear).inputScales).not.toBeNull();
+    expect((model.out as unknown as QuantizedLinear).inputScales).toBeNull();
+    model.dispose();
+    x.dispose();
+  });
+
+  it("are refused where they do not fit, and the model stays", async () => {
+    const model = new Model();
+    const x = inputs(100, 1);
+    const found = await collectStatistics(model, () => tidy(() => void model.forward(x)));
+    const before = memoryStats().tensors;
+    const work = (mapping: object, more: object = {}) => {
+      const options = { format: "int4_g32", method: "awq", statistics: found, ...more } as const;
+      return () => quantizeModel(model, { ...options, mappings: [mapping as never] });
+    };
+    const good = mappings[0];
+    expect(work({ ...good, smoothLayer: "nrm" })).toThrow(/nrm/);
+    expect(work({ ...good, balanceLayers: ["vlue"] })).toThrow(/vlue/);
+    expect(work({ ...mappings[1], channels: undefined })).toThrow(/out have 64 inputs.*32 channels/);
+    expect(work({ ...mappings[1], channels: new Array(64).fill(32) })).toThrow(/out have 64 inputs/);
+    expect(work(good, { method: "gptq" })).toThrow("mappings are for the method awq");
+    expect(work(good, { statistics: new Map() })).toThrow("awq needs statistics of value");
+    expect(model.gate).toBeInstanceOf(Linear);
+    expect(memoryStats().tensors).toBe(before);
+    model.dispose();
+    x.dispose();
   });
 });
 

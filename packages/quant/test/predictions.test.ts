@@ -35,12 +35,16 @@ describe("PredictionComparison", () => {
     }
     expect(memoryStats().tensors).toBe(before);
     let [loss, referenceLoss, divergence, same, count] = [0, 0, 0, 0, 0];
+    const differences: number[] = [];
+    const losses: number[] = [];
     for (let row = 0; row < rows; row++) {
       if (targets[row] === -100) continue;
       const lq = logarithms(q.subarray(row * classes, (row + 1) * classes));
       const lp = logarithms(p.subarray(row * classes, (row + 1) * classes));
       loss -= lq[targets[row]];
       referenceLoss -= lp[targets[row]];
+      losses.push(-lq[targets[row]]);
+      differences.push(lp[targets[row]] - lq[targets[row]]);
       divergence += lp.reduce((sum, x, i) => sum + Math.exp(x) * (x - lq[i]), 0);
       if (lq.indexOf(Math.max(...lq)) === lp.indexOf(Math.max(...lp))) same++;
       count++;
@@ -51,6 +55,11 @@ describe("PredictionComparison", () => {
     expect(result.referencePerplexity).toBeCloseTo(Math.exp(referenceLoss / count), 4);
     expect(result.divergence).toBeCloseTo(divergence / count, 5);
     expect(result.agreement).toBeCloseTo(same / count, 9);
+    const mean = (loss - referenceLoss) / count;
+    const variance = differences.reduce((sum, each) => sum + (each - mean) ** 2, 0) / (count - 1);
+    expect(result.standardError).toBeCloseTo(Math.sqrt(variance / count), 5);
+    expect(comparison.losses).toHaveLength(count);
+    for (const [i, each] of comparison.losses.entries()) expect(each).toBeCloseTo(losses[i], 4);
   });
 
   it("is 0 between equals, where a class is impossible too", async () => {
@@ -59,6 +68,7 @@ describe("PredictionComparison", () => {
     await comparison.add(logits, logits, [2, 1]);
     expect(comparison.result.divergence).toBe(0);
     expect(comparison.result.agreement).toBe(1);
+    expect(comparison.result.standardError).toBe(0);
     logits.dispose();
   });
 
@@ -77,11 +87,12 @@ describe("PredictionComparison", () => {
     const x = bellTensor([4, 64], 1);
     const w = quantize(x, { format: "q8_0" });
     const predictions = {
-      ...{ tokens: 1000, perplexity: 10.1, referencePerplexity: 10, divergence: 0.0123, agreement: 0.95 },
+      ...{ tokens: 1000, perplexity: 10.1, referencePerplexity: 10, standardError: 0.002 },
+      ...{ divergence: 0.0123, agreement: 0.95 },
     };
     const report = quantizationReport(w, { predictions });
     expect(String(report)).toContain(
-      "perplexity 10.100 (reference 10.000, +1.00 %); KL divergence 0.0123 nats a token; same likeliest token at 95.0 % of 1000",
+      "perplexity 10.100 (reference 10.000, +1.00 ± 0.20 %); KL divergence 0.0123 nats a token; same likeliest token at 95.0 % of 1000",
     );
     expect(report.toJSON().predictions).toEqual(predictions);
     expect(report.toSVG()).toContain("KL divergence 0.0123");

@@ -15,6 +15,12 @@ import { roundEven } from "../formats/integer.js";
 import { waitForWeights } from "../quantize.js";
 import { dequantizeParts, QuantizedTensor, quantizationError, weightShape } from "../quantized-tensor.js";
 
+/** The code whose place on the line is nearest to `x`, ties to even. */
+export function nearestCode({ least, most }: GridCodes, x: number, { scale, offset }: Grid): number {
+  const code = scale === 0 ? 0 : roundEven((x - offset) / scale);
+  return Math.max(least, Math.min(most, code));
+}
+
 /** Codes of a weight in a format of whole numbers, one an element, and a line for each block (group) of a row. */
 export class GridCoder {
   readonly format: BlockFormat;
@@ -44,17 +50,11 @@ export class GridCoder {
   }
 
   /** The line that round-to-nearest gives `values`, its search included. */
-  fit(values: Float32Array): Grid {
+  fit(values: ArrayLike<number>): Grid {
     if (values.length === 0) return { scale: 0, offset: 0 };
     const parts = allocateParts(this.format.parts([1, values.length]));
-    this.format.quantizeBlock(values, 0, values.length, parts, 0, values.length);
+    this.format.quantizeBlock(Float32Array.from(values), 0, values.length, parts, 0, values.length);
     return this.grids.read(parts, 0);
-  }
-
-  code(x: number, { scale, offset }: Grid): number {
-    const { least, most } = this.grids;
-    const code = scale === 0 ? 0 : roundEven((x - offset) / scale);
-    return Math.max(least, Math.min(most, code));
   }
 
   setGrid(row: number, group: number, grid: Grid): void {

@@ -2,11 +2,12 @@
 // fitted to the weights less their sparse outliers, by turns with the outliers themselves.
 
 import type { Tensor } from "@nomoat/core";
-import type { BlockFormat, Grid, GridCodes } from "../formats/format.js";
+import type { BlockFormat, Grid } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { resolveFormat } from "../quantize.js";
 import { type QuantizedTensor, weightShape } from "../quantized-tensor.js";
-import { finiteValues, GridCoder } from "./grid.js";
+import { finiteValues, GridCoder, nearestCode } from "./grid.js";
+import { fitLine, lineError } from "./line.js";
 
 export interface HqqOptions {
   /** Integers in groups or rows: `int4_asym_g64`, `int8`, ggml's `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`, ... */
@@ -28,44 +29,6 @@ function shrink(x: number, beta: number): number {
   return magnitude === 0 ? 0 : Math.sign(x) * Math.max(0, magnitude - magnitude ** (norm - 1) / beta);
 }
 
-function squaredError(coder: GridCoder, values: Float32Array, grid: Grid): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) {
-    sum += (values[i] - (grid.scale * coder.code(values[i], grid) + grid.offset)) ** 2;
-  }
-  return sum;
-}
-
-/** The line through (code, target) with the least squared error, of those that the format can store; null when there is none. */
-function fitLine(
-  { offsets, nearest, most }: GridCodes,
-  codes: Int16Array,
-  targets: Float64Array,
-): Grid | null {
-  const n = codes.length;
-  let [sumC, sumT, sumCC, sumCT] = [0, 0, 0, 0];
-  for (let i = 0; i < n; i++) {
-    sumC += codes[i];
-    sumT += targets[i];
-    sumCC += codes[i] ** 2;
-    sumCT += codes[i] * targets[i];
-  }
-  let scale = sumCT / sumCC;
-  let offset = 0;
-  if (offsets !== "none") {
-    scale = (n * sumCT - sumC * sumT) / (n * sumCC - sumC ** 2);
-    offset = (sumT - scale * sumC) / n;
-  }
-  if (offsets === "multiples") {
-    // With the zero point where it can be, the scale that suits it best.
-    const zero = Math.max(0, Math.min(most, Math.round(-offset / scale)));
-    scale = (sumCT - zero * sumT) / (sumCC - 2 * zero * sumC + n * zero ** 2);
-    offset = -scale * zero;
-  }
-  const found = nearest({ scale, offset });
-  return Number.isFinite(found.scale) && Number.isFinite(found.offset) && found.scale !== 0 ? found : null;
-}
-
 /** Starts, as parts of the range that round-to-nearest spans. */
 const starts = [1, 0.9, 0.8];
 
@@ -74,7 +37,7 @@ function optimize(coder: GridCoder, values: Float32Array, iterations: number): G
   const { grids } = coder;
   let best = coder.fit(values);
   if (best.scale === 0) return best;
-  let least = squaredError(coder, values, best);
+  let least = lineError(grids, values, null, best);
   const first = best;
   const codes = new Int16Array(values.length);
   const targets = new Float64Array(values.length);
@@ -86,14 +49,14 @@ function optimize(coder: GridCoder, values: Float32Array, iterations: number): G
     if (grid.scale === 0) break;
     for (let step = 0, beta = firstBeta; step < iterations && least > 0; step++, beta *= growth) {
       for (let i = 0; i < values.length; i++) {
-        codes[i] = coder.code(values[i], grid);
+        codes[i] = nearestCode(grids, values[i], grid);
         const residual = (values[i] - grid.offset) / grid.scale - codes[i];
         targets[i] = values[i] - grid.scale * shrink(residual, beta);
       }
       const next = fitLine(grids, codes, targets);
       if (!next || (next.scale === grid.scale && next.offset === grid.offset)) break;
       grid = next;
-      const error = squaredError(coder, values, grid);
+      const error = lineError(grids, values, null, grid);
       if (error < least) {
         least = error;
         best = grid;
@@ -121,7 +84,7 @@ export function quantizeHqq(weight: Tensor, options: HqqOptions): QuantizedTenso
       const part = values.subarray(from, Math.min(from + coder.group, (row + 1) * shape[1]));
       const grid = optimize(coder, part, iterations);
       coder.setGrid(row, group, grid);
-      for (let i = 0; i < part.length; i++) coder.codes[from + i] = coder.code(part[i], grid);
+      for (let i = 0; i < part.length; i++) coder.codes[from + i] = nearestCode(coder.grids, part[i], grid);
     }
   }
   return coder.pack(weight);
