@@ -1,13 +1,19 @@
-"""Writes packages/quant/test/fixtures/bitsandbytes.safetensors: weights laid out as bitsandbytes saves Linear4bit.
+"""Writes packages/quant/test/fixtures/bitsandbytes.safetensors: weights laid out as bitsandbytes saves Linear4bit
+(QuantState.as_dict(packed=True), the keys of its JSON in that order), and bitsandbytes-quantized.safetensors.
 
-Standard library only. `double.weight` is NF4 with quantized scales, `single.weight` FP4 with float32 ones; `double` and
-`single` are the values that bitsandbytes decodes them to.
+In the first `double.weight` is NF4 with quantized scales, `single.weight` FP4 with float32 ones, of random codes (standard
+library only); `double` and `single` are the values that bitsandbytes decodes them to. In the second `{nf4,fp4}.weight` and
+`{nf4,fp4}_single.weight` are what it makes of `saved_values()` (by quant_formats.py, in NumPy), 258 blocks, the last one short.
 """
 
 import json
 import pathlib
 import random
 import struct
+
+import numpy as np
+
+from quant_formats import double_quantize, fp4, nf4
 
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
        -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -68,13 +74,48 @@ def layer(name, kind, book, shape, nested):
     tensors[name] = floats(decode(codes, book, scales))
 
 
+def write(name):
+    header, data = {}, b""
+    for key, (dtype, shape, raw) in tensors.items():
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path = pathlib.Path(__file__).resolve().parents[2] / "packages/quant/test/fixtures" / name
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def saved_values():
+    """[130, 127], exact in float32: blocks of five sizes."""
+    i = np.arange(130 * 127)
+    return ((i * 48271 % 65521 - 32760) / 4096 * (1 + i // 64 % 5)).astype(np.float32).reshape(130, 127)
+
+
+def saved(kind, quantize, book, double):
+    name = kind if double else f"{kind}_single"
+    prefix = f"{name}.weight"
+    values = saved_values()
+    codes, absmax = quantize(values)
+    state = {"quant_type": kind, "blocksize": 64, "dtype": "float32", "shape": list(values.shape)}
+    tensors[prefix] = octets(codes.tolist(), [codes.size, 1])
+    tensors[f"{prefix}.quant_map"] = floats(book)
+    if double:
+        scales, outer, offset = double_quantize(absmax)
+        tensors[f"{prefix}.absmax"] = octets(scales.tolist())
+        tensors[f"{prefix}.nested_absmax"] = floats(outer.tolist())
+        tensors[f"{prefix}.nested_quant_map"] = floats(DYNAMIC)
+        state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": float(offset)}
+    else:
+        tensors[f"{prefix}.absmax"] = floats(absmax.tolist())
+    tensors[f"{prefix}.quant_state.bitsandbytes__{kind}"] = octets(json.dumps(state).encode())
+
+
 layer("double", "nf4", NF4, [6, 48], True)
 layer("single", "fp4", FP4, [5, 30], False)
-header, data = {}, b""
-for key, (dtype, shape, raw) in tensors.items():
-    header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-    data += raw
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-path = pathlib.Path(__file__).resolve().parents[2] / "packages/quant/test/fixtures/bitsandbytes.safetensors"
-path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+write("bitsandbytes.safetensors")
+
+tensors = {}
+for double in (True, False):
+    saved("nf4", nf4, NF4, double)
+    saved("fp4", fp4, FP4, double)
+write("bitsandbytes-quantized.safetensors")

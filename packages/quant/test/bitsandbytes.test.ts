@@ -8,6 +8,9 @@ import { fromBitsAndBytes, quantize, toBitsAndBytes } from "../src/index.js";
 import { bellTensor } from "./helpers.js";
 
 const golden = new Uint8Array(readFileSync(new URL("./fixtures/bitsandbytes.safetensors", import.meta.url)));
+const quantizedByNumpy = new Uint8Array(
+  readFileSync(new URL("./fixtures/bitsandbytes-quantized.safetensors", import.meta.url)),
+);
 
 beforeAll(() => init({ backend: "reference" }));
 afterAll(() => init({ backend: "wasm" }));
@@ -52,6 +55,46 @@ describe("bitsandbytes", () => {
     values.dispose();
     weight.dispose();
   });
+
+  it.each(["nf4", "nf4_single", "fp4", "fp4_single"] as const)(
+    "%s of given values is what bitsandbytes saves: names, dtypes, shapes, bytes and JSON",
+    async (format) => {
+      const { tensors } = await loadSafetensors(quantizedByNumpy);
+      const values = Float32Array.from({ length: 130 * 127 }, (_, i) => {
+        return ((((i * 48271) % 65521) - 32760) / 4096) * (1 + (Math.floor(i / 64) % 5));
+      });
+      const x = tensor(values, { shape: [130, 127] });
+      const weight = quantize(x, { format });
+      const written = toBitsAndBytes(`${format}.weight`, weight);
+      const names = [...tensors.keys()].filter((key) => key.startsWith(`${format}.`));
+      expect(names).toHaveLength(format.endsWith("single") ? 4 : 6);
+      expect([...written.keys()].sort()).toEqual(names.sort());
+      for (const [key, given] of written) {
+        const there = tensors.get(key) as Tensor;
+        if (key.includes("quant_state")) {
+          const text = (each: Tensor) => new TextDecoder().decode(each.dataSync() as Uint8Array);
+          expect(given.dtype).toBe("uint8");
+          // Python puts spaces between; fields stand in the same order.
+          expect(text(given)).toBe(JSON.stringify(JSON.parse(text(there))));
+          continue;
+        }
+        expect([given.dtype, given.shape], key).toEqual([there.dtype, there.shape]);
+        // Codebooks are written with their last bits as each side computes them.
+        const close = key.endsWith("_map") ? 1e-7 : 0;
+        const bytes = given.dataSync();
+        for (const [i, value] of (there.dataSync() as Float32Array).entries()) {
+          expect(Math.abs(value - Number(bytes[i])), `${key} ${i}`).toBeLessThanOrEqual(close);
+        }
+      }
+      // What reads them back stands on the same bytes.
+      const again = fromBitsAndBytes(tensors, `${format}.weight`);
+      const [a, b] = [again.dequantize(), weight.dequantize()];
+      expect(a.dataSync()).toEqual(b.dataSync());
+      disposeAll(tensors);
+      disposeAll(written);
+      for (const each of [x, weight, again, a, b]) each.dispose();
+    },
+  );
 
   it.each(["nf4", "nf4_single", "fp4", "fp4_single"] as const)(
     "%s comes back from a file",

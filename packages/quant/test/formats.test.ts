@@ -181,6 +181,24 @@ describe.each(all)("$name", (format) => {
     expect(dequantizeValues(format, parts, shape).every((value) => value === 0)).toBe(true);
   });
 
+  it("keeps a block of zeros beside others, and the others beside it", () => {
+    const columns = 4 * columnsOf(format);
+    const block = Math.min(format.blockSize, columnsOf(format));
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }), (empty) => {
+        const values = Float32Array.from({ length: 2 * columns }, (_, i) =>
+          empty[Math.floor(i / block) % 4] ? 0 : ((i * 37) % 101) / 50 - 1,
+        );
+        const back = dequantizeValues(format, quantizeValues(format, values, [2, columns]), [2, columns]);
+        for (let i = 0; i < values.length; i++) {
+          if (values[i] === 0 && empty[Math.floor(i / block) % 4]) expect(Math.abs(back[i])).toBe(0);
+          else expect(Math.abs(back[i] - values[i])).toBeLessThanOrEqual(format.errorBound(1) + 0.05);
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   it("names tensor and index of a NaN and of an infinity", () => {
     const columns = columnsOf(format);
     const values = new Float32Array(2 * columns).fill(1);

@@ -15,7 +15,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { withoutKernels } from "../src/kernels.js";
 import { quantizedMatmul } from "../src/matmul.js";
 import { quantize } from "../src/quantize.js";
-import { bell, bellTensor, names, relativeError } from "./helpers.js";
+import { allNames, bell, bellTensor, names, relativeError, rowMultiple } from "./helpers.js";
 
 function dot(a: Tensor, b: Tensor): number {
   const x = a.dataSync();
@@ -25,20 +25,64 @@ function dot(a: Tensor, b: Tensor): number {
   return sum;
 }
 
-describe.each(names)("%s", (name) => {
+describe.each(allNames)("%s", (name) => {
+  const columns = Math.max(32, rowMultiple(name));
+
   it("has the gradient that finite differences give, in float64", () => {
     withBackend("reference", () => {
-      using w = quantize(bellTensor([6, 32], 1), { format: name });
-      const x = tensor(Float64Array.from(bell(2 * 3 * 32, 2)), {
-        shape: [2, 3, 32],
-        dtype: "float64",
-        requiresGrad: true,
-      });
+      using w = quantize(bellTensor([6, columns], 1), { format: name });
+      // The backward product does not ask for rank: one row of K-quants' 256 is enough.
+      const shape = columns > 32 ? [1, columns] : [2, 3, columns];
+      const x = tensor(
+        Float64Array.from(
+          bell(
+            shape.reduce((a, b) => a * b),
+            2,
+          ),
+        ),
+        {
+          ...{ shape, dtype: "float64", requiresGrad: true },
+        },
+      );
       gradcheck((x) => quantizedMatmul(x, w).square(), [x], { absolute: 1e-5 });
       x.dispose();
     });
   });
 
+  it("is exact where no sum is rounded, in the float32 product of any number of rows, forward and backward", () => {
+    tidy(() => {
+      using w = quantize(bellTensor([40, columns], 1, 0.05), { format: name });
+      const dense = w.dequantize().dataSync();
+      for (const rows of [1, 3, 4, 5, 24, 70]) {
+        // A power of two in each row picks one value of each column: nothing to round.
+        const place = (row: number, of: number) => (row * 37 + 11) % of;
+        const oneOf = (of: number) => {
+          const values = new Float32Array(rows * of);
+          for (let row = 0; row < rows; row++) values[row * of + place(row, of)] = -(2 ** ((row % 5) - 2));
+          return tensor(values, { shape: [rows, of] });
+        };
+        const x = oneOf(columns);
+        x.requiresGrad = true;
+        const y = quantizedMatmul(x, w);
+        y.backward(oneOf(40));
+        const [output, dx] = [y.dataSync(), (x.grad as Tensor).dataSync()];
+        for (let row = 0; row < rows; row++) {
+          const factor = -(2 ** ((row % 5) - 2));
+          for (let i = 0; i < 40; i++) {
+            const expected = factor * Number(dense[i * columns + place(row, columns)]);
+            if (output[row * 40 + i] !== expected) expect(output[row * 40 + i]).toBe(expected);
+          }
+          for (let j = 0; j < columns; j++) {
+            const expected = factor * Number(dense[place(row, 40) * columns + j]);
+            if (dx[row * columns + j] !== expected) expect(dx[row * columns + j]).toBe(expected);
+          }
+        }
+      }
+    });
+  });
+});
+
+describe.each(names)("%s", (name) => {
   it("is adjoint: ⟨x·ŵᵀ, y⟩ = ⟨x, y·ŵ⟩", () => {
     tidy(() => {
       using w = quantize(bellTensor([70, 96], 1), { format: name });
