@@ -11,7 +11,7 @@ import { type PerAxis, perAxis, windowsOf } from "./convolution.js";
 import { alias, cast, div, less, where } from "./elementwise.js";
 import { pad } from "./rearrange.js";
 import { argmax, mean, sum } from "./reduce.js";
-import { take, takeAlongAxis } from "./selection.js";
+import { take, takeFound } from "./selection.js";
 import { expand, reshape, slice, squeeze, transpose, unsqueeze } from "./view.js";
 
 export interface PoolingArguments {
@@ -107,8 +107,7 @@ const apart = (windows: Tensor, spatial: number): Tensor =>
   reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
 
 /** The element at `first` of the last axis: unlike that of `max`, the gradient goes to the first of equals alone. */
-const firstLargest = (windows: Tensor, first: Tensor): Tensor =>
-  squeeze(takeAlongAxis(windows, first, -1), -1);
+const firstLargest = (windows: Tensor, first: Tensor): Tensor => squeeze(takeFound(windows, first, -1), -1);
 
 function maxPool(
   operation: string,
@@ -138,7 +137,7 @@ function maxPoolWithIndices(
     const windows = apart(plan.windows(x, outside, outside), spatial);
     const places = apart(plan.windows(reshape(positions, [1, 1, ...plane]), 0, 0), spatial);
     const first = argmax(windows.detach(), -1, true);
-    const indices = takeAlongAxis(expand(places, windows.shape), first, -1);
+    const indices = takeFound(expand(places, windows.shape), first, -1);
     return { values: firstLargest(windows, first), indices: squeeze(indices, -1) };
   });
 }

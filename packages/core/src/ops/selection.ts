@@ -71,8 +71,11 @@ interface AlongAxis {
   axis: number;
 }
 
-/** Checks `x` and `indices` against each other, broadcasts all axes but one, and works out positions. */
-function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number): AlongAxis {
+/**
+ * Checks `x` and `indices` against each other, broadcasts all axes but one, and works out positions.
+ * @param inRange - indices are within 0 … n − 1 by the way they were made, and need not be read to be checked
+ */
+function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number, inRange = false): AlongAxis {
   commonBackend(operation, [x, indices]);
   const at = normalizeAxis(operation, axis, x.rank);
   if (indices.rank !== x.rank) {
@@ -84,7 +87,8 @@ function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number):
   const m = indices.shape[at];
   const rows = broadcastShapes(operation, x.shape.with(at, 1), indices.shape.with(at, 1));
   const source = transpose(expand(x, rows.with(at, n)), at, -1);
-  const list = transpose(expand(wrapIndices(operation, indices, n, at), rows.with(at, m)), at, -1);
+  const wrapped = inRange ? cast(indices, "int32") : wrapIndices(operation, indices, n, at);
+  const list = transpose(expand(wrapped, rows.with(at, m)), at, -1);
   const count = sizeOf(rows);
   const starts = mul(reshape(arange(count, undefined, 1, { device: x.device }), [count, 1]), n);
   const flat = reshape(add(reshape(list, [count, m]), starts), [count * m]);
@@ -98,10 +102,16 @@ function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number):
  * @returns indices' shape, broadcast
  */
 export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor {
-  return tidy(() => {
-    const { source, list, flat, axis: at } = alongAxis("takeAlongAxis", x, indices, axis);
-    return transpose(reshape(gather(reshape(source, [source.size]), flat), list.shape), at, -1);
-  });
+  return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis)));
+}
+
+/** {@link takeAlongAxis} by indices that `argmax` or `argmin` of `x` along `axis` gave, which are not read: on any backend. */
+export function takeFound(x: Tensor, indices: Tensor, axis: number): Tensor {
+  return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis, true)));
+}
+
+function pick({ source, list, flat, axis }: AlongAxis): Tensor {
+  return transpose(reshape(gather(reshape(source, [source.size]), flat), list.shape), axis, -1);
 }
 
 export interface ScatterArguments {
