@@ -9,6 +9,10 @@ const usualRate = 2e10;
 const firstSeconds = 0.5;
 /** Calls of a slow case, its check among them. */
 const slowCalls = 3.5;
+/** Seconds of looking for the peaks of one thread count. */
+const peakSeconds = 2;
+/** What a round of a case takes, by the time of its samples. */
+const turns = 1.6;
 /** Calls shorter than this, in seconds, say little of how long larger ones will take. */
 const telling = 5e-3;
 
@@ -27,7 +31,9 @@ function guess({ work, threads, rate }: Entry, effort: Effort, share: number): G
   const call = work.operations / (rate ?? usualRate * threads);
   if (call > effort.mostCall && rate !== undefined) return { now: 0, later: 0 };
   if (call > effort.slowCall) return { now: firstSeconds + slowCalls * call, later: 0 };
-  return { now: firstSeconds + slowCalls * call + share, later: Math.max(share, 2 * call) };
+  // Samples of one round, their inputs, and warming up; few cases have no use for all of the run.
+  const turn = Math.min(share, (turns * effort.milliseconds) / 1000);
+  return { now: firstSeconds + slowCalls * call + turn, later: Math.max(turn, 2 * call) };
 }
 
 /** Guesses of entries, corrected by those that were measured. */
@@ -64,8 +70,9 @@ export function guessRun(entries: readonly Entry[], effort: Effort): number {
     first += one.now;
     later += one.later;
   }
+  const peaks = peakSeconds * new Set(entries.map(({ threads }) => threads)).size;
   const rest = later * (effort.rounds - 1);
-  return first + Math.min(rest, Math.max(later, effort.seconds - first));
+  return peaks + first + Math.min(rest, Math.max(later, effort.seconds - first));
 }
 
 /**
