@@ -1,13 +1,13 @@
 // `nomoat-bench report` and `nomoat-bench readme`: pictures and tables made from result files.
 
 import { mkdir, readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import type { Command } from "commander";
 import { BenchError } from "../model.js";
 import { rowsOf } from "../present.js";
 import { barCharts, rooflineChart, sizeChart, threadChart } from "../report/charts.js";
 import { htmlReport } from "../report/html.js";
-import { readmeSection, replaceSection } from "../report/readme.js";
+import { readmeCharts, readmeSection, replaceSection } from "../report/readme.js";
 import { readRuns, writeText } from "../results/files.js";
 import type { Run } from "../results/schema.js";
 
@@ -55,20 +55,32 @@ async function expand(paths: readonly string[]): Promise<string[]> {
   return lists.flat();
 }
 
-async function readme(paths: string[], flags: { readme: string; check?: boolean }): Promise<void> {
+/** The text of a file, or null where there is none. */
+async function existing(path: string): Promise<string | null> {
+  return readFile(path, "utf8").catch(() => null);
+}
+
+async function readme(
+  paths: string[],
+  flags: { readme: string; charts: string; check?: boolean },
+): Promise<void> {
   const runs = await readRuns(await expand(paths));
-  let text: string;
-  try {
-    text = await readFile(flags.readme, "utf8");
-  } catch (error) {
-    throw new BenchError(
-      `${flags.readme}: cannot be read (${(error as NodeJS.ErrnoException).code ?? error})`,
-    );
+  const charts = readmeCharts(runs);
+  const text = await readFile(flags.readme, "utf8").catch((error: NodeJS.ErrnoException) => {
+    throw new BenchError(`${flags.readme}: cannot be read (${error.code ?? error})`);
+  });
+  const links = [...charts].map(([name, { title }]) => ({
+    path: relative(dirname(flags.readme), join(flags.charts, name)).replaceAll("\\", "/"),
+    title,
+  }));
+  const files = new Map([...charts].map(([name, { svg }]) => [join(flags.charts, name), svg]));
+  files.set(flags.readme, replaceSection(text, readmeSection(runs, links), flags.readme));
+  if (!flags.check && charts.size > 0) await mkdir(flags.charts, { recursive: true });
+  for (const [path, wanted] of files) {
+    if ((await existing(path)) === wanted) continue;
+    if (flags.check) throw new BenchError(`${path}: does not say what the results say`);
+    await writeText(path, wanted);
   }
-  const replaced = replaceSection(text, readmeSection(runs), flags.readme);
-  if (flags.check) {
-    if (replaced !== text) throw new BenchError(`${flags.readme}: does not say what the results say`);
-  } else if (replaced !== text) await writeText(flags.readme, replaced);
 }
 
 export function addReport(program: Command): void {
@@ -81,9 +93,10 @@ export function addReport(program: Command): void {
     .action(report);
   program
     .command("readme")
-    .description("write the performance table of a README from result files")
+    .description("write the performance tables and charts of a README from result files")
     .argument("[paths...]", "result files, or folders of them", ["benchmarks/results"])
     .option("--readme <file>", "the file with the markers", "README.md")
+    .option("--charts <folder>", "where its charts are written", "benchmarks/results/charts")
     .option("--check", "write nothing; exit code 1 when the table is not that of the results")
     .action(readme);
 }

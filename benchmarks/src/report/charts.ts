@@ -99,7 +99,7 @@ export function rooflineChart(run: Run, rows: readonly Row[]): string | null {
 }
 
 /** Bars of one case: this library's, and those of all others that computed it. */
-export function barChart(rows: readonly Row[]): string {
+export function barChart(rows: readonly Row[], heading?: string): string {
   const sorted = rows.filter((row) => row.rate !== null).sort((a, b) => b.rate! - a.rate!);
   const { suite, name, threads } = sorted[0].result;
   const [left, right, height] = [190, 90, 22];
@@ -119,7 +119,8 @@ export function barChart(rows: readonly Row[]): string {
       tooltip(`${implementationOf(row.result)} ${row.result.implementation.version}`),
     );
   });
-  const title = `${suite} ${name}, ${threads} ${threads === 1 ? "thread" : "threads"}, ${sorted[0].unit}`;
+  const title =
+    heading ?? `${suite} ${name}, ${threads} ${threads === 1 ? "thread" : "threads"}, ${sorted[0].unit}`;
   return drawing(width, 44 + sorted.length * height, title, label(8, 18, title, { class: "title" }), ...bars);
 }
 
@@ -129,7 +130,7 @@ export function barCharts(rows: readonly Row[]): string[] {
   const groups = groupBy(measured, ({ result }) => `${result.suite} ${result.name} ${result.threads}`);
   return [...groups.values()]
     .filter((group) => new Set(group.map(({ result }) => implementationOf(result))).size > 1)
-    .map(barChart);
+    .map((group) => barChart(group));
 }
 
 interface Line {

@@ -32,6 +32,15 @@ const quantized = (rows: number, format: string, title: string): ReadmeRow => ({
     suite === "quant" && p.rows === rows && p.size === 4096 && p.format === format && p.kind === undefined,
 });
 
+const squares: readonly ReadmeRow[] = [
+  ...[256, 512, 1024, 2048].map((size) => square(size, "NN")),
+  square(1024, "NT", ", B transposed"),
+  square(1024, "TN", ", A transposed"),
+];
+
+/** What everybody is compared by, one by one. */
+export const everybodyRows = squares;
+
 const formats = [
   ["int4", "4-bit weights"],
   ["int4-int8", "4-bit weights, activations rounded to int8"],
@@ -48,9 +57,7 @@ export const readmeTables: readonly ReadmeTable[] = [
     shown: "rate",
     head: "float32 products, GFLOP/s",
     rows: [
-      ...[256, 512, 1024, 2048].map((size) => square(size, "NN")),
-      square(1024, "NT", ", B transposed"),
-      square(1024, "TN", ", A transposed"),
+      ...squares,
       product("LoRA: X [512×2048] · A [2048×16]", "X·A", 512, 16, 2048, "NN"),
       product("LoRA: U [512×16] · B [16×2048]", "U·B", 512, 2048, 16, "NN"),
       product("LoRA: X · Aᵀ", "X·A", 512, 16, 2048, "NT"),
@@ -98,7 +105,7 @@ export const readmeTables: readonly ReadmeTable[] = [
     shown: "rate",
     head: "LLaMA of 91 M in Q4_0, tokens/s",
     rows: [
-      named("generate", "read 91M q4_0 128 tokens", "reading a prompt of 128 tokens"),
+      named("generate", "read 91M q4_0 512 tokens", "reading a prompt of 512 tokens"),
       named("generate", "write 91M q4_0 32 after 16 tokens", "writing"),
     ],
   },
@@ -112,4 +119,12 @@ export const readmeTables: readonly ReadmeTable[] = [
     head: "download, kB gzipped",
     rows: [named("start", "import, initialise, first product", "script and wasm")],
   },
+];
+
+/** Cases that are drawn as bars beside the tables. */
+export const chartRows: readonly ReadmeRow[] = [
+  square(1024, "NN"),
+  quantized(1, "int4-int8", "one row, 4-bit weights"),
+  named("lora", "mlp r8 512 rows 768→2048→768", "LoRA MLP block"),
+  named("generate", "write 91M q4_0 32 after 16 tokens", "LLaMA of 91 M in Q4_0, writing"),
 ];

@@ -89,7 +89,7 @@ export function sizesOf(
 export async function activate(backend: string, threads: number): Promise<void> {
   const [name, mode] = backend.split(":") as [BackendName, Mode | undefined];
   if (name === "gpu") await init({ backend: "gpu", ...(mode && { mode }) });
-  else await init({ backend: name, threads });
+  else await init({ backend: name, ...(name === "wasm" && { threads }) });
   if (activeBackend().name === "wasm") await workersRunning(threads);
 }
 
