@@ -42,6 +42,15 @@ function flags(memoryBase) {
   ];
 }
 
+/** What unpacks the modules of all packages; it stands beside core's. */
+const unpacker = {
+  entry: "packages/core/assembly/unpack/index.ts",
+  flags: ["--optimizeLevel=2", "--shrinkLevel=2", "--converge", "--noAssert", "--runtime=stub"].concat(
+    "--memoryBase=16384",
+    "--use=abort=",
+  ),
+};
+
 const variants = [
   { name: "baseline", extra: [] },
   { name: "relaxed", extra: ["--enable=relaxed-simd"] },
@@ -62,10 +71,10 @@ function sources(folder) {
 function inputsHash(packageName, memoryBase) {
   const hash = createHash("sha256");
   hash.update(compilerVersion());
-  for (const script of ["build-kernels.mjs", "pack-kernels.mjs"]) {
+  for (const script of ["build-kernels.mjs", "pack-kernels.mjs", "lzma.mjs"]) {
     hash.update(readFileSync(join(root, "scripts", script)));
   }
-  hash.update(JSON.stringify(flags(memoryBase)));
+  hash.update(JSON.stringify([flags(memoryBase), unpacker]));
   // Other packages' kernels may import core's by source.
   const folders = new Set(["packages/core/assembly", `packages/${packageName}/assembly`]);
   for (const folder of folders) {
@@ -169,10 +178,17 @@ export async function buildKernels(packageName, { memoryBase, quiet = false, for
   );
   const sizes = built.map(({ name, binary }) => `${name} ${binary.length} bytes`).join(", ");
   const packed = packKernels(Object.fromEntries(built.map(({ name, binary }) => [name, binary])));
+  const lines = [];
+  if (packageName === "core") {
+    const binary = await compileInThread(unpacker.entry, unpacker.flags);
+    lines.push(`/** A wasm module that unpacks others, base64: ${binary.length} bytes. */`);
+    lines.push(`export const unpacker = ${JSON.stringify(binary.toString("base64"))};`, "");
+  }
   const text = [
     `// Made from ${entry} by scripts/build-kernels.mjs: do not edit.`,
     `// inputs: ${hash}`,
     "",
+    ...lines,
     `/** Wasm modules, packed: ${sizes}. */`,
     `export const builds = ${JSON.stringify(packed, null, 2)};`,
     "",

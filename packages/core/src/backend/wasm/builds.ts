@@ -1,26 +1,21 @@
 // Packed kernel modules, as scripts/pack-kernels.mjs makes them: which of two builds this host can run, and its bytes.
 
 import { BackendError } from "../../errors.js";
-import { inflateRaw } from "./inflate.js";
-
-/** Bytes compressed by raw DEFLATE. */
-export interface PackedBytes {
-  /** Their number before compression. */
-  readonly size: number;
-  /** The compressed bytes, base64. */
-  readonly data: string;
-}
+import { unpacker } from "./generated/kernels.js";
 
 /** One set of kernels, compiled without and with relaxed SIMD: as modules, or packed. */
 export type KernelBuilds =
   | { readonly baseline: Uint8Array<ArrayBuffer>; readonly relaxed: Uint8Array<ArrayBuffer> }
   | PackedBuilds;
 
-/** Two builds packed. */
+/** Two modules as one LZMA stream: its first bytes are the baseline module, the rest the relaxed one. */
 export interface PackedBuilds {
-  readonly baseline: PackedBytes;
-  /** What to change in the baseline module: see `applyEdits`. */
-  readonly relaxed: PackedBytes;
+  /** Bytes of the baseline module. */
+  readonly baseline: number;
+  /** Bytes of the relaxed module. */
+  readonly relaxed: number;
+  /** The stream, base64. */
+  readonly data: string;
 }
 
 /** A module of one function, `f32x4.relaxed_madd` of three zeros: valid where the host has relaxed SIMD. */
@@ -36,48 +31,41 @@ export function hasRelaxedSimd(): boolean {
 
 /** The bytes of the build with or without relaxed SIMD. */
 export function unpackBuild(builds: KernelBuilds, relaxed: boolean): Uint8Array<ArrayBuffer> {
-  if (isModules(builds)) return relaxed ? builds.relaxed : builds.baseline;
-  const baseline = unpack(builds.baseline);
-  return relaxed ? applyEdits(baseline, unpack(builds.relaxed)) : baseline;
+  if (typeof builds.baseline !== "number")
+    return relaxed ? (builds.relaxed as Uint8Array<ArrayBuffer>) : builds.baseline;
+  const { baseline, relaxed: rest, data } = builds as PackedBuilds;
+  const stream = fromBase64(data);
+  return relaxed ? unpack(stream, baseline + rest).slice(baseline) : unpack(stream, baseline);
 }
 
-function isModules(builds: KernelBuilds): builds is Exclude<KernelBuilds, PackedBuilds> {
-  return builds.baseline instanceof Uint8Array;
-}
-
-function unpack({ size, data }: PackedBytes): Uint8Array<ArrayBuffer> {
-  const binary = atob(data);
+function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
   const bytes = new Uint8Array(binary.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
-  // Node's own is ten times faster than a JavaScript that has just been loaded.
-  const zlib = globalThis.process?.getBuiltinModule?.("node:zlib");
-  return zlib ? new Uint8Array(zlib.inflateRawSync(bytes)) : inflateRaw(bytes, size);
+  return bytes;
 }
 
+/** Bytes at the start of the unpacker's memory that are its own. */
+const workspace = 16384;
+
 /**
- * Makes a module out of another one and edits, records of: count of new bytes, the new bytes, count of bytes to copy,
- * where they begin in `from`, counted from where the last copy ended (zigzag). Counts and places are varints.
+ * The first `size` bytes of what a raw LZMA stream holds, by a WebAssembly module (assembly/unpack): JavaScript that was just loaded
+ * would take several times as long. Not for files of others: the packed modules are part of this package.
  *
- * @throws {BackendError} when the edits end in the middle of a record
+ * @throws {BackendError} when the stream is damaged
  */
-export function applyEdits(from: Uint8Array, edits: Uint8Array): Uint8Array<ArrayBuffer> {
-  const output: number[] = [];
-  let at = 0;
-  const varint = (): number => {
-    let value = 0;
-    for (let shift = 0; ; shift += 7) {
-      if (at >= edits.length) throw new BackendError("wasm: the packed kernels are damaged");
-      const byte = edits[at++];
-      value |= (byte & 127) << shift;
-      if (byte < 128) return value;
-    }
+export function unpack(stream: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(fromBase64(unpacker)));
+  const { memory, unpack: run } = exports as {
+    memory: WebAssembly.Memory;
+    unpack(source: number, output: number, size: number): number;
   };
-  for (let place = 0; at < edits.length; ) {
-    for (let fresh = varint(); fresh > 0; fresh--) output.push(edits[at++]);
-    const length = varint();
-    const step = varint();
-    place += step & 1 ? -((step + 1) >>> 1) : step >>> 1;
-    for (const end = place + length; place < end; place++) output.push(from[place]);
-  }
-  return Uint8Array.from(output);
+  // Reading past the end of a damaged stream stays within the page that is left between.
+  const output = workspace + stream.length + 65536;
+  memory.grow(Math.ceil((output + size) / 65536));
+  new Uint8Array(memory.buffer).set(stream, workspace);
+  const end = run(workspace, output, size);
+  if (end === 0 || end > workspace + stream.length)
+    throw new BackendError("wasm: the packed kernels are damaged");
+  return new Uint8Array(memory.buffer, output, size).slice();
 }

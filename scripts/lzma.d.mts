@@ -1,0 +1,1 @@
+export function compress(data: Uint8Array): Buffer;
