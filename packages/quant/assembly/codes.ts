@@ -13,6 +13,18 @@ export function half(at: usize): f32 {
   return reinterpret<f32>(((h & 0x7fff) << 13) | ((h & 0x8000) << 16)) * reinterpret<f32>(0x77800000);
 }
 
+/** The bits of a float32 as float16, rounded to nearest, ties to even; magnitudes below 65520. */
+export function toHalf(value: f32): u32 {
+  const bits = reinterpret<u32>(value);
+  const sign = (bits >> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  // Subnormal: adding 0.5 rounds to units of 2⁻²⁴ in the float's own rounding.
+  if (magnitude < 0x38800000) {
+    return sign | (reinterpret<u32>(reinterpret<f32>(magnitude) + 0.5) - 0x3f000000);
+  }
+  return sign | ((magnitude + 0x0fff + ((magnitude >> 13) & 1) - 0x38000000) >> 13);
+}
+
 /** The float16s at `at` and `step`, 2 · `step` and 3 · `step` bytes on. */
 // @ts-ignore: decorator
 @inline

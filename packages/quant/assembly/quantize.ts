@@ -1,9 +1,11 @@
 // Quantizing float32, byte for byte as src/formats does it. Values are finite and within the format's limit.
 
 import { address, float, int } from "../../core/assembly/abi";
+import { toHalf } from "./codes";
 import { quantizeInteger } from "./quantize-integer";
+import { kQuantBytes, quantizeKQuant } from "./quantize-k";
 import {
-  FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, UINT4, UINT8,
+  FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, UINT4, UINT8,
 } from "./weight";
 
 // Bounds between NF4 codes.
@@ -15,18 +17,6 @@ const nf4Bounds = memory.data<f32>(
   ],
   16,
 );
-
-/** The bits of a float32 as float16, rounded to nearest, ties to even; magnitudes below 65520. */
-function toHalf(value: f32): u32 {
-  const bits = reinterpret<u32>(value);
-  const sign = (bits >> 16) & 0x8000;
-  const magnitude = bits & 0x7fffffff;
-  // Subnormal: adding 0.5 rounds to units of 2⁻²⁴ in the float's own rounding.
-  if (magnitude < 0x38800000) {
-    return sign | (reinterpret<u32>(reinterpret<f32>(magnitude) + 0.5) - 0x3f000000);
-  }
-  return sign | ((magnitude + 0x0fff + ((magnitude >> 13) & 1) - 0x38000000) >> 13);
-}
 
 // @ts-ignore: decorator
 @inline
@@ -227,9 +217,9 @@ function quantizeFp4(x: usize, count: i32, out: usize, scaleAt: usize): void {
 /**
  * Codes and scales of blocks. A unit is a block; blocks are cut from runs (rows, or the whole). Integers: 0 number of the
  * format, 1 values, 2 codes, 3 float32 scales, 4 zero points (where the format has them), 5 elements of a block, 6 blocks of
- * a run, 7 elements of a run, 8 columns.
+ * a run, 7 elements of a run, 8 columns. Scratch: 8192 bytes.
  */
-export function quantize(args: usize, begin: i32, end: i32, _scratch: usize): void {
+export function quantize(args: usize, begin: i32, end: i32, scratch: usize): void {
   const format = int(args, 0), block = int(args, 5), blocks = int(args, 6);
   const data = address(args, 2);
   for (let unit = begin; unit < end; unit++) {
@@ -244,18 +234,23 @@ export function quantize(args: usize, begin: i32, end: i32, _scratch: usize): vo
       case Q4_1: quantizeWithMinimum(x, 15, data + (<usize>unit) * 20); break;
       case Q5_0: quantizeQ5_0(x, data + (<usize>unit) * 22); break;
       case Q5_1: quantizeWithMinimum(x, 31, data + (<usize>unit) * 24); break;
-      case INT8: quantizeInteger(x, count, data + from, 8, false, scale, 0); break;
-      case UINT8: quantizeInteger(x, count, data + from, 8, true, scale, zero); break;
+      case INT8: quantizeInteger(x, count, data + from, 8, false, scale, 0, scratch); break;
+      case UINT8: quantizeInteger(x, count, data + from, 8, true, scale, zero, scratch); break;
       case INT4:
       case UINT4: {
         const at = data + (<usize>run) * (<usize>((int(args, 8) + 1) >> 1)) + <usize>(offset >> 1);
-        quantizeInteger(x, count, at, 4, format == UINT4, scale, zero);
+        quantizeInteger(x, count, at, 4, format == UINT4, scale, zero, scratch);
         break;
       }
       case NF4_SINGLE:
       case NF4: quantizeNf4(x, count, data + (from >> 1), scale); break;
       case FP4_SINGLE:
       case FP4: quantizeFp4(x, count, data + (from >> 1), scale); break;
+      case Q2_K:
+      case Q3_K:
+      case Q4_K:
+      case Q5_K:
+      case Q6_K: quantizeKQuant(format, x, data + (<usize>unit) * kQuantBytes(format), scratch); break;
     }
   }
 }

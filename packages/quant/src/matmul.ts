@@ -158,6 +158,7 @@ function forwardByKernels(
   const out = empty(backend, "float32", shape);
   const rowsOfX = contiguous(x);
   if (range) multiplyIntegers(kernels, weight, rowsOfX, rows, out, range);
+  else if (rows === 1 && hasRowKernel(weight)) multiplyRow(kernels, weight, rowsOfX, out);
   else if (rows <= fewRows) multiplyFewRows(kernels, weight, rowsOfX, rows, out);
   else multiplyTiles(kernels, weight, rowsOfX, rows, out, true, 0);
   return out;
@@ -181,6 +182,30 @@ function backwardByKernels(
 
 /** Multiply-adds of one unit of work that is worth handing to a thread. */
 const unitWork = 32768;
+
+/** Numbers of the formats whose codes meet one row of x without being written anywhere: assembly/exact-row.ts. */
+const rowKernels: ReadonlySet<number | null> = new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+
+function hasRowKernel({ format, shape }: Weight): boolean {
+  // Blocks that are counted along the flattened weight begin with its rows where those are whole blocks of 32.
+  return (
+    rowKernels.has(format.kernel) &&
+    (format.rowWise || !Number.isFinite(format.blockSize) || shape[1] % 32 === 0)
+  );
+}
+
+/** One row of x, put into the order in which a format's codes come apart. */
+function multiplyRow(kernels: Kernels, weight: Weight, x: Tensor, out: Tensor): void {
+  const { format, shape, parts } = weight;
+  const [outFeatures, inFeatures] = shape;
+  const arranged = empty(x.storage.backend, "float32", [Math.ceil(inFeatures / 32) * 33]);
+  const arrange = [addressOf(kernels, x), addressOf(kernels, arranged), inFeatures, format.kernel as number];
+  kernels.module.launch("arrangeRow", 1, arrange, [], { scratchBytes: 32 });
+  const args = weightArguments(kernels, format, parts, inFeatures);
+  args.push(addressOf(kernels, arranged), addressOf(kernels, out));
+  const grain = Math.max(1, Math.ceil(unitWork / inFeatures));
+  kernels.module.launch("multiplyRow", outFeatures, args, [], { grain, scratchBytes: 128 });
+}
 
 /** One output feature after the other, rows of x in the cache. */
 function multiplyFewRows(kernels: Kernels, weight: Weight, x: Tensor, rows: number, out: Tensor): void {

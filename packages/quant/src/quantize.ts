@@ -60,7 +60,7 @@ export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTen
     noGrad(() => {
       const cast = weight.dtype === "float32" ? weight : weight.cast("float32");
       const values = cast.isContiguous ? cast : cast.clone();
-      const kernels = format.kernelEncodes === false ? null : kernelsFor(values, format);
+      const kernels = kernelsFor(values, format);
       const parts = kernels
         ? quantizeByKernel(kernels, format, values, shape, name)
         : quantizeByReference(format, values, shape, name);
@@ -169,7 +169,7 @@ function quantizeByKernel(
     shape[1],
   ];
   const grain = Math.max(1, Math.ceil(16384 / block));
-  kernels.module.launch("quantize", blocksOfRun * (size / run), args, [], { grain });
+  kernels.module.launch("quantize", blocksOfRun * (size / run), args, [], { grain, scratchBytes: 8192 });
   if (!scratchName) return parts;
   const shared = allocateParts(layouts.slice(1));
   format.finish?.({ ...shared, [scratchName]: floatScales.dataSync() as Float32Array });

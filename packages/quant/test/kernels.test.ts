@@ -270,8 +270,23 @@ describe.each(["q2_K", "q3_K", "q4_K", "q5_K", "q6_K"] as const)("%s", (name) =>
   });
 
   it("is quantized to the same bytes on either side", () => {
+    const next = uniform(7);
+    const small = () => bell(1, Math.floor(next() * 2 ** 32))[0];
+    const kinds: ((i: number) => number)[] = [
+      small,
+      () => 0,
+      (i) => (i < 40 ? 0 : small()),
+      () => 0.5,
+      () => -0.25 - Math.abs(small()),
+      () => Math.round(small() * 3) / 4,
+      () => small() * 1e4,
+      () => small() ** 3 * 1e-14,
+      () => small() * 1e-40,
+      (i) => (i % 37 === 0 ? 25e4 * (next() - 0.5) : small()),
+    ];
+    const values = kinds.flatMap((kind) => Array.from({ length: 512 }, (_, i) => kind(i)));
     tidy(() => {
-      const weight = bellTensor([3, 512], 1);
+      const weight = tensor(Float32Array.from(values), { shape: [kinds.length * 2, 256] });
       using w = quantize(weight, { format: name });
       expect(bytes(w)).toEqual(bytes(withoutKernels(() => quantize(weight, { format: name }))));
     });

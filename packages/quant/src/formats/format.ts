@@ -62,8 +62,6 @@ export interface BlockFormat {
   readonly bytesPerBlock: number;
   /** True when a block ends with its row; false when blocks are counted along the flattened tensor. */
   readonly rowWise: boolean;
-  /** False where the kernels decode the format but do not quantize to it (default true). */
-  readonly kernelEncodes?: boolean;
   /** Where codes are whole numbers on a line. */
   readonly grid?: GridCodes;
   /** Magnitudes of this and above do not fit; Infinity where every float32 does. */

@@ -13,8 +13,6 @@ export interface GgmlBlock {
   readonly limit: number;
   readonly kernel?: number;
   readonly integerDot?: boolean;
-  /** False where the kernels only decode (default true). */
-  readonly kernelEncodes?: boolean;
   /** Where a block has one float16 scale at its start, and after it a minimum or none: its codes. */
   readonly codes?: GgmlCodes;
   /** Writes the record of the block at `values[from]` to `bytes[at]`. */
@@ -74,7 +72,6 @@ export function ggmlFormat(block: GgmlBlock): BlockFormat {
     blockSize,
     bytesPerBlock,
     rowWise: true,
-    kernelEncodes: block.kernelEncodes ?? true,
     grid: codes && gridOf(codes, bytesPerBlock),
     limit: block.limit,
     kernel: block.kernel ?? null,

@@ -14,7 +14,7 @@ const { fround } = Math;
 
 /** Their scales are some of these apart from float16's largest number, 65504, whatever the search finds. */
 const limit = 2 ** 18;
-const common = { blockSize: 256, limit, kernelEncodes: false } as const;
+const common = { blockSize: 256, limit } as const;
 
 /** ⌊place / by⌋ and what is left over, for codes of elements. */
 function split(scope: ElementScope, place: string, by: number): [quotient: string, rest: string] {
