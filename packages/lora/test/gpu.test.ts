@@ -161,6 +161,20 @@ describe("what reads values on its way says so, and changes nothing", () => {
     }),
   );
 
+  it.each(["pissa", "olora"] as const)(
+    "%s of weights that no kernel has used yet runs: the host knows them",
+    async (initLoraWeights) => {
+      const outputs = [];
+      for (const device of ["wasm", "gpu"] as const) {
+        const model = new TinyModel({ ...place(device), width: 8 });
+        applyLora(model, { ...all, initLoraWeights }, "default", { generator: new Generator(2) });
+        outputs.push(await logitsOf(model, device));
+        model.dispose();
+      }
+      close(outputs[1], outputs[0]);
+    },
+  );
+
   it("EVA", () =>
     unchanged((model) => {
       const run = () => tidy(() => void model.forward(tokens(place("gpu"))));
