@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// Checks the library packages as they would be published: packs them, asks publint and
-// "are the types wrong", installs the tarballs with npm into an empty folder, and runs the programs
-// of scripts/smoke there, as ES module, as CommonJS and through the type checker. Expects a build.
+// Checks the packages as they would be published: packs them, asks publint and "are the types wrong", installs the
+// tarballs with npm into an empty folder, and runs the programs of scripts/smoke there, as ES module, as CommonJS and
+// through the type checker, and the benchmarks' command. Expects a build of the libraries.
 
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -33,17 +33,56 @@ function checkManifest(name) {
   }
 }
 
-/** Packs a package (pnpm adds the workspace's licence); returns the tarball's path. */
-async function pack(name, folder) {
-  const { stdout } = await pnpm(["pack", "--json", "--pack-destination", folder], {
-    cwd: join(root, "packages", name),
-    capture: true,
-  });
+/** Packs the package of a folder (pnpm adds the workspace's licence); returns the tarball's path and its files. */
+async function pack(cwd, folder) {
+  const options = { cwd: join(root, cwd), capture: true };
+  const { stdout } = await pnpm(["pack", "--json", "--pack-destination", folder], options);
   const packed = JSON.parse(stdout.slice(stdout.indexOf("{")));
-  const paths = packed.files.map((file) => file.path);
-  const extra = paths.filter((path) => !path.startsWith("dist/") && !besides.has(path));
+  return { tarball: packed.filename, files: packed.files.map((file) => file.path) };
+}
+
+/** A library's tarball has its dist and nothing else. */
+async function packLibrary(name, folder) {
+  const { tarball, files } = await pack(join("packages", name), folder);
+  const extra = files.filter((path) => !path.startsWith("dist/") && !besides.has(path));
   if (extra.length > 0) throw new ScriptError(`the tarball has ${extra.join(", ")}`);
-  return packed.filename;
+  return tarball;
+}
+
+/** What the benchmarks' command starts, reads or serves. */
+const benchFiles = ["dist/main.js", "dist/host.js", "dist/page/index.html", "dist/page/peers.html"].concat([
+  "javascript/startup.mjs",
+  "python/host.py",
+]);
+
+/** Builds and packs the benchmarks, whose tarball has what the command needs, and neither results nor tests. */
+async function packBench(folder) {
+  const cwd = join(root, "benchmarks");
+  await run(process.execPath, [bin("tsup")], { cwd, quiet: true, input: "ignore" });
+  const { tarball, files } = await pack("benchmarks", folder);
+  const missing = benchFiles.filter((path) => !files.includes(path));
+  if (missing.length > 0) throw new ScriptError(`the tarball lacks ${missing.join(", ")}`);
+  const extra = files.filter((path) => !/^(dist|javascript|python)\//.test(path) && !besides.has(path));
+  if (extra.length > 0) throw new ScriptError(`the tarball has ${extra.join(", ")}`);
+  return tarball;
+}
+
+/** The installed command, as a user calls it: its help, a run of two processes, and a peer in a process of its own. */
+async function checkBench(project) {
+  const bench = async (...args) => {
+    const options = { cwd: project, capture: true, input: "ignore" };
+    return (await run("npx", ["--no-install", "nomoat-bench", ...args], options)).stdout;
+  };
+  if (!(await bench("--help")).includes("Usage: nomoat-bench"))
+    throw new ScriptError("--help shows no usage");
+  const small = ["--quick", "--sizes", "16", "--threads", "1", "--filter", "NN"];
+  await bench("run", "gemm", ...small, "--launches", "2", "--out", "bench.json");
+  await bench("peers", "plain", ...small, "--out", "peers.json");
+  const failures = ["bench.json", "peers.json"].flatMap((file) =>
+    readJson(join(project, file)).runs.flatMap(({ results }) => results.map(({ failure }) => failure)),
+  );
+  if (failures.length < 3 || failures.some((one) => one !== null))
+    throw new ScriptError(`it gave ${failures}`);
 }
 
 /** The programs of scripts/smoke in an empty project that has only the tarballs. */
@@ -83,7 +122,7 @@ export async function checkPackages() {
     const tarballs = [];
     for (const name of libraries) {
       await check(`${name}: manifest`, () => checkManifest(name));
-      const tarball = await check(`${name}: packs`, () => pack(name, folder));
+      const tarball = await check(`${name}: packs`, () => packLibrary(name, folder));
       if (!tarball) continue;
       tarballs.push(tarball);
       await check(`${name}: publint`, () => node([bin("publint"), "run", tarball, "--strict"]));
@@ -91,13 +130,19 @@ export async function checkPackages() {
       const attw = [bin("@arethetypeswrong/cli", "attw"), tarball, "--profile", "node16", "--no-color"];
       await check(`${name}: are the types wrong`, () => node(attw));
     }
-    if (tarballs.length < libraries.length) return counts;
+    const bench = await check("bench: packs", () => packBench(folder));
+    if (bench) {
+      tarballs.push(bench);
+      await check("bench: publint", () => node([bin("publint"), "run", bench, "--strict"]));
+    }
+    if (tarballs.length <= libraries.length) return counts;
     const installed = await check("tarballs install into an empty folder", () => smoke(tarballs, folder));
     if (installed) {
       const { project, programs } = installed;
       for (const program of programs.filter((name) => /\.[cm]js$/.test(name))) {
         await check(`smoke: ${program}`, () => node([program], { cwd: project }));
       }
+      await check("bench: the command runs", () => checkBench(project));
       const typed = programs.filter((name) => /\.[cm]?ts$/.test(name));
       if (typed.length > 0) {
         const types = ["--typeRoots", join(root, "node_modules/@types"), "--types", "node"];

@@ -73,6 +73,9 @@ describe("errors are one line, with exit code 1", () => {
     [["run", "--filter", "/(/"], "--filter: Invalid regular expression"],
     [["run", "--filter", "no such case"], "no case is left"],
     [["run", "quant", "--formats", "int3"], 'unknown format "int3" (known: '],
+    [["run", "gemm", "--dtypes", "int4"], 'unknown dtype "int4" (known: float32, float16, bfloat16)'],
+    [["run", "gemm", "--resume", "none.json"], "none.json: cannot be read (ENOENT)"],
+    [["run", "peers", "--launches", "2"], "--launches: one process does peers"],
     [["peers", "nobody"], 'unknown peer "nobody" (known: '],
     [["compare"], "missing required argument 'files'"],
     [["compare", "none.json"], "none.json: cannot be read (ENOENT)"],
@@ -132,6 +135,22 @@ test("a run measures, checks and writes, and its file makes a report", async () 
   expect(await run("report", path, "--out", html)).toBe(0);
   expect(await readFile(html, "utf8")).toContain("16x16x16 NN");
   expect(out).toContain("GFLOP/s");
+});
+
+test("--dtypes stores floats otherwise, and results are right to its rounding", async () => {
+  const path = join(folder, "dtypes.json");
+  const size = ["--quick", "--sizes", "64", "--threads", "1", "--dtypes", "float16,bfloat16"];
+  const some = ["--filter", "/64 NT|softmax|rope/", "--launches", "1", "--out", path];
+  expect(await run("run", "gemm", "elementwise", ...size, ...some)).toBe(0);
+  const [measured] = parseResultFile(await readFile(path, "utf8"), path).runs;
+  expect(measured.results.map(({ name }) => name)).toEqual([
+    ...["64x64x64 NT float16", "64x64x64 NT bfloat16", "softmax 512 float16", "rope 512 float16"],
+    ...["softmax 512 bfloat16", "rope 512 bfloat16"],
+  ]);
+  for (const { accuracy, work } of measured.results) {
+    expect(accuracy!.maxError).toBeLessThan(0.01 * accuracy!.scale);
+    expect(work.bytes).toBeGreaterThan(0);
+  }
 });
 
 test("--list and --help measure nothing", async () => {

@@ -134,7 +134,7 @@ export function addBrowser(program: Command): void {
         .default(["wasm"], "wasm"),
     )
     .option("--formats <list>", "quantized formats in place of the suite's own", nameList)
-    .option("--dtypes <list>", "dtypes in place of the suite's own", nameList)
+    .option("--dtypes <list>", "how floats are stored (gemm: b; elementwise)", nameList)
     .option("--label <name>", "a name for this machine, kept in the file", "")
     .option("--port <number>", "where to serve (default: any free one)", (text) => integerList(text)[0], 0)
     .option("--out <file>", "write the result file (JSON), with --run")

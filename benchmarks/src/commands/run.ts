@@ -270,7 +270,11 @@ export function addRun(program: Command): void {
         .default(["wasm"], "wasm"),
     )
     .option("--formats <list>", "quantized formats in place of the suite's own, such as nf4,q4_0", nameList)
-    .option("--dtypes <list>", "dtypes in place of the suite's own, such as float32,bfloat16", nameList)
+    .option(
+      "--dtypes <list>",
+      "how floats are stored (gemm: b; elementwise; load), such as float32,bfloat16",
+      nameList,
+    )
     .option(
       "--launches <number>",
       "processes that share the rounds (default: 3 with --out, 1 without it and with peers)",

@@ -2,6 +2,7 @@
 
 import {
   add,
+  bytesPerElement,
   exp,
   mul,
   noGrad,
@@ -19,7 +20,18 @@ import { AdamW } from "@nomoat/core/optim";
 import { spreadOver } from "../accuracy.js";
 import type { Prepared, Work } from "../model.js";
 import { compareForward } from "../reference.js";
-import { type Case, movement, type Suite, seeded, sizesOf } from "./suite.js";
+import {
+  type Case,
+  dtypesOf,
+  type FloatDtype,
+  movement,
+  rounding,
+  type Suite,
+  seeded,
+  sizesOf,
+  stored,
+  suffixOf,
+} from "./suite.js";
 
 interface Operation {
   readonly name: string;
@@ -120,12 +132,13 @@ function take(x: Tensor, axis: number, chosen: readonly number[]): Tensor {
   return tensor(taken, { shape: [...x.shape.slice(0, axis), chosen.length, ...x.shape.slice(axis + 1)] });
 }
 
-function workOf({ streams, operations: each }: Operation, count: number): Work {
-  return movement(4 * streams * count, each * count);
+function workOf({ streams, operations: each }: Operation, count: number, dtype: FloatDtype): Work {
+  return movement(bytesPerElement(dtype) * streams * count, each * count);
 }
 
-function prepare(operation: Operation, count: number): Prepared {
-  const inputs = operation.inputs(count);
+function prepare(operation: Operation, count: number, dtype: FloatDtype): Prepared {
+  // What all rows share stays as it is, as weights of norms and angles do.
+  const inputs = operation.inputs(count).map((x) => (x.size === count ? stored(x, dtype) : x));
   const call = (): Tensor => noGrad(() => operation.compute(inputs));
   return {
     run: () => call().dispose(),
@@ -138,8 +151,9 @@ function prepare(operation: Operation, count: number): Prepared {
           // What all rows share is taken whole.
           inputs.map((x, i) => (x.rank === 1 ? x : take(x, axes[i] ?? 0, chosen))),
           (given) => operation.compute(given),
-          tolerance,
-          `elementwise ${operation.name} ${count}`,
+          // Rounded when it is stored, and once or twice on the way.
+          tolerance + 2 * rounding[dtype],
+          `elementwise ${operation.name} ${count} ${dtype}`,
         );
       }),
     dispose() {
@@ -182,6 +196,10 @@ function prepareAdamW(count: number): Prepared {
   };
 }
 
+function adamwCase(described: Pick<Case, "suite" | "name" | "parameters">, count: number): Case {
+  return { ...described, work: movement(28 * count, 14 * count), prepare: () => prepareAdamW(count) };
+}
+
 export const elementwise: Suite = {
   name: "elementwise",
   about: "elementwise operations, reductions, softmax, norm, rope, AdamW, by number of elements",
@@ -190,24 +208,22 @@ export const elementwise: Suite = {
       quick: [1 << 14, 1 << 20],
       standard: [1 << 12, 1 << 16, 1 << 20, 1 << 23],
     });
-    return sizes.flatMap((size) => {
+    const sweeps = dtypesOf(sweep, ["float32"]).flatMap((dtype) => sizes.map((size) => ({ dtype, size })));
+    return sweeps.flatMap(({ dtype, size }) => {
       const count = Math.max(columns, Math.round(size / columns) * columns);
       const describe = (name: string): Pick<Case, "suite" | "name" | "parameters"> => ({
         suite: "elementwise",
-        name: `${name} ${count}`,
-        parameters: { operation: name, elements: count },
+        name: `${name} ${count}${suffixOf(dtype)}`,
+        parameters: { operation: name, elements: count, ...(dtype !== "float32" && { dtype }) },
       });
       return [
         ...operations.map((operation) => ({
           ...describe(operation.name),
-          work: workOf(operation, count),
-          prepare: () => prepare(operation, count),
+          work: workOf(operation, count, dtype),
+          prepare: () => prepare(operation, count, dtype),
         })),
-        {
-          ...describe("AdamW"),
-          work: movement(28 * count, 14 * count),
-          prepare: () => prepareAdamW(count),
-        },
+        // Parameters that are trained are float32.
+        ...(dtype === "float32" ? [adamwCase(describe("AdamW"), count)] : []),
       ];
     });
   },

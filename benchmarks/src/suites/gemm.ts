@@ -1,11 +1,22 @@
 // float32 matrix products: square ones in all four transposes, the shapes of low-rank updates, a few rows against a large
 // matrix, and batches as attention has them.
 
-import { matmul, zeros } from "@nomoat/core";
+import { bytesPerElement, matmul, tidy, zeros } from "@nomoat/core";
 import { type ProductCheck, productCheck } from "../accuracy.js";
 import { uniformValues } from "../inputs.js";
 import type { Prepared } from "../model.js";
-import { arithmetic, type Case, type Suite, type Sweep, seeded, valuesOf } from "./suite.js";
+import {
+  arithmetic,
+  type Case,
+  dtypesOf,
+  type FloatDtype,
+  type Suite,
+  type Sweep,
+  seeded,
+  stored,
+  suffixOf,
+  valuesOf,
+} from "./suite.js";
 
 /** One product; "NT" means that b is stored as [n, k]. */
 export interface Product {
@@ -15,6 +26,8 @@ export interface Product {
   readonly k: number;
   readonly batch: number;
   readonly transposes: string;
+  /** How b is stored, as weights are; float32 where nothing is said. */
+  readonly dtype?: FloatDtype;
 }
 
 /** Rounding errors of a sum of k products grow like √k at worst 2⁻²⁴ each; k is at most 4096 here. */
@@ -82,29 +95,34 @@ export function layoutOf(
 }
 
 /** Names a product; equal for all implementations. */
-export function nameOf({ label, m, n, k, batch, transposes }: Product): string {
+export function nameOf({ label, m, n, k, batch, transposes, dtype = "float32" }: Product): string {
   const size = `${batch > 1 ? `${batch}x` : ""}${m}x${n}x${k}`;
-  return `${label === "square" ? "" : `${label} `}${size} ${transposes}`;
+  return `${label === "square" ? "" : `${label} `}${size} ${transposes}${suffixOf(dtype)}`;
 }
 
 /** What a product is, without who computes it. */
 export function describeProduct(product: Product): Omit<Case, "prepare"> {
-  const { label, m, n, k, batch, transposes } = product;
+  const { label, m, n, k, batch, transposes, dtype } = product;
+  const bytes = bytesPerElement(dtype ?? "float32");
   return {
     suite: "gemm",
     name: nameOf(product),
-    parameters: { label, m, n, k, batch, transposes },
-    work: arithmetic(2 * batch * m * n * k, 4 * batch * (m * k + k * n + m * n)),
+    parameters: { label, m, n, k, batch, transposes, ...(dtype && { dtype }) },
+    work: arithmetic(2 * batch * m * n * k, batch * (4 * m * k + bytes * k * n + 4 * m * n)),
   };
 }
 
-/** How the product of the seeded inputs is checked; the reference is the same for everybody. */
-export function checkOf(product: Product): ProductCheck {
+/**
+ * How the product of the seeded inputs is checked; the reference is the same for everybody.
+ *
+ * @param b - its values, where they were rounded
+ */
+export function checkOf(product: Product, b?: ArrayLike<number>): ProductCheck {
   const { m, n, k, batch, transposes } = product;
   const [left, right] = [layoutOf(m, k, transposes[0] === "T"), layoutOf(k, n, transposes[1] === "T")];
   return productCheck(`gemm ${nameOf(product)}`, product, productTolerance, () => [
     { values: uniformValues("a", batch * m * k), batch: m * k, row: left.row, column: left.column },
-    { values: uniformValues("b", batch * k * n), batch: k * n, row: right.row, column: right.column },
+    { values: b ?? uniformValues("b", batch * k * n), batch: k * n, row: right.row, column: right.column },
   ]);
 }
 
@@ -114,9 +132,20 @@ export function prepareProduct(product: Product): Prepared {
   const batched = (shape: number[]): number[] => (batch > 1 ? [batch, ...shape] : shape);
   const [left, right] = [layoutOf(m, k, transposes[0] === "T"), layoutOf(k, n, transposes[1] === "T")];
   const a = seeded("a", batched(left.shape));
-  const b = seeded("b", batched(right.shape));
+  const b = stored(seeded("b", batched(right.shape)), product.dtype ?? "float32");
+  const turned = { transA: transposes[0] === "T", transB: transposes[1] === "T" };
+  if (product.dtype) {
+    // Operands of two dtypes have no result of theirs to write to.
+    return {
+      run: () => matmul(a, b, turned).dispose(),
+      verify: () => tidy(() => checkOf(product, valuesOf(b)).compareWhole(valuesOf(matmul(a, b, turned)))),
+      dispose() {
+        for (const x of [a, b]) x.dispose();
+      },
+    };
+  }
   const out = zeros(batched([m, n]));
-  const options = { transA: transposes[0] === "T", transB: transposes[1] === "T", out };
+  const options = { ...turned, out };
   return {
     run() {
       matmul(a, b, options);
@@ -132,8 +161,9 @@ export const gemm: Suite = {
   name: "gemm",
   about: "float32 matrix products, all four transposes, low-rank shapes, few rows, batches",
   cases: (sweep) =>
-    products(sweep).map((product) => ({
-      ...describeProduct(product),
-      prepare: () => prepareProduct(product),
-    })),
+    dtypesOf(sweep, ["float32"])
+      .flatMap((dtype) =>
+        products(sweep).map((product) => (dtype === "float32" ? product : { ...product, dtype })),
+      )
+      .map((product) => ({ ...describeProduct(product), prepare: () => prepareProduct(product) })),
 };

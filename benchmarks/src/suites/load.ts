@@ -3,17 +3,25 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type DType, type Tensor, tidy } from "@nomoat/core";
+import { type Tensor, tidy } from "@nomoat/core";
 import { loadSafetensors, saveSafetensors } from "@nomoat/core/safetensors";
 import { compareArrays } from "../accuracy.js";
 import type { Prepared } from "../model.js";
-import { type Case, dtypesOf, movement, type Suite, seeded, sizesOf } from "./suite.js";
+import {
+  type Case,
+  dtypesOf,
+  type FloatDtype,
+  floatDtypes,
+  movement,
+  rounding,
+  type Suite,
+  seeded,
+  sizesOf,
+} from "./suite.js";
 
-/** Relative rounding of each dtype, at the largest value. */
-const rounding: Partial<Record<DType, number>> = { float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 };
 const tensors = 16;
 
-async function prepare(megabytes: number, dtype: DType): Promise<Prepared> {
+async function prepare(megabytes: number, dtype: FloatDtype): Promise<Prepared> {
   const bytes = dtype === "float32" ? 4 : 2;
   const count = Math.floor((megabytes * 1e6) / bytes / tensors);
   const folder = await mkdtemp(join(tmpdir(), "nomoat-bench-"));
@@ -37,7 +45,7 @@ async function prepare(megabytes: number, dtype: DType): Promise<Prepared> {
       const accuracy = compareArrays(
         loaded.get(`layer.${tensors - 1}.weight`)!.dataSync() as ArrayLike<number>,
         values,
-        rounding[dtype]!,
+        rounding[dtype],
       );
       for (const one of loaded.values()) one.dispose();
       return accuracy;
@@ -55,7 +63,7 @@ export const load: Suite = {
   cases(sweep): Case[] {
     const sizes = sizesOf(sweep, { quick: [16], standard: [16, 256] });
     return sizes.flatMap((megabytes) =>
-      dtypesOf(sweep, ["float32", "float16", "bfloat16"]).map((dtype) => ({
+      dtypesOf(sweep, floatDtypes).map((dtype) => ({
         suite: "load",
         name: `safetensors ${dtype} ${megabytes} MB`,
         parameters: { megabytes, dtype },

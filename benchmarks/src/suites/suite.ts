@@ -12,7 +12,7 @@ import {
 import { uniformValues } from "../inputs.js";
 import type { Effort } from "../measure/timing.js";
 import { workersRunning } from "../measure/workers.js";
-import type { Entry, Parameters, Prepared, Work } from "../model.js";
+import { BenchError, type Entry, type Parameters, type Prepared, type Work } from "../model.js";
 
 /** What is gone through. */
 export interface Sweep {
@@ -60,9 +60,38 @@ export function items(count: number, unit: string, operations: number, bytes: nu
   return { operations, bytes, arithmetic: "float32", items: { count, unit }, shown: "items" };
 }
 
-/** Of the dtypes that a suite has, those that the sweep asks for. */
-export function dtypesOf<T extends DType>(sweep: Sweep, own: readonly T[]): readonly T[] {
-  return sweep.dtypes ? own.filter((dtype) => sweep.dtypes!.includes(dtype)) : own;
+/** How floats are stored. */
+export const floatDtypes = ["float32", "float16", "bfloat16"] as const satisfies readonly DType[];
+export type FloatDtype = (typeof floatDtypes)[number];
+
+/** Relative rounding of what is stored as a dtype. */
+export const rounding: Readonly<Record<FloatDtype, number>> = {
+  ...{ float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 },
+};
+
+/**
+ * The dtypes that the sweep asks for.
+ *
+ * @param own - those of a suite where none are asked for
+ * @throws {BenchError} for one that is none of floats
+ */
+export function dtypesOf(sweep: Sweep, own: readonly FloatDtype[]): readonly FloatDtype[] {
+  if (!sweep.dtypes) return own;
+  const unknown = sweep.dtypes.find((dtype) => !(floatDtypes as readonly string[]).includes(dtype));
+  if (unknown !== undefined)
+    throw new BenchError(`unknown dtype "${unknown}" (known: ${floatDtypes.join(", ")})`);
+  return sweep.dtypes as readonly FloatDtype[];
+}
+
+/** What a case's name says of its dtype: nothing for float32. */
+export const suffixOf = (dtype: FloatDtype): string => (dtype === "float32" ? "" : ` ${dtype}`);
+
+/** A float32 tensor in another dtype; it is disposed of. */
+export function stored(x: Tensor, dtype: FloatDtype): Tensor {
+  if (dtype === "float32") return x;
+  const rounded = x.cast(dtype);
+  x.dispose();
+  return rounded;
 }
 
 /** Seeded values as a float32 tensor on the active backend. */
