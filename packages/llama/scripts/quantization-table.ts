@@ -4,7 +4,7 @@
 //   npx tsx --conditions=@nomoat/source packages/llama/scripts/quantization-table.ts [methods | formats | FORMAT ...] [--tables]
 //
 // Calibrated on training documents of its corpus, measured on the held-out ones (examples/pretrain). Results are gathered in
-// docs/quantization.json; --tables writes the tables of docs/quantization.md from it, and measures only what is named.
+// docs/quantization.json; --tables writes the tables of docs/quantization.md and of quant's README from it, and measures only what is named.
 //
 // "min/max" is round-to-nearest as papers have it, over each group's full range; "nearest" is what quantize() does, which for int4
 // formats searches each scale. int3_… are 3-bit codes in 4-bit fields, to show where fewer bits lead; their sizes are as if packed.
@@ -28,7 +28,7 @@ import { textWindows } from "../src/perplexity.js";
 
 const folder = "models/tiny";
 const store = "docs/quantization.json";
-const page = "docs/quantization.md";
+const pages = ["docs/quantization.md", "packages/quant/README.md"];
 const compared = [
   "q4_0",
   "q4_1",
@@ -247,14 +247,15 @@ function writeTables(): void {
     ),
     formats: table(["format", "bytes", "bits/weight", ...head, "KL divergence"], formatRows),
   };
-  let text = readFileSync(page, "utf8");
-  for (const [name, body] of Object.entries(tables)) {
-    const [begin, end] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
-    const [from, to] = [text.indexOf(begin), text.indexOf(end)];
-    if (from < 0 || to < 0) throw new Error(`${page} has no place for ${name}`);
-    text = `${text.slice(0, from)}${begin}\n\n${body}\n\n${text.slice(to)}`;
+  for (const page of pages) {
+    let text = readFileSync(page, "utf8");
+    for (const [name, body] of Object.entries(tables)) {
+      const [begin, end] = [`<!-- quantization: ${name} -->`, `<!-- /${name} -->`];
+      const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+      if (from >= 0 && to >= 0) text = `${text.slice(0, from)}${begin}\n\n${body}\n\n${text.slice(to)}`;
+    }
+    writeFileSync(page, text);
   }
-  writeFileSync(page, text);
 }
 
 const named = process.argv.slice(2).filter((name) => name !== "--tables");

@@ -1,9 +1,11 @@
 // Which layer gets which format, for a budget of bits: those that lose most by few bits get more.
 
-import { ArgumentError, type Tensor } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tidy, zerosLike } from "@nomoat/core";
+import { outputError } from "./calibrated/awq.js";
+import type { ActivationStatistics } from "./calibrated/statistics.js";
 import { type BlockFormat, sizeOf, type WeightShape } from "./formats/format.js";
 import { quantize } from "./quantize.js";
-import { weightShape } from "./quantized-tensor.js";
+import { type QuantizedTensor, weightShape } from "./quantized-tensor.js";
 
 /** A layer to be given a format. */
 export interface Choosable {
@@ -11,12 +13,17 @@ export interface Choosable {
   readonly weight: Tensor;
   /** The formats to choose from; one alone is given. */
   readonly formats: readonly BlockFormat[];
+  /** Of its inputs, where they are known. */
+  readonly statistics?: ActivationStatistics;
 }
 
 interface Choice {
   readonly format: BlockFormat;
   readonly bits: number;
-  /** Squared error relative to the weight's mean square, times its size: what layers are weighed against each other by. */
+  /**
+   * What layers are weighed against each other by: squared error of the outputs where the inputs are known, of the weight otherwise, relative
+   * to the mean square, times the weight's size.
+   */
   readonly loss: number;
 }
 
@@ -29,21 +36,35 @@ export function bitsOf(format: BlockFormat, shape: WeightShape): number {
     .reduce((bits, part) => bits + 8 * sizeOf(part.shape) * elementBytes[part.dtype], 0);
 }
 
-function measure({ name, weight, formats }: Choosable): Choice[] {
+function measure({ name, weight, formats, statistics }: Choosable): Choice[] {
   const shape = weightShape("quantizeModel", weight);
   return formats.map((format) => {
     const bits = bitsOf(format, shape);
     if (formats.length === 1) return { format, bits, loss: 0 };
     const quantized = quantize(weight, { format, name: `${name}.weight` });
-    quantized.dispose();
-    const { noise = 0, signal = 0 } = quantized.error ?? {};
-    return { format, bits, loss: signal === 0 ? 0 : (noise / signal) * sizeOf(shape) };
+    try {
+      const { noise = 0, signal = 0 } = statistics
+        ? errorOfOutputs(weight, quantized, statistics)
+        : (quantized.error ?? {});
+      return { format, bits, loss: signal > 0 ? (noise / signal) * sizeOf(shape) : 0 };
+    } finally {
+      quantized.dispose();
+    }
   });
 }
 
+function errorOfOutputs(weight: Tensor, quantized: QuantizedTensor, statistics: ActivationStatistics) {
+  return noGrad(() =>
+    tidy(() => {
+      const noise = outputError(weight, quantized.dequantize(), statistics);
+      return { noise, signal: outputError(weight, zerosLike(weight), statistics) };
+    }),
+  );
+}
+
 /**
- * Formats by layer, asking for each weight whose values it needs, with at most `bitsPerWeight` bits on average. Every layer starts with its smallest format; then the step
- * with the greatest fall of error × size a bit is taken, as long as one fits.
+ * Formats by layer, asking for each weight whose values it needs, with at most `bitsPerWeight` bits on average. Every layer starts with
+ * its smallest format; then the step with the greatest fall of error × size a bit is taken, as long as one fits.
  *
  * @throws {ArgumentError} when even the smallest formats exceed the budget
  */

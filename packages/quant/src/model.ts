@@ -43,7 +43,7 @@ export interface QuantizeModelOptions {
   readonly method?: "nearest" | "hqq" | "gptq" | "awq";
   /** Dequantize each layer again to measure its error (default true; methods other than "nearest" always do). */
   readonly measure?: boolean;
-  /** What `collectStatistics` gathered, for "gptq" and "awq". */
+  /** What `collectStatistics` gathered: for "gptq" and "awq", and for `bitsPerWeight` to weigh layers by what their outputs lose. */
   readonly statistics?: ReadonlyMap<string, ActivationStatistics>;
   /**
    * For "awq": modules that take the scales of the layers after them in, so that products cost nothing more (`awqMappings` of
@@ -329,7 +329,10 @@ function* findTargets(model: Module, options: QuantizeModelOptions): Generator<T
     bitsPerWeight === undefined
       ? null
       : yield* chooseFormats(
-          found.map(({ name, layer, formats }) => ({ name, weight: layer.weight, formats })),
+          found.map(({ name, layer, formats }) => ({
+            ...{ name, weight: layer.weight, formats },
+            statistics: layer instanceof Linear ? options.statistics?.get(name) : undefined,
+          })),
           bitsPerWeight,
         );
   const targets = found.map(({ name, layer, formats: [only] }) => ({

@@ -12,10 +12,12 @@ import {
   withBackend,
 } from "@nomoat/core";
 import { afterEach, describe, expect, it } from "vitest";
+import { formats } from "../src/formats/index.js";
 import { withoutKernels } from "../src/kernels.js";
 import { quantizedMatmul } from "../src/matmul.js";
 import { quantize } from "../src/quantize.js";
-import { allNames, bell, bellTensor, names, relativeError, rowMultiple } from "./helpers.js";
+import { QuantizedTensor } from "../src/quantized-tensor.js";
+import { allNames, bell, bellTensor, names, relativeError, rowMultiple, uniform } from "./helpers.js";
 
 function dot(a: Tensor, b: Tensor): number {
   const x = a.dataSync();
@@ -159,6 +161,33 @@ describe.each(names)("%s", (name) => {
         expect(run()).toEqual(one);
       }
       runtime?.setThreads(threads);
+    });
+  });
+});
+
+describe.each(["int4_g32", "int4_g64", "int4_g128"] as const)("%s of a calibrated method", (name) => {
+  it("has −8 among its codes, and scales of either sign, in all products", () => {
+    tidy(() => {
+      const format = formats[name];
+      const random = uniform(5);
+      const [rows, columns] = [40, 256];
+      const data = Uint8Array.from({ length: (rows * columns) / 2 }, () => 256 * random());
+      const scales = bell((rows * columns) / format.blockSize, 3, 0.1);
+      const parts = {
+        data: tensor(data, { shape: [rows, columns / 2] }),
+        scales: tensor(scales),
+      };
+      using w = new QuantizedTensor(format, [rows, columns], new Map(Object.entries(parts)));
+      const dense = w.dequantize();
+      expect(data.some((byte) => (byte & 15) === 0)).toBe(true);
+      expect(dense.dataSync()).toEqual(withoutKernels(() => w.dequantize()).dataSync());
+      for (const count of [1, 3, 24]) {
+        const x = bellTensor([count, columns], 3);
+        const expected = x.matmul(dense, { transB: true }).dataSync();
+        expect(relativeError(quantizedMatmul(x, w).dataSync(), expected)).toBeLessThan(1e-5);
+        const integers = noGrad(() => quantizedMatmul(x, w, { activations: "int8" }));
+        expect(relativeError(integers.dataSync(), expected)).toBeLessThan(0.02);
+      }
     });
   });
 });

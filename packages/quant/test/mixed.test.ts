@@ -1,9 +1,9 @@
 // Formats chosen for a budget of bits, and the chart of a report.
 
-import { ArgumentError, init, noGrad } from "@nomoat/core";
+import { ArgumentError, init, noGrad, tensor, tidy } from "@nomoat/core";
 import { Linear, Module } from "@nomoat/core/nn";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { quantizationReport, quantizeModel } from "../src/index.js";
+import { ActivationStatistics, quantizationReport, quantizeModel } from "../src/index.js";
 import { bell } from "./helpers.js";
 
 beforeAll(() => init({ backend: "reference" }));
@@ -54,6 +54,33 @@ describe("bitsPerWeight", () => {
     expect(formats[2]).toBe("int8");
     expect(formats.filter((format) => format === "nf4").length).toBeGreaterThanOrEqual(2);
     mixed.dispose();
+  });
+
+  it("weighs layers by what their outputs lose, where the inputs are known", () => {
+    const mixed = model();
+    // Inputs reach little but the outliers of layer 2, which are coded exactly: it loses next to nothing.
+    const statistics = new Map(
+      mixed.layers.map((_, layer) => {
+        const seen = new ActivationStatistics(64);
+        const heavy = (column: number) => layer !== 2 || column % 32 === 0;
+        const values = Float32Array.from(
+          { length: 100 * 64 },
+          (__, i) => (heavy(i % 64) ? 1 : 1e-3) * ((i % 7) - 3),
+        );
+        tidy(() => seen.add(tensor(values, { shape: [100, 64] })));
+        return [`layers.${layer}`, seen];
+      }),
+    );
+    const options = { bitsPerWeight: 5.5, candidates: ["nf4", "int8"], skip: ["small"] } as const;
+    const { layers } = quantizeModel(mixed, { ...options, statistics });
+    const plain = model();
+    const without = quantizeModel(plain, options).layers.map(({ format }) => format);
+    expect(without[2]).toBe("int8");
+    const formats = layers.map(({ format }) => format);
+    expect(formats[2]).toBe("nf4");
+    expect(formats.filter((format) => format === "int8")).toHaveLength(1);
+    mixed.dispose();
+    plain.dispose();
   });
 
   it("leaves layers with a pattern of their own their format", () => {

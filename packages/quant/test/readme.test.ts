@@ -41,22 +41,39 @@ describe("README", () => {
     expect(log.mock.calls[1][0]).toMatch(/down +q8_0/);
   });
 
-  it("quantizes by a calibrated method", async () => {
+  it("quantizes to a budget, embeddings and output layer too, and reports what became of the predictions", async () => {
     await run(blocks[2]);
+    const table = String(log.mock.calls[0][0]);
+    expect(table).toMatch(/embed_tokens +q8_0/);
+    expect(table).toMatch(/lm_head +q8_0/);
+    expect(table).not.toMatch(/^gate/m);
+    expect(table).toMatch(/KL divergence [\d.]+ nats a token/);
+    const [total, svg] = log.mock.calls[1] as [{ bitsPerWeight: number }, string];
+    expect(total.bitsPerWeight).toBeLessThanOrEqual(6);
+    expect(svg).toMatch(/^<svg[^]*<\/svg>\n$/);
+  });
+
+  it("quantizes by a calibrated method", async () => {
+    await run(blocks[3]);
     expect(log.mock.calls[0][0]).toMatch(/down +int4_asym_g64/);
   });
 
+  it("folds AWQ's scales into the model", async () => {
+    await run(blocks[4]);
+  });
+
   it("quantizes with calibrated activations", async () => {
-    await run(blocks[3]);
+    await run(blocks[5]);
   });
 
   it("writes and reads GGUF", async () => {
-    await run(blocks[4]);
+    await run(blocks[6]);
     expect(log.mock.calls[0][0]).toMatchObject({ shape: [8, 64], type: "Q8_0" });
   });
 
   it("lists the formats there are, with their bits", () => {
-    const rows = Array.from(readme.matchAll(/^\| (`\w+`(?:, `\w+`)*) \| ([\d., ]+)( \+)? \|/gm));
+    const [described] = readme.split("<!-- quantization:");
+    const rows = Array.from(described.matchAll(/^\| (`\w+`(?:, `\w+`)*) \| ([\d., ]+)( \+)? \|/gm));
     const listed = rows.flatMap(([, names, bits, more]) =>
       names.split(", ").map((name, i) => [name.slice(1, -1), more ? undefined : Number(bits.split(", ")[i])]),
     );

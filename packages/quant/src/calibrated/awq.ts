@@ -117,8 +117,10 @@ export function searchAwqScales(
               { device },
             );
             const w = weight.detach().cast("float32");
-            using quantized = quantize(w.mul(factors), { format, name, measure: false });
-            return energy(w.sub(quantized.dequantize().div(factors)), moments[i]);
+            const quantized = quantize(w.mul(factors), { format, name, measure: false });
+            const dense = quantized.dequantize();
+            quantized.dispose();
+            return energy(w.sub(dense.div(factors)), moments[i]);
           });
           return sum + (energies[i] > 0 ? error / energies[i] : error);
         }, 0);

@@ -7,7 +7,7 @@ import type { FormatName } from "../formats/index.js";
 import { resolveFormat } from "../quantize.js";
 import { type QuantizedTensor, weightShape } from "../quantized-tensor.js";
 import { finiteValues, GridCoder, nearestCode } from "./grid.js";
-import { fitLine, lineError } from "./line.js";
+import { fitLine, isUneven, lineError } from "./line.js";
 
 export interface HqqOptions {
   /** Integers in groups or rows: `int4_asym_g64`, `int8`, ggml's `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`, ... */
@@ -41,7 +41,8 @@ function optimize(coder: GridCoder, values: Float32Array, iterations: number): G
   const first = best;
   const codes = new Int16Array(values.length);
   const targets = new Float64Array(values.length);
-  for (const start of starts) {
+  const signed = isUneven(grids) ? [...starts, ...starts.map((part) => -part)] : starts;
+  for (const start of signed) {
     // About the middle of the codes.
     const middle = first.offset + (first.scale * (grids.least + grids.most)) / 2;
     const scale = first.scale * start;

@@ -18,6 +18,11 @@ export function lineError(
   return sum;
 }
 
+/** True where codes have one more on one side: a line and the one of the other sign differ. */
+export function isUneven({ offsets, least, most }: GridCodes): boolean {
+  return offsets === "none" && least !== -most;
+}
+
 /** True for a line that can be used: finite, and not flat. */
 function isLine({ scale, offset }: Grid): boolean {
   return Number.isFinite(scale) && Number.isFinite(offset) && scale !== 0;
@@ -99,9 +104,7 @@ export function searchLine(
   if (!isLine(best)) return best;
   let least = errorOf ? errorOf(best) : lineError(grids, values, weights, best);
   const starts = [best, ...searchedParts.map((part) => spanningLine(grids, values, part))];
-  // With a code more on one side, the other sign is another line.
-  const uneven = grids.offsets === "none" && grids.least !== -grids.most;
-  if (uneven) starts.push(...starts.map(({ scale }) => ({ scale: -scale, offset: 0 })));
+  if (isUneven(grids)) starts.push(...starts.map(({ scale }) => ({ scale: -scale, offset: 0 })));
   for (const start of starts) {
     if (!isLine(start)) continue;
     const found = refine(grids, values, weights, start);

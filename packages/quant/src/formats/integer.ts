@@ -3,7 +3,8 @@
 // span from the least to the largest value (and 0): x ≈ scale · (code − zeroPoint), unsigned codes.
 //
 // 4-bit codes stand two a byte, the even element in the low half, rows on whole bytes; symmetric ones are stored with 8
-// added. 4-bit scales are searched: of the 20 scales from the full range down to 62 % of it, the one with the least squared
+// added, which leaves room for −8: rounding to nearest has no use for it, methods that choose codes (calibrated/) do, and give scales
+// either sign. 4-bit scales are searched: of the 20 scales from the full range down to 62 % of it, the one with the least squared
 // error is taken. Codes are rounded half to even.
 //
 // quantize(dequantize(q)) gives the bytes of q for symmetric formats. For that a scale is rounded once more, to one that
@@ -132,7 +133,7 @@ export function integerFormat(options: IntegerFormatOptions): BlockFormat {
     else parts.data[byte] = (parts.data[byte] & (0xf0 >> shift)) | (code << shift);
   };
   const grid: GridCodes = {
-    least,
+    least: -bias || least,
     most,
     offsets: asymmetric ? "multiples" : "none",
     nearest({ scale, offset }) {
