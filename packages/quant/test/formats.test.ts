@@ -15,7 +15,7 @@ import {
 } from "../src/formats/format.js";
 import { fp4Values } from "../src/formats/fp4.js";
 import { fromHalf, toHalf } from "../src/formats/half.js";
-import { formats } from "../src/formats/index.js";
+import { formatByName, formats } from "../src/formats/index.js";
 import { nf4Bounds, nf4Values } from "../src/formats/nf4.js";
 import { allNames, rowMultiple } from "./helpers.js";
 
@@ -52,7 +52,11 @@ function encoded(parts: Parts): Record<string, string> {
   return Object.fromEntries(Object.entries(parts).map(([name, array]) => [name, base64(array)]));
 }
 
-const all = allNames.map((name): BlockFormat => formats[name]);
+/** Those of the registry, and integer formats that are made or named by their options. */
+const all = [
+  ...allNames.map((name): BlockFormat => formats[name]),
+  ...["int8_asym_tensor", "int8_asym_g32", "int4", "int4_asym", "int4_asym_g96"].map(formatByName),
+];
 
 /** Weights of many magnitudes: normal rows, tiny and large scales, zeros, one outlier. */
 function weights(multiple: number): fc.Arbitrary<{ values: Float32Array; shape: [number, number] }> {
