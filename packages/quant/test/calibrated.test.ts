@@ -404,6 +404,24 @@ describe("calibration", () => {
     expect(() => quantizeGptq(weight, seen, { format: "nf4" })).toThrow("nf4 is not a format of integers");
     expect(() => quantizeHqq(weight, { format: "q4_K" })).toThrow("not a format of integers");
     expect(() => quantizeHqq(bad, { format: "int4_g32", name: "w" })).toThrow("w: NaN at index [0, 1]");
+    const infinite = tensor(
+      Float32Array.from({ length: 128 }, (_, i) => (i === 70 ? -Infinity : 1)),
+      {
+        shape: [2, 64],
+      },
+    );
+    const place = "w: -Infinity at index [1, 6]";
+    expect(() => quantizeGptq(infinite, seen, { format: "q4_0", name: "w" })).toThrow(place);
+    for (const format of ["q4_0", "nf4"] as const) {
+      expect(() => quantizeAwq(infinite, seen, { format, name: "w" })).toThrow(place);
+    }
+    infinite.dispose();
+    const wrong = (options: object) => () =>
+      quantizeAwq(weight, seen, { format: "int8", ...options }).weight.dispose();
+    expect(wrong({ scales: [1] })).toThrow("1 scales for a weight of 64");
+    expect(wrong({ scales: new Float32Array(64) })).toThrow("scales must be positive");
+    expect(wrong({ steps: 0 })).toThrow("steps 0 is no count");
+    expect(() => quantizeGptq(weight, seen, { format: "int8", passes: -1 })).toThrow("passes -1 is no count");
     expect(() => quantizeGptq(weight, new ActivationStatistics(columns), { format: "int8" })).toThrow(
       "no inputs",
     );
