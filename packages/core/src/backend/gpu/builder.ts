@@ -193,11 +193,14 @@ export class KernelBuilder {
   /** Runs the kernel whose last line returns; once for each tile of the result. */
   run(length: number): DeviceArray {
     const { largest } = this.#device;
+    const exactDivision = this.#device.onHost && !this.#large && length < exactIntegers;
+    const written = this.#body.join("\n");
+    const lines = exactDivision ? written.replaceAll("quotient(", "hostQuotient(") : written;
     if (length <= largest) {
-      const source = `function (${this.#parameters.join(", ")}) {\n${this.#body.join("\n")}\n}`;
+      const source = `function (${this.#parameters.join(", ")}) {\n${lines}\n}`;
       return { length, tiles: [this.#device.run(source, this.#arguments, length)] };
     }
-    const body = this.#body.join("\n").replaceAll(thread, `(${thread} + tile)`);
+    const body = lines.replaceAll(thread, `(${thread} + tile)`);
     const source = `function (${[...this.#parameters, "tile"].join(", ")}) {\n${body}\n}`;
     const tiles: Tile[] = [];
     for (let start = 0; start < length; start += largest) {

