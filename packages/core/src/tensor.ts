@@ -1,6 +1,7 @@
 // The Tensor: a dtype, a layout, a reference to storage, a place in the graph. The operations as methods
 // stand in tensor-operations.ts.
 
+import { requireOptions } from "./arguments.js";
 import { runBackward } from "./autograd/backward.js";
 import { type GraphNode, noGrad } from "./autograd/graph.js";
 import { type BackendName, backendByName } from "./backend/registry.js";
@@ -271,6 +272,7 @@ export class Tensor extends TensorOperations {
    */
   backward(gradient?: Tensor, options: { retainGraph?: boolean } = {}): void {
     this.use("backward");
+    requireOptions("backward", options);
     runBackward([{ tensor: this, gradient: gradient ?? null }], {
       retainGraph: options.retainGraph ?? false,
     });

@@ -1,5 +1,6 @@
 // Multi-head attention (Vaswani et al., arXiv:1706.03762) as a layer of four linear ones.
 
+import { describe, requireOptions, use } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { scaledDotProductAttention } from "../ops/attention.js";
@@ -7,7 +8,7 @@ import { permute, reshape } from "../ops/view.js";
 import type { Generator } from "../random.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { Linear, type LinearBase, type LinearOptions } from "./linear.js";
+import { Linear, LinearBase, type LinearOptions } from "./linear.js";
 import { Module } from "./module.js";
 
 export interface MultiheadAttentionArguments {
@@ -46,6 +47,13 @@ export class MultiheadAttention extends Module {
     generator?: Generator,
   ) {
     super();
+    requireOptions("MultiheadAttention", projections);
+    for (const name of ["q", "k", "v", "out"] as const) {
+      if (!(projections[name] instanceof LinearBase))
+        throw new ArgumentError(
+          `MultiheadAttention: ${name} must be a linear layer, not ${describe(projections[name])}`,
+        );
+    }
     const width = projections.q.outFeatures;
     if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
       throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
@@ -66,6 +74,7 @@ export class MultiheadAttention extends Module {
     numHeads: number,
     options: MultiheadAttentionOptions = {},
   ): MultiheadAttention {
+    requireOptions("MultiheadAttention", options);
     const { dropout = 0, ...linear } = options;
     const make = () => Linear.create(embedDim, embedDim, linear);
     return new MultiheadAttention(numHeads, { q: make(), k: make(), v: make(), out: make() }, dropout);
@@ -73,11 +82,13 @@ export class MultiheadAttention extends Module {
 
   /** x [batch, queries, embedDim] → the same shape. */
   override forward(x: Tensor, options: MultiheadAttentionArguments = {}): Tensor {
+    requireOptions("MultiheadAttention", options);
     const { memory = x, causal, mask } = options;
     for (const [name, t] of [
       ["x", x],
       ["memory", memory],
     ] as const) {
+      use("MultiheadAttention", t);
       if (t.rank !== 3)
         throw new ShapeError(
           `MultiheadAttention: ${name} must be [batch, length, embedDim], not ${formatShape(t.shape)}`,

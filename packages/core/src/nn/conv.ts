@@ -1,5 +1,6 @@
 // Convolution layers.
 
+import { requireOptions, use } from "../arguments.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { type ConvolutionArguments, conv1d, conv2d, type PerAxis, perAxis } from "../ops/convolution.js";
@@ -21,6 +22,8 @@ abstract class Convolution extends Module {
 
   constructor(weight: Tensor, bias: Tensor | null, options: ConvolutionArguments, rank: number) {
     super();
+    use(`Conv${rank - 2}d`, weight);
+    requireOptions(`Conv${rank - 2}d`, options);
     if (weight.rank !== rank)
       throw new ArgumentError(
         `Conv${rank - 2}d: weight must have ${rank} axes, not ${weight.rank} ([${weight.shape.join(", ")}])`,
@@ -39,6 +42,7 @@ function initial(
   kernel: readonly number[],
   options: ConvolutionOptions,
 ): [Tensor, Tensor | null, ConvolutionArguments] {
+  requireOptions(name, options);
   const { bias = true, stride, padding, dilation, groups = 1, ...init } = options;
   if (!(Number.isInteger(groups) && groups > 0) || inChannels % groups !== 0 || outChannels % groups !== 0) {
     throw new ArgumentError(

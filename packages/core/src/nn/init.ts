@@ -1,6 +1,7 @@
 // Initial values of parameters, by PyTorch's names and formulas. Weights are [outFeatures, inFeatures] or, of convolutions,
 // [outChannels, inChannels, kernel…].
 
+import { requireOptions } from "../arguments.js";
 import { type CreationOptions, fromValues, randn, target, uniform } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { mul } from "../ops/elementwise.js";
@@ -14,11 +15,13 @@ export interface InitOptions extends Pick<CreationOptions, "dtype" | "device"> {
 
 /** Inputs that one output sees. */
 export function fanIn(shape: Shape): number {
+  checkShape("fanIn", shape);
   return (shape.length < 2 ? shape[0] : sizeOf(shape.slice(1))) || 1;
 }
 
 /** Outputs that one input reaches. */
 export function fanOut(shape: Shape): number {
+  checkShape("fanOut", shape);
   return (shape.length < 2 ? shape[0] : shape[0] * sizeOf(shape.slice(2))) || 1;
 }
 
@@ -61,6 +64,7 @@ export function truncNormal(
   std = 1,
   options: InitOptions & { low?: number; high?: number } = {},
 ): Tensor {
+  requireOptions("truncNormal", options);
   const { low = -2, high = 2, generator = defaultGenerator(), ...creation } = options;
   for (const [name, value] of Object.entries({ std, low, high })) requireFinite("truncNormal", name, value);
   if (!(std > 0 && high - low >= std / 100 && low <= 4 * std && high >= -4 * std))
@@ -86,11 +90,12 @@ export function truncNormal(
  * arXiv:1312.6120); uniformly distributed.
  */
 export function orthogonal(shape: Shape, gain = 1, options: InitOptions = {}): Tensor {
+  checkShape("orthogonal", shape);
+  requireOptions("orthogonal", options);
   if (shape.length < 2)
     throw new ShapeError(`orthogonal: expected at least two axes, not ${formatShape(shape)}`);
   const { generator = defaultGenerator(), ...creation } = options;
   const { backend, dtype } = target("orthogonal", creation);
-  checkShape("orthogonal", shape);
   const [rows, columns] = [shape[0], sizeOf(shape.slice(1))];
   const [count, length] = [Math.min(rows, columns), Math.max(rows, columns)];
   const vectors = Array.from({ length: count }, () => new Float64Array(length));

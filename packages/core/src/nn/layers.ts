@@ -1,5 +1,6 @@
 // Embedding, RMSNorm, Dropout.
 
+import { requireOptions, use } from "../arguments.js";
 import { ones } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { dropout } from "../ops/dropout.js";
@@ -21,6 +22,7 @@ export class Embedding extends Module {
   /** Takes over `weight` as a parameter. */
   constructor(weight: Tensor) {
     super();
+    use("Embedding", weight);
     if (weight.rank !== 2)
       throw new ArgumentError(
         `Embedding: weight must be [numEmbeddings, embeddingDim], not [${weight.shape.join(", ")}]`,
@@ -34,6 +36,7 @@ export class Embedding extends Module {
     embeddingDim: number,
     options: InitOptions & { std?: number } = {},
   ): Embedding {
+    requireOptions("Embedding", options);
     return new Embedding(normal([numEmbeddings, embeddingDim], options.std ?? 1, options));
   }
 

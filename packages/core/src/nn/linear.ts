@@ -1,5 +1,6 @@
 // Linear layers, dense ones and the base class of whatever can stand in for them (quantized, low-rank).
 
+import { requireOptions, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
@@ -46,6 +47,8 @@ export class Linear extends LinearBase {
   /** Takes over `weight` and `bias` as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null) {
     super();
+    use("Linear", weight);
+    if (bias) use("Linear", bias);
     if (weight.rank !== 2)
       throw new ArgumentError(
         `Linear: weight must be [outFeatures, inFeatures], not [${weight.shape.join(", ")}]`,
@@ -59,6 +62,7 @@ export class Linear extends LinearBase {
 
   /** Uniform in ±1/√inFeatures, as in PyTorch. */
   static create(inFeatures: number, outFeatures: number, options: LinearOptions = {}): Linear {
+    requireOptions("Linear", options);
     const { bias = true, ...init } = options;
     const bound = 1 / Math.sqrt(inFeatures);
     const weight = kaimingUniform([outFeatures, inFeatures], Math.sqrt(5), init);
@@ -83,6 +87,7 @@ export class Linear extends LinearBase {
   }
 
   override withDenseWeight(weight: Tensor): Linear {
+    use("withDenseWeight", weight);
     return noGrad(() => new Linear(weight.clone(), this.bias?.clone() ?? null));
   }
 }

@@ -1,5 +1,6 @@
 // Module: a tree of parameters, buffers and submodules found among its own properties.
 
+import { describe, requireOptions, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { keep } from "../memory.js";
@@ -11,6 +12,7 @@ import { Tensor } from "../tensor.js";
  * module that holds it. The same tensor is returned.
  */
 export function parameter(tensor: Tensor, requiresGrad = true): Tensor {
+  use("parameter", tensor);
   tensor.requiresGrad = requiresGrad;
   return keep(tensor);
 }
@@ -128,6 +130,9 @@ export abstract class Module {
    * @throws {ArgumentError} listing every missing, unexpected and misshapen name; with `strict: false` only misshapen ones
    */
   loadStateDict(state: ReadonlyMap<string, Tensor>, options: { strict?: boolean } = {}): void {
+    if (typeof state?.get !== "function" || typeof state.keys !== "function")
+      throw new ArgumentError(`loadStateDict: expected a Map of tensors by name, not ${describe(state)}`);
+    requireOptions("loadStateDict", options);
     const own = this.stateDict();
     const faults: string[] = [];
     for (const [name, tensor] of own) {
@@ -155,6 +160,8 @@ export abstract class Module {
 
   /** What stands at a dotted name, own properties and positions alone: a module or a list of them. */
   #at(operation: string, name: string): Module | Module[] {
+    if (typeof name !== "string")
+      throw new ArgumentError(`${operation}: a name must be a string, not ${describe(name)}`);
     let at: Module | Module[] = this;
     for (const part of name === "" ? [] : name.split(".")) {
       const exists = Array.isArray(at) ? /^(0|[1-9]\d*)$/.test(part) : Object.hasOwn(at, part);
@@ -177,6 +184,8 @@ export abstract class Module {
   /** Puts `replacement` where the module named `name` was; the old one is returned, undisposed. */
   replaceModule(name: string, replacement: Module): Module {
     if (name === "") throw new ArgumentError("replaceModule: the root cannot be replaced within itself");
+    if (!(replacement instanceof Module))
+      throw new ArgumentError(`replaceModule: expected a module, not ${describe(replacement)}`);
     const old = this.#at("replaceModule", name);
     if (Array.isArray(old)) throw new ArgumentError(`replaceModule: "${name}" is a list, not a module`);
     const at = name.lastIndexOf(".");
@@ -200,6 +209,7 @@ export abstract class Module {
 
 /** Throws unless the last axis of `x` is `inFeatures` long. */
 export function checkFeatures(layer: string, x: Tensor, inFeatures: number): void {
+  use(layer, x);
   if (x.rank === 0 || x.shape[x.rank - 1] !== inFeatures) {
     throw new ShapeError(`${layer}: the last axis of ${formatShape(x.shape)} should be ${inFeatures}`);
   }

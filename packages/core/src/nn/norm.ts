@@ -1,5 +1,6 @@
 // LayerNorm and GroupNorm.
 
+import { requireOptions, use } from "../arguments.js";
 import { ones, zeros } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { groupNorm, layerNorm } from "../ops/norm.js";
@@ -30,6 +31,7 @@ export class LayerNorm extends Module {
     shape: number | Shape,
     options: InitOptions & { bias?: boolean; eps?: number } = {},
   ): LayerNorm {
+    requireOptions("LayerNorm", options);
     const { bias = true, eps = 1e-5, ...init } = options;
     const axes = typeof shape === "number" ? [shape] : shape;
     return new LayerNorm(ones(axes, init), bias ? zeros(axes, init) : null, eps);
@@ -54,6 +56,7 @@ export class GroupNorm extends Module {
   /** Takes over `weight` and `bias` [channels] as parameters. */
   constructor(groups: number, weight: Tensor, bias: Tensor | null = null, eps = 1e-5) {
     super();
+    use("GroupNorm", weight);
     if (!(Number.isInteger(groups) && groups > 0 && weight.size % groups === 0))
       throw new ArgumentError(`GroupNorm: ${weight.size} channels do not divide into ${groups} groups`);
     this.groups = groups;
@@ -67,6 +70,7 @@ export class GroupNorm extends Module {
     channels: number,
     options: InitOptions & { bias?: boolean; eps?: number } = {},
   ): GroupNorm {
+    requireOptions("GroupNorm", options);
     const { bias = true, eps = 1e-5, ...init } = options;
     return new GroupNorm(groups, ones([channels], init), bias ? zeros([channels], init) : null, eps);
   }

@@ -1,7 +1,7 @@
 // Convolutions over one and two spatial axes: windows as a strided view, one copy of them (im2col), one matrix product a group.
 // As everywhere in deep learning this is cross-correlation: the kernel is not mirrored.
 
-import { requireOptions } from "../arguments.js";
+import { requireList, requireOptions } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sizeOf } from "../shape.js";
@@ -35,6 +35,7 @@ export function perAxis(
   count: number,
   least: number,
 ): number[] {
+  if (typeof value !== "number") requireList(operation, name, value);
   const list = typeof value === "number" ? Array<number>(count).fill(value) : [...value];
   if (list.length !== count)
     throw new ArgumentError(`${operation}: ${name} [${list.join(", ")}] should have ${count} entries`);

@@ -28,6 +28,7 @@ export function dropout(x: Tensor, p = 0.5, options: DropoutArguments = {}): Ten
 
 /** 0 with probability p, else 1/(1−p), in the shape, dtype and backend of `x`. */
 export function dropoutMask(x: Tensor, p: number, generator: Generator): Tensor {
+  use("dropoutMask", x);
   const mask = new Float32Array(x.size);
   generator.fillBernoulli(mask, 1 - p);
   const scale = p < 1 ? 1 / (1 - p) : 0;

@@ -1,9 +1,9 @@
 // Operations that change how elements are laid out: views where a layout can say it, copies where not.
 
-import { requireList, use } from "../arguments.js";
+import { describe, requireList, use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { type DTypeArray, promote } from "../dtype.js";
-import { AutogradError, ShapeError } from "../errors.js";
+import { ArgumentError, AutogradError, ShapeError } from "../errors.js";
 import { expandLayout, permuteLayout, reshapeLayout, sliceLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
@@ -308,6 +308,8 @@ export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
       same.dispose();
     }
   } else {
+    if (!ArrayBuffer.isView(source))
+      throw new ArgumentError(`copyFrom: expected a tensor or a typed array, not ${describe(source)}`);
     if (source.length !== target.size)
       throw new ShapeError(`copyFrom: ${source.length} values for ${target.size} elements`);
     const staged = fromValues(backend, target.dtype, target.shape, source);

@@ -1,5 +1,6 @@
 // Gradient clipping.
 
+import { requireList, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -24,6 +25,12 @@ function squaresOnHost(gradient: Tensor): number | null {
   return total;
 }
 
+/** Throws unless all are tensors. */
+function requireParameters(operation: string, parameters: readonly Tensor[]): void {
+  requireList(operation, "parameters", parameters);
+  for (const parameter of parameters) use(operation, parameter);
+}
+
 const waitForNorm =
   "there use `clipScale(await readGradNorm(parameters), maxNorm)` as `gradientScale` of the optimizer's step";
 
@@ -33,6 +40,7 @@ const waitForNorm =
  * @throws {BackendError} on a backend that is read asynchronously
  */
 export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
+  requireParameters("gradNorm", parameters);
   if (!(normType > 0)) throw new ArgumentError(`gradNorm: normType must be above 0, not ${normType}`);
   const read = (value: Tensor): number => Number(hostValues("gradNorm", value, waitForNorm)[0]);
   return tidy(() =>
@@ -53,6 +61,7 @@ export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
 
 /** {@link gradNorm} of order 2 on any backend, also on one that is read asynchronously. */
 export async function readGradNorm(parameters: readonly Tensor[]): Promise<number> {
+  requireParameters("readGradNorm", parameters);
   let total = 0;
   const sums: Tensor[] = [];
   for (const { grad } of parameters) {
@@ -94,6 +103,7 @@ export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number, nor
 
 /** Brings every entry of the gradients of `parameters` to within ±`maxValue`, as torch.nn.utils.clip_grad_value_. */
 export function clipGradValue(parameters: readonly Tensor[], maxValue: number): void {
+  requireParameters("clipGradValue", parameters);
   if (!(maxValue >= 0))
     throw new ArgumentError(`clipGradValue: maxValue must not be negative, not ${maxValue}`);
   noGrad(() =>

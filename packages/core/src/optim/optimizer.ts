@@ -1,5 +1,6 @@
 // What optimizers share: parameter groups, steps, savable state.
 
+import { requireList, requireOptions, use } from "../arguments.js";
 import { zeros } from "../creation.js";
 import type { DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
@@ -48,14 +49,18 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   protected readonly slots = new Map<Tensor, Map<string, Tensor>>();
 
   constructor(parameters: readonly Tensor[] | readonly ParameterGroup<O>[], defaults: O) {
+    requireList("optimizer", "parameters", parameters);
     const given = parameters as readonly (Tensor | ParameterGroup<O>)[];
+    for (const each of given) requireOptions("optimizer", each);
     const groups =
       given.length > 0 && "parameters" in given[0]
         ? (given as readonly ParameterGroup<O>[])
         : [{ parameters: given as readonly Tensor[] } as unknown as ParameterGroup<O>];
+    for (const group of groups) requireList("optimizer", "parameters", group.parameters);
     this.groups = groups.map((group) => ({ ...defaults, ...group }));
     const seen = new Set<Tensor>();
     for (const parameter of this.parameters()) {
+      use("optimizer", parameter);
       if (seen.has(parameter))
         throw new ArgumentError(
           `optimizer: a parameter of shape ${formatShape(parameter.shape)} is given twice`,

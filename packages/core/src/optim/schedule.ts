@@ -1,5 +1,6 @@
 // Learning-rate schedules: factors of the base rate by step.
 
+import { requireOptions } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
 
 export interface ScheduleOptions {
@@ -12,6 +13,7 @@ export interface ScheduleOptions {
 }
 
 function warmup(options: ScheduleOptions, decay: (progress: number) => number): (step: number) => number {
+  requireOptions("schedule", options);
   const { warmupSteps = 0, totalSteps, minFactor = 0 } = options;
   for (const [name, value] of [
     ["warmupSteps", warmupSteps],
@@ -33,12 +35,14 @@ function warmup(options: ScheduleOptions, decay: (progress: number) => number): 
  * get_cosine_schedule_with_warmup. `step` counts from 0.
  */
 export function cosineSchedule(options: ScheduleOptions & { cycles?: number }): (step: number) => number {
+  requireOptions("schedule", options);
   const { cycles = 0.5 } = options;
   return warmup(options, (progress) => Math.max(0, 0.5 * (1 + Math.cos(2 * Math.PI * cycles * progress))));
 }
 
 /** Linear warm-up, then (1 − progress)^power down, as Hugging Face's get_polynomial_decay_schedule_with_warmup. */
 export function polynomialSchedule(options: ScheduleOptions & { power?: number }): (step: number) => number {
+  requireOptions("schedule", options);
   const { power = 1 } = options;
   if (!(Number.isFinite(power) && power > 0))
     throw new ArgumentError(`schedule: power must be finite and above 0, not ${power}`);
@@ -58,6 +62,7 @@ export interface OneCycleOptions {
 
 /** Up by a cosine to the base rate, then down by another, as torch.optim.lr_scheduler.OneCycleLR. The factor stays after the last step. */
 export function oneCycleSchedule(options: OneCycleOptions): (step: number) => number {
+  requireOptions("schedule", options);
   const { totalSteps, warmupShare = 0.3, initialDivisor = 25, finalDivisor = 1e4 } = options;
   for (const [name, value] of Object.entries({ totalSteps, initialDivisor, finalDivisor })) {
     if (!(Number.isFinite(value) && value > 0))
@@ -86,5 +91,6 @@ export function linearSchedule(options: ScheduleOptions): (step: number) => numb
 export function constantSchedule(
   options: Pick<ScheduleOptions, "warmupSteps"> = {},
 ): (step: number) => number {
+  requireOptions("schedule", options);
   return warmup({ ...options, totalSteps: options.warmupSteps ?? 0 }, () => 1);
 }

@@ -1,7 +1,11 @@
-// Arguments of the wrong type, for every public function: none ends in an error of the language itself.
+// Arguments of the wrong type, for every public function, method and layer: none ends in an error of the language itself.
 
 import { describe, expect, test } from "vitest";
 import * as nm from "../../src/index.js";
+import * as nn from "../../src/nn/index.js";
+import * as optim from "../../src/optim/index.js";
+
+type Callable = (...parameters: unknown[]) => unknown;
 
 /** What no function takes in most places. */
 const junk: readonly unknown[] = [
@@ -30,25 +34,67 @@ const internal = new Set([
     "promote",
     "wasmRuntime",
   ],
-  ...["groupedMatmul", "groupedWeightGradients", "defineFunction"],
+  ...["groupedMatmul", "groupedWeightGradients", "defineFunction", "dropoutMask"],
 ]);
 /** Taken as they are, or with effects on everything else. */
 const others = new Set(["init", "shutdown", "activeBackend", "memoryStats", "resetPeakMemory"]);
 
-const functions = Object.entries(nm).filter(
-  (entry): entry is [string, (...parameters: unknown[]) => unknown] =>
-    typeof entry[1] === "function" &&
-    /^[a-z]/.test(entry[0]) &&
-    !internal.has(entry[0]) &&
-    !others.has(entry[0]),
-);
+const functionsOf = (module: object): [string, Callable][] =>
+  Object.entries(module).filter(
+    (entry): entry is [string, Callable] =>
+      typeof entry[1] === "function" &&
+      /^[a-z]/.test(entry[0]) &&
+      !internal.has(entry[0]) &&
+      !others.has(entry[0]),
+  );
+
+/** Methods of a class and of those that it extends, and how to call them on a new object. */
+function methodsOf(kind: { prototype: object; name: string }, make: () => object): [string, Callable][] {
+  const found = new Map<string, Callable>();
+  for (let level = kind.prototype; level !== Object.prototype; level = Object.getPrototypeOf(level)) {
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
+      if (typeof value !== "function" || /^(constructor|attach|use)$/.test(name) || found.has(name)) continue;
+      found.set(name, (...parameters) => (value as Callable).apply(make(), parameters));
+    }
+  }
+  return Array.from(found, ([name, run]) => [`${kind.name}.${name}`, run]);
+}
+
+/** Constructors and `create` of a module's classes. */
+const makersOf = (module: object): [string, Callable][] =>
+  Object.entries(module).flatMap(([name, kind]) => {
+    if (!/^[A-Z]/.test(name) || /^(Module|LinearBase)$/.test(name)) return [];
+    const makers: [string, Callable][] = [[`new ${name}`, (...parameters) => new kind(...parameters)]];
+    if (kind.create) makers.push([`${name}.create`, (...parameters) => kind.create(...parameters)]);
+    return makers;
+  });
+
+const linear = () => nn.Linear.create(3, 2);
+const tried: [string, Callable][] = [
+  ...functionsOf(nm),
+  ...functionsOf(nn),
+  ...functionsOf(optim),
+  ...methodsOf(nm.Tensor, () => nm.ones([2, 3])),
+  ...methodsOf(nn.Linear, linear),
+  ...makersOf(nn),
+  ...makersOf(optim),
+];
+
+/** Has no say in what is returned or thrown: modules' tensors are kept, so that no scope disposes them. */
+function disposeKept(value: unknown): void {
+  if (value instanceof nn.Module) value.dispose();
+}
 
 describe("wrong types", () => {
   test("are tried of every function", () => {
-    expect(functions.length).toBeGreaterThan(150);
+    expect(tried.length).toBeGreaterThan(300);
   });
 
-  test.each(functions)("of %s", async (name, run) => {
+  // Modules and `keep` make what no scope disposes.
+  const scoped = new Set(functionsOf(nm).map(([name]) => name));
+  scoped.delete("keep");
+
+  test.each(tried)("of %s", async (name, run) => {
     const before = nm.memoryStats().tensors;
     const t = nm.ones([2, 3]);
     const i = nm.tensor([0, 1], { dtype: "int32" });
@@ -61,8 +107,7 @@ describe("wrong types", () => {
     };
     for (const wrong of junk) {
       const calls = [
-        [wrong],
-        [wrong, t],
+        ...[[wrong], [wrong, wrong], [wrong, t], [4, wrong], [4, 4, wrong], [0, 1, wrong]],
         ...[
           [t, wrong],
           [t, t, wrong],
@@ -84,12 +129,13 @@ describe("wrong types", () => {
           own(error, parameters);
         }
         for (const each of made) {
+          disposeKept(each);
           if (each instanceof Promise) await each.then(undefined, (error) => own(error, parameters));
         }
       }
     }
     t.dispose();
     i.dispose();
-    expect(nm.memoryStats().tensors, "tensors left behind").toBe(before);
+    if (scoped.has(name)) expect(nm.memoryStats().tensors, "tensors left behind").toBe(before);
   });
 });
