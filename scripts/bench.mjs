@@ -10,6 +10,8 @@ await main(async () => {
   await build({ dts: false, quiet: true });
   const program = join(root, "benchmarks/src/main.ts");
   const args = ["--import", "tsx", program, ...process.argv.slice(2)];
+  // Ctrl+C reaches the program too, which writes what it has: its exit code is waited for.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => undefined);
   const { code } = await run(process.execPath, args, { check: false });
   process.exitCode = code;
 });

@@ -145,8 +145,8 @@ export function rowCells(row: Row): string[] {
   ];
 }
 
-/** A line for each reason why entries of an implementation failed. */
-export function failureLines({ results }: Run): string[] {
+/** A line for each reason why entries of an implementation failed, and for the run where it ended early. */
+export function failureLines({ results, interrupted }: Run): string[] {
   const reasons = new Map<string, string[]>();
   for (const result of results) {
     const { suite, name, threads, failure } = result;
@@ -154,10 +154,11 @@ export function failureLines({ results }: Run): string[] {
     const key = `${implementationOf(result)}: ${failure}`;
     reasons.set(key, [...(reasons.get(key) ?? []), `${suite} ${name}, ${threads}T`]);
   }
-  return [...reasons].map(([reason, cases]) => {
+  const failed = [...reasons].map(([reason, cases]) => {
     const more = cases.length > 1 ? ` and ${cases.length - 1} more` : "";
     return `failed: ${reason} (${cases[0]}${more})`;
   });
+  return [...(interrupted === null ? [] : [`the run is not whole: ${interrupted}`]), ...failed];
 }
 
 /** For each backend beside wasm: the sizes from which on it is faster, in the crossover suite. */

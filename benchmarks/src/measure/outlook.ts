@@ -1,12 +1,14 @@
 // How long entries will take: guessed before anything is measured, corrected by what is measured; and which would take too long.
 
 import type { Entry, Work } from "../model.js";
-import type { Effort } from "./timing.js";
+import { type Effort, warmupOf } from "./timing.js";
 
 /** Operations a second of this library on one thread, roughly, for guesses. */
 const usualRate = 2e10;
-/** Seconds of a first round beside its calls: inputs, the check, warming up. */
-const firstSeconds = 0.5;
+/** Seconds of a first round beside its calls and warming up: inputs, and the check. */
+const firstSeconds = 0.2;
+/** Part of the time for warming up that is used, in the middle. */
+const warmupUsed = 0.3;
 /** Calls of a slow case, its check among them. */
 const slowCalls = 3.5;
 /** Seconds of looking for the peaks of one thread count. */
@@ -33,7 +35,8 @@ function guess({ work, threads, rate }: Entry, effort: Effort, share: number): G
   if (call > effort.slowCall) return { now: firstSeconds + slowCalls * call, later: 0 };
   // Samples of one round, their inputs, and warming up; few cases have no use for all of the run.
   const turn = Math.min(share, (turns * effort.milliseconds) / 1000);
-  return { now: firstSeconds + slowCalls * call + turn, later: Math.max(turn, 2 * call) };
+  const warmup = (warmupUsed * warmupOf(effort, share)) / 1000;
+  return { now: firstSeconds + warmup + slowCalls * call + turn, later: Math.max(turn, 2 * call) };
 }
 
 /** Guesses of entries, corrected by those that were measured. */

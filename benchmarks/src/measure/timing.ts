@@ -76,6 +76,14 @@ const batchSeconds = 0.01;
 /** Most samples that are kept of one round; a file stays readable that way. */
 const mostSamples = 200;
 
+/** Part of a case's share of the run that warming up may take, most of which end far sooner. */
+const warmupShare = 1 / 3;
+
+/** Most milliseconds of warming up, by the seconds that a case may take in a round. */
+export function warmupOf({ warmup, rounds }: Effort, share: number): number {
+  return Math.min(warmup, Math.max(50, 1000 * share * rounds * warmupShare));
+}
+
 export interface Timing {
   /** Seconds of one call, a sample each. */
   readonly seconds: number[];
@@ -152,7 +160,7 @@ export async function timeEntry(
 ): Promise<Timing> {
   const turn = Math.min(effort.milliseconds, Math.max(shortestTurn, 1000 * share * samplingShare));
   // Tier-up has happened by the second round; only the inputs are new then.
-  const warmup = first ? Math.min(effort.warmup, 1000 * share * effort.rounds) : turn / 4;
+  const warmup = first ? warmupOf(effort, share) : turn / 4;
   const { seconds, asynchronous } = await warmUp(prepared, warmup);
   const callsPerSample = Math.max(1, Math.ceil(leastSampleSeconds() / Math.max(seconds, 1e-9)));
   const bench = new Bench({

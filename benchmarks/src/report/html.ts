@@ -5,6 +5,7 @@ import {
   formatNumber,
   formatPercent,
   formatSeconds,
+  formatTimeLeft,
   implementationOf,
   machineLine,
   peakLines,
@@ -85,18 +86,22 @@ function table(rows: readonly Row[]): string {
   return `<div class="scroll"><table><thead><tr>${head.join("")}</tr></thead><tbody>${body.join("\n")}</tbody></table></div>`;
 }
 
+function listOf(lines: readonly string[]): string {
+  return `<ul>${lines.map((line) => `<li>${escapeXml(line)}</li>`).join("")}</ul>`;
+}
+
 function section(run: Run): string {
   const rows = rowsOf(run);
   const measured = rows.filter((row) => row.summary);
   const facts = [
     machineLine(run),
     ...peakLines(run),
-    `${run.started}, ${run.options.effort}, ${formatSeconds(run.seconds)}`,
+    `${run.started}, ${run.options.effort}, ${formatTimeLeft(run.seconds)} minutes`,
     ...(run.machine.load
       ? [`load ${run.machine.load.before.toFixed(1)} before, ${run.machine.load.after.toFixed(1)} after`]
       : []),
-    ...failureLines(run),
   ];
+  const failures = failureLines(run);
   const bars = barCharts(measured);
   const charts = [rooflineChart(run, measured), sizeChart(measured), threadChart(measured)].filter(
     (chart) => chart !== null,
@@ -104,7 +109,10 @@ function section(run: Run): string {
   const suites = [...new Set(measured.map((row) => row.result.suite))];
   return [
     `<h2>${escapeXml(run.label || run.machine.cpu)}</h2>`,
-    `<ul>${facts.map((fact) => `<li>${escapeXml(fact)}</li>`).join("")}</ul>`,
+    listOf(facts),
+    ...(failures.length > 0
+      ? [`<details><summary>Not measured: ${failures.length} reasons</summary>${listOf(failures)}</details>`]
+      : []),
     ...charts,
     ...(bars.length > 0 ? ["<h3>Against peers</h3>", `<div class="bars">${bars.join("\n")}</div>`] : []),
     ...suites.flatMap((suite) => [

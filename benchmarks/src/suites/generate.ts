@@ -23,9 +23,14 @@ export interface Shape {
   readonly tokens: number;
 }
 
+/** Weights of a model that fits into a module's memory in float32, with room beside it. */
+const mostFloatWeights = 5e8;
+
 /** The output layer of quantized models is in q8_0, as llama.cpp has it; it is the embedding here. */
 export function quantized(shape: Pick<Shape, "model" | "format">): LlamaForCausalLM {
-  const model = modelOf(shape.model);
+  // Halves do for weights that are rounded to four or eight bits at once.
+  const large = weightsOf(shape.model).all > mostFloatWeights;
+  const model = modelOf(shape.model, large ? "float16" : "float32");
   model.train(false);
   if (shape.format !== "float32") {
     quantizeModel(model, {
@@ -89,6 +94,15 @@ export function caseOf(shape: Shape): Case {
   };
 }
 
+/** Reading and writing as llama.cpp is measured. */
+export function ggmlCases(name: keyof typeof modelShapes): Case[] {
+  const shared = { model: modelShapes[name], format: "q4_0" };
+  return [
+    { ...shared, prompt: 512, tokens: 0 },
+    { ...shared, prompt: 16, tokens: 32 },
+  ].map(caseOf);
+}
+
 function formatsOf(sweep: Sweep): string[] {
   const wanted =
     sweep.formats ?? (sweep.effort === "quick" ? ["float32", "q4_0"] : ["float32", "q8_0", "q4_0", "nf4"]);
@@ -109,12 +123,13 @@ export const generate: Suite = {
         ? [modelShapes.tiny]
         : [modelShapes["15M"], ...(sweep.effort === "long" ? [modelShapes["91M"]] : [])];
     const prompt = sweep.effort === "quick" ? 64 : 512;
-    return models.flatMap((model) =>
+    const usual = models.flatMap((model) =>
       formatsOf(sweep).flatMap((format) =>
         [0, sweep.effort === "quick" ? 16 : 32].map((tokens) =>
           caseOf({ model, format, prompt: tokens === 0 ? prompt : 16, tokens }),
         ),
       ),
     );
+    return sweep.effort === "long" && !sweep.formats ? [...usual, ...ggmlCases("987M")] : usual;
   },
 };

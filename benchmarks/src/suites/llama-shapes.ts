@@ -6,6 +6,7 @@ import { compareArrays, sharedReference } from "../accuracy.js";
 import { hash, integerValues, uniformValues } from "../inputs.js";
 import type { Accuracy } from "../model.js";
 import { toReference } from "../reference.js";
+import { type FloatDtype, stored } from "./suite.js";
 
 export interface ModelShape {
   readonly name: string;
@@ -27,7 +28,7 @@ const tiny: ModelShape = {
   vocabSize: 512,
 };
 
-/** The shapes by name: about that of stories260K, that of stories15M, and two of about 91 and 110 million parameters. */
+/** The shapes by name: about that of stories260K, that of stories15M, and three of so many million parameters. */
 export const modelShapes = {
   tiny,
   "15M": {
@@ -41,6 +42,10 @@ export const modelShapes = {
   "110M": {
     ...{ ...tiny, name: "110M", hiddenSize: 768, intermediateSize: 2048, numLayers: 12 },
     ...{ numHeads: 12, numKeyValueHeads: 12, vocabSize: 32000 },
+  },
+  "987M": {
+    ...{ ...tiny, name: "987M", hiddenSize: 2048, intermediateSize: 5600, numLayers: 18 },
+    ...{ numHeads: 16, numKeyValueHeads: 16, vocabSize: 32000 },
   },
 } as const satisfies Record<string, ModelShape>;
 
@@ -77,15 +82,21 @@ function weightValues(name: string, count: number, source: Float32Array): Float3
   return values;
 }
 
-/** A model with seeded weights on the active backend: norms of one, all others uniform with a deviation of 0.02. */
-export function modelOf(shape: ModelShape): LlamaForCausalLM {
+/**
+ * A model with seeded weights on the active backend: norms of one, all others uniform with a deviation of 0.02.
+ *
+ * @param dtype - of its matrices; in float32 a billion of them fill the memory that a wasm module has
+ */
+export function modelOf(shape: ModelShape, dtype: FloatDtype = "float32"): LlamaForCausalLM {
   const half = deviation * Math.sqrt(3);
   const source = uniformValues("weights", stretch, -half, half);
   const tensors = new Map<string, Tensor>();
   for (const [name, size] of llamaShapes(configOf(shape))) {
     const count = size.reduce((product, extent) => product * extent, 1);
     const one =
-      size.length === 1 ? full(size, 1) : tensor(weightValues(name, count, source), { shape: [...size] });
+      size.length === 1
+        ? full(size, 1)
+        : stored(tensor(weightValues(name, count, source), { shape: [...size] }), dtype);
     tensors.set(name, one);
   }
   return LlamaForCausalLM.fromTensors(configOf(shape), tensors);

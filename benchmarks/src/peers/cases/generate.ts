@@ -4,7 +4,7 @@ import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { saveGguf, type TokenizerFiles } from "@nomoat/llama";
 import { compareArrays } from "../../accuracy.js";
 import { integerValues } from "../../inputs.js";
-import { caseOf, quantized } from "../../suites/generate.js";
+import { ggmlCases, quantized } from "../../suites/generate.js";
 import { type ModelShape, modelShapes } from "../../suites/llama-shapes.js";
 import { activate, type Sweep, valuesOf } from "../../suites/suite.js";
 import type { GenerateTask } from "../protocol.js";
@@ -68,30 +68,25 @@ async function make(shape: ModelShape): Promise<{ file: string; few: number[]; w
   }
 }
 
-/** Reading and writing by the model of 91 million weights. */
+/** Reading and writing by the model of 91 million weights, and by that of 987 where there is time. */
 export function generateCases(sweep: Sweep): PeerCase[] {
   if (sweep.effort === "quick") return [];
   const made = new Map<string, ReturnType<typeof once<Awaited<ReturnType<typeof make>>>>>();
-  const shared = { model: modelShapes["91M"], format };
-  return [
-    { ...shared, prompt: 512, tokens: 0 },
-    { ...shared, prompt: 16, tokens: 32 },
-  ]
-    .map(caseOf)
-    .map((one) => {
-      const { model, prompt, tokens } = one.parameters;
-      const shape = modelShapes[model as keyof typeof modelShapes];
-      const get = made.get(shape.name) ?? once(() => make(shape));
-      made.set(shape.name, get);
-      return {
-        ...one,
-        kind: "generate",
-        async task(): Promise<GenerateTask> {
-          const { file, few } = await get();
-          const ids = Array.from(integerValues("prompt", Number(prompt), shape.vocabSize));
-          return { kind: "generate", file, prompt: ids, tokens: Number(tokens), few };
-        },
-        check: async (values) => compareArrays(values, (await get()).wanted, tolerance),
-      };
-    });
+  const names = sweep.effort === "long" ? (["91M", "987M"] as const) : (["91M"] as const);
+  return names.flatMap(ggmlCases).map((one) => {
+    const { model, prompt, tokens } = one.parameters;
+    const shape = modelShapes[model as keyof typeof modelShapes];
+    const get = made.get(shape.name) ?? once(() => make(shape));
+    made.set(shape.name, get);
+    return {
+      ...one,
+      kind: "generate",
+      async task(): Promise<GenerateTask> {
+        const { file, few } = await get();
+        const ids = Array.from(integerValues("prompt", Number(prompt), shape.vocabSize));
+        return { kind: "generate", file, prompt: ids, tokens: Number(tokens), few };
+      },
+      check: async (values) => compareArrays(values, (await get()).wanted, tolerance),
+    };
+  });
 }
