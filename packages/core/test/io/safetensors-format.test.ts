@@ -24,12 +24,14 @@ function file(header: string | Uint8Array, dataBytes = 0, claimed?: bigint): Uin
 }
 
 async function fault(bytes: Uint8Array): Promise<FormatError> {
-  const started = performance.now();
+  // The processor's time: on a busy machine more passes on the clock.
+  const started = process.cpuUsage();
   const error = await parseSafetensors(bytes).catch((e) => e);
   expect(error).toBeInstanceOf(FormatError);
   expect(error.file).toBe("bytes");
   expect(error.offset).toBeTypeOf("number");
-  expect(performance.now() - started).toBeLessThan(1000);
+  const { user, system } = process.cpuUsage(started);
+  expect((user + system) / 1000, "milliseconds").toBeLessThan(1000);
   return error;
 }
 
