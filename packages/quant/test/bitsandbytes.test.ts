@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { FormatError, init, memoryStats, type Tensor, tensor } from "@nomoat/core";
 import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fromBitsAndBytes, quantize, toBitsAndBytes } from "../src/index.js";
 import { bellTensor } from "./helpers.js";
@@ -159,5 +160,30 @@ describe("bitsandbytes", () => {
     const other = quantize(x, { format: "q4_0" });
     expect(() => toBitsAndBytes("w", other)).toThrow("bitsandbytes has no q4_0");
     for (const each of [weight, other, x]) each.dispose();
+  });
+
+  it("takes any change of the JSON for a FormatError or a weight", async () => {
+    const { tensors } = await loadSafetensors(golden);
+    const name = "double.weight.quant_state.bitsandbytes__nf4";
+    const text = new TextDecoder().decode((tensors.get(name) as Tensor).dataSync() as Uint8Array);
+    const piece = fc.oneof(
+      fc.string({ maxLength: 3 }),
+      fc.constantFrom("-1", "1e300", "null", "[", '"', "{}", "9007199254740993", "0.5"),
+    );
+    fc.assert(
+      fc.property(fc.nat(text.length - 1), fc.nat(12), piece, (at, cut, insert) => {
+        const changed = new TextEncoder().encode(text.slice(0, at) + insert + text.slice(at + cut));
+        const state = tensor(changed, { dtype: "uint8" });
+        try {
+          fromBitsAndBytes(new Map(tensors).set(name, state), "double.weight").dispose();
+        } catch (error) {
+          expect(error).toBeInstanceOf(FormatError);
+        } finally {
+          state.dispose();
+        }
+      }),
+      { numRuns: 300 },
+    );
+    disposeAll(tensors);
   });
 });
