@@ -1,5 +1,7 @@
 // What gpu.js does to those who do not know it, each as a test: the backend must not pass it on.
 
+import { execFileSync } from "node:child_process";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { GPU } from "gpu.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { gpuBackend } from "../../src/backend/gpu/index.js";
@@ -196,6 +198,23 @@ describe("modes", () => {
     }
     const library = { ...(await loadLibrary()), GPU: Pretender } as unknown as GpuLibrary;
     await expect(start(library, "webasm")).rejects.toThrow(/gpu\.js ran cpu in its place/);
+  });
+
+  test("without the package init says what to install", () => {
+    const hooks =
+      'export const resolve = (name, context, next) => { if (name === "gpu.js") throw new Error("no such package"); return next(name, context); };';
+    const entry = new URL("../../src/index.ts", import.meta.url).href;
+    const program = `
+      import { register } from "node:module";
+      register(${JSON.stringify(`data:text/javascript,${encodeURIComponent(hooks)}`)});
+      const { init } = await import(${JSON.stringify(entry)});
+      await init({ backend: "gpu" }).catch((error) => console.log(\`\${error.name}: \${error.message}\`));
+    `;
+    const loader = pathToFileURL(fileURLToPath(import.meta.resolve("tsx"))).href;
+    const node = ["--conditions=@nomoat/source", `--import=${loader}`, "--input-type=module", "-e", program];
+    expect(execFileSync(process.execPath, node, { encoding: "utf8" }).trim()).toBe(
+      "BackendError: the gpu backend needs the package gpu.js: npm install gpu.js@2",
+    );
   });
 
   test("init works again after shutdown", async () => {
