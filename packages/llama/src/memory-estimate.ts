@@ -3,7 +3,8 @@
 
 import { ArgumentError, bytesPerElement } from "@nomoat/core";
 import { Linear } from "@nomoat/core/nn";
-import { type LoraConfig, resolveLoraConfig, resolveTargets, type Target } from "@nomoat/lora";
+import { type LoraConfig, LoraLinear, resolveLoraConfig, resolveTargets } from "@nomoat/lora";
+import { type AdapterCost, adapterCosts } from "./adapter-memory.js";
 import type { LlamaConfig } from "./model/config.js";
 import type { LlamaForCausalLM } from "./model/model.js";
 
@@ -14,6 +15,8 @@ export interface MemoryEstimateOptions {
   gradientAccumulationSteps?: number;
   /** What keeps the moments (default "AdamW"); `finetune` takes AdamW. */
   optimizer?: "AdamW" | "AdamW8bit";
+  /** LoRA-FA: `freezeA` was called on the adapter, and the optimizer has what is trained alone (default false). */
+  freezeA?: boolean;
   /** Numbers that another optimizer keeps for each trained one, in the place of `optimizer`'s. */
   optimizerSlots?: number;
 }
@@ -22,7 +25,7 @@ export interface MemoryEstimateOptions {
 export interface MemoryEstimate {
   /** The model's weights, packed ones as they are, and its tables of positions. */
   readonly weights: number;
-  /** The adapter's matrices. */
+  /** The adapter's tensors, frozen ones too. */
   readonly adapter: number;
   /** What the optimizer keeps. */
   readonly optimizer: number;
@@ -36,70 +39,90 @@ export interface MemoryEstimate {
 
 const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
 type Projection = (typeof projections)[number];
-type Ranks = Partial<Record<Projection, number>>;
+type Costs = Partial<Record<Projection, AdapterCost>>;
 
-/** float32 numbers for each position of the batch. */
+/** float32 numbers: `…Fixed` in all, the others for each position of the batch. */
 interface BlockSizes {
   /** Kept for backward. */
   readonly saved: number;
-  /** All that a forward pass makes, alive until its scope ends. */
-  readonly made: number;
+  readonly fixed: number;
+  /** The most that a forward pass holds of the block at once. */
+  readonly forward: number;
+  readonly forwardFixed: number;
   /** Likewise without gradients. */
-  readonly madeWithoutGradients: number;
+  readonly forwardWithoutGradients: number;
   /** Temporaries of the feed-forward part's backward, beyond what was saved. */
   readonly backward: number;
+  readonly backwardFixed: number;
+  /** Whether the output has a gradient. */
+  readonly live: boolean;
 }
 
-function blockSizes(config: LlamaConfig, ranks: Ranks): BlockSizes {
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
+/** @param live - whether the block's input has a gradient */
+function blockSizes(config: LlamaConfig, costs: Costs, live: boolean): BlockSizes {
   const { hiddenSize: h, intermediateSize: inner, numHeads, headDim } = config;
   const q = numHeads * headDim;
   const k = config.numKeyValueHeads * headDim;
-  const has = (...names: Projection[]) => names.some((name) => ranks[name] !== undefined);
-  const products = Object.values(ranks).reduce((sum, r) => sum + r, 0);
-  // Norms keep input and factor, attention its inputs, output and the logarithms of its sums, swiglu its inputs; low-rank updates their
-  // input and the product with A. Frozen linear layers keep nothing.
-  const norms = 2 * (h + 1);
-  const attention = 2 * q + 2 * k + numHeads;
-  const inputs = (has("q_proj", "k_proj", "v_proj") ? h : 0) + (has("gate_proj", "up_proj") ? h : 0);
-  const gated = has("down_proj") ? inner : 0;
-  const saved = norms + attention + 2 * inner + inputs + gated + products;
-  // Beside those, projections before rotation, and the outputs of both halves.
-  const made = norms + attention + q + k + 2 * h + 3 * inner + 2 * h + products;
+  const all = Object.values(costs);
+  const some = (...names: Projection[]) => names.some((name) => costs[name] !== undefined);
+  /** Whether layers keep an input that nothing makes again. */
+  const input = (again: boolean, ...names: Projection[]) =>
+    !again && names.some((name) => costs[name]?.input);
+  // Norms keep input and factor, attention its inputs, output and the logarithms of its sums, swiglu its inputs. Outputs of norms and
+  // swiglu are made again. Frozen linear layers keep nothing, and where nothing has a gradient yet, nor do the others.
+  const attends = live || some("q_proj", "k_proj", "v_proj");
+  const second = attends || some("o_proj");
+  const gates = second || some("gate_proj", "up_proj");
+  const own = (names: readonly Projection[]) => sum(names.map((name) => costs[name]?.saved ?? 0));
+  const attention =
+    (live ? h + 1 : 0) +
+    (input(live, "q_proj", "k_proj", "v_proj") ? h : 0) +
+    (attends ? 2 * q + 2 * k + numHeads : input(false, "o_proj") ? q : 0) +
+    own(["q_proj", "k_proj", "v_proj", "o_proj"]);
+  const feedForward =
+    (second ? h + 1 : 0) +
+    (input(second, "gate_proj", "up_proj") ? h : 0) +
+    (gates ? 2 * inner : 0) +
+    (input(gates, "down_proj") ? inner : 0) +
+    own(["gate_proj", "up_proj", "down_proj"]);
+  const saved = attention + feedForward;
+  const made = (names: readonly Projection[]) => Math.max(0, ...names.map((name) => costs[name]?.made ?? 0));
+  const notKept = (kept: boolean, numbers: number) => (kept ? 0 : numbers);
+  // While o_proj and down_proj run: what was kept, and what lives until the end of its half of the block.
+  const first = q + k + h + notKept(attends, 2 * q + 2 * k) + 2 * h + made(["o_proj"]);
+  const last =
+    attention +
+    feedForward +
+    2 * h +
+    notKept(second, h) +
+    inner +
+    notKept(gates, 2 * inner) +
+    made(["down_proj"]);
+  const attentionAlone = 2 * h + 3 * q + 3 * k + numHeads + h + made(projections);
   return {
     saved,
-    made,
-    madeWithoutGradients: made - products - numHeads - 2,
-    backward: h + (gated > 0 ? 2 : 3) * inner,
+    fixed: sum(all.map((cost) => cost.fixed)),
+    forward: Math.max(attention + first, last),
+    forwardFixed: Math.max(0, ...all.map((cost) => cost.madeFixed)),
+    forwardWithoutGradients: h + Math.max(attentionAlone, 3 * h + 3 * inner + made(projections)),
+    backward: h + 3 * inner,
+    backwardFixed: Math.max(0, ...all.map((cost) => cost.backwardFixed)),
+    live: second || gates || some("down_proj"),
   };
 }
 
-/** Ranks of the adapted projections of each block. */
-function ranksByBlock(model: LlamaForCausalLM, targets: readonly Target[]): Ranks[] {
-  const blocks: Ranks[] = model.model.layers.map(() => ({}));
-  for (const { name, r } of targets) {
+/** What the adapted projections of each block cost. */
+function costsByBlock(model: LlamaForCausalLM, layers: ReadonlyMap<string, AdapterCost>): Costs[] {
+  const blocks: Costs[] = model.model.layers.map(() => ({}));
+  for (const [name, cost] of layers) {
     const [, index, projection] = /^model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$/.exec(name) ?? [];
     if (index === undefined || !projections.includes(projection as Projection))
       throw new ArgumentError(`estimateMemory: adapters on ${name} are not covered`);
-    blocks[Number(index)][projection as Projection] = r;
+    blocks[Number(index)][projection as Projection] = cost;
   }
   return blocks;
-}
-
-/** Numbers in each of the low-rank matrices of one block. */
-function matricesOf(config: LlamaConfig, ranks: Ranks): number[] {
-  const { hiddenSize: h, intermediateSize: inner, headDim } = config;
-  const q = config.numHeads * headDim;
-  const k = config.numKeyValueHeads * headDim;
-  const sizes: Record<Projection, readonly [number, number]> = {
-    q_proj: [h, q],
-    k_proj: [h, k],
-    v_proj: [h, k],
-    o_proj: [q, h],
-    gate_proj: [h, inner],
-    up_proj: [h, inner],
-    down_proj: [inner, h],
-  };
-  return projections.flatMap((name) => sizes[name].map((features) => (ranks[name] ?? 0) * features));
 }
 
 /** Below so many numbers AdamW8bit keeps float32 moments; above, codes and a scale for each block of them. */
@@ -117,11 +140,11 @@ function optimizerBytes(size: number, { optimizer, optimizerSlots }: MemoryEstim
  * Predicts the memory of fine-tuning an adapter on `model`, on the wasm backend. The adapter need not exist;
  * nothing is run or changed. Small blocks are rounded up by the allocator, which is not counted.
  *
- * @param model - without adapters, its projections dense or quantized
- * @param config - of the adapter to be: plain or rank-stabilized LoRA on the blocks' projections
+ * @param model - without adapters, its projections and output layer dense or quantized
+ * @param config - of the adapter to be, of any kind, on the blocks' projections
  * @param batch - rows of a batch
  * @param length - tokens of a row
- * @throws {ArgumentError} for another kind of adapter, other targets, an output layer that is quantized, or sizes out of range
+ * @throws {ArgumentError} for dropout, trained biases, tokens and modules, other targets, an adapted output layer, or sizes out of range
  */
 export function estimateMemory(
   model: LlamaForCausalLM,
@@ -131,15 +154,10 @@ export function estimateMemory(
   options: MemoryEstimateOptions = {},
 ): MemoryEstimate {
   const { gradientCheckpointing = false, gradientAccumulationSteps = 1, optimizerSlots = 2 } = options;
-  const { optimizer: kind = "AdamW" } = options;
+  const { optimizer: kind = "AdamW", freezeA = false } = options;
   if (kind !== "AdamW" && kind !== "AdamW8bit")
     throw new ArgumentError(`estimateMemory: optimizer must be "AdamW" or "AdamW8bit", not "${kind}"`);
   const complete = resolveLoraConfig(config);
-  const { peftType, useDora, bias, modulesToSave, loraBias } = complete;
-  if (peftType !== "LORA" || useDora || loraBias || bias !== "none" || modulesToSave?.length)
-    throw new ArgumentError(
-      "estimateMemory: only LoRA without DoRA, trained biases and modules to save is covered",
-    );
   for (const [name, value, least] of [
     ["batch", batch, 1],
     ["length", length, 2],
@@ -149,51 +167,63 @@ export function estimateMemory(
     if (!Number.isSafeInteger(value) || value < least)
       throw new ArgumentError(`estimateMemory: ${name} must be an integer, at least ${least}, not ${value}`);
   }
-  if (!(model.lm_head instanceof Linear) || model.lm_head.bias)
-    throw new ArgumentError("estimateMemory: an output layer that is quantized or adapted is not covered");
-  const ranks = ranksByBlock(model, resolveTargets(model, complete));
-  const blocks = ranks.map((of) => blockSizes(model.config, of));
-  const matrices = ranks.map((of) => matricesOf(model.config, of));
-  const trained = matrices.map((sizes) => sizes.reduce((sum, size) => sum + size, 0));
-  const parameters = trained.reduce((sum, count) => sum + count, 0);
+  const head = model.lm_head;
+  if (head instanceof LoraLinear)
+    throw new ArgumentError("estimateMemory: an adapted output layer is not covered");
+  const { layers, shared } = adapterCosts(resolveTargets(model, complete), complete, freezeA);
+  const costs = costsByBlock(model, layers);
+  const blocks: BlockSizes[] = [];
+  for (const of of costs) blocks.push(blockSizes(model.config, of, blocks.at(-1)?.live ?? false));
+  const trained = costs.map((of) => sum(Object.values(of).flatMap((cost) => cost.trained)));
+  const parameters = sum(trained);
   /** Gradients of earlier batches are there in every pass but the first. */
   const held = gradientAccumulationSteps > 1 ? parameters : 0;
 
   const positions = batch * length;
-  const { hiddenSize: h, intermediateSize: inner, vocabSize, headDim } = model.config;
+  const { hiddenSize: h, vocabSize, headDim } = model.config;
   const counted = (length - 1) / length;
   /** Of the pass, in bytes, with `gradients` numbers. */
   let most = { activations: 0, gradients: 0, sum: 0 };
-  const moment = (perPosition: number, gradients = 0) => {
-    const [activations, bytes] = [4 * positions * perPosition, 4 * Math.max(gradients, held)];
+  const moment = (perPosition: number, fixed: number, gradients = 0) => {
+    const activations = 4 * (positions * perPosition + fixed);
+    const bytes = 4 * Math.max(gradients, held);
     if (activations + bytes > most.sum) most = { activations, gradients: bytes, sum: activations + bytes };
   };
-  // The first block's input has no gradient, so its norm keeps nothing.
-  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   const depth = blocks.length;
+  const before = (count: number) => blocks.slice(0, count);
   const kept = (count: number) =>
-    gradientCheckpointing ? count * h : sum(blocks.slice(0, count).map((block) => block.saved)) - h - 1;
-  // The forward pass of the blocks: without checkpoints all that it makes lives until its end.
-  if (gradientCheckpointing)
-    for (const [i, block] of blocks.entries()) moment(i * h + h + block.madeWithoutGradients);
-  else moment(sum(blocks.map((block) => block.made)) + 2 * h + 2);
-  // The loss: a chunk of logits, the gradient of the last hidden states, and what those come from.
+    gradientCheckpointing ? count * h : sum(before(count).map((block) => block.saved));
+  const fixed = (count: number) =>
+    gradientCheckpointing ? 0 : sum(before(count).map((block) => block.fixed));
+  for (const [i, block] of blocks.entries()) {
+    const alive = gradientCheckpointing ? block.forwardWithoutGradients : block.forward;
+    moment(kept(i) + alive, fixed(i + 1) + block.forwardFixed);
+  }
+  // The loss, and the gradient of the last hidden states: from a chunk of logits, or from all of them where the layer is not one product.
+  const dense = head instanceof Linear && !head.bias;
   const chunk = Math.min(positions * counted, Math.max(96, Math.floor(2 ** 20 / vocabSize)));
-  moment(kept(depth) + 2 * h + 2 * counted * h + 5 + (chunk * vocabSize) / positions);
+  const logits = dense ? (chunk * vocabSize) / positions + counted * h : 2 * counted * vocabSize;
+  moment(kept(depth) + 2 * h + counted * h + 5 + logits, fixed(depth));
   // Backward, block by block: gradients of the adapter take the place of what was kept.
   let gradients = 0;
   for (let i = depth - 1; i >= 0; i--) {
-    const again = gradientCheckpointing ? blocks[i].saved : 0;
-    moment(kept(i + 1) + again + blocks[i].backward, gradients + (ranks[i].down_proj ?? 0) * (inner + h));
+    const again = gradientCheckpointing ? blocks[i] : { saved: 0, fixed: 0 };
+    const down = costs[i].down_proj?.trained ?? [];
+    moment(
+      kept(i + 1) + again.saved + blocks[i].backward,
+      fixed(i + 1) + again.fixed + blocks[i].backwardFixed,
+      gradients + sum(down),
+    );
     gradients += trained[i];
   }
-  moment(0, gradients);
+  moment(0, 0, gradients);
 
   const weights =
     4 * length * headDim +
     sum(uniqueTensors(model).map((tensor) => tensor.size * bytesPerElement(tensor.dtype)));
-  const adapter = 4 * parameters;
-  const optimizer = matrices.flat().reduce((sum, size) => sum + optimizerBytes(size, options), 0);
+  const each = costs.flatMap((of) => Object.values(of));
+  const adapter = 4 * (parameters + shared + sum(each.map((cost) => cost.frozen)));
+  const optimizer = sum(each.flatMap((cost) => cost.trained).map((size) => optimizerBytes(size, options)));
   return {
     weights,
     adapter,

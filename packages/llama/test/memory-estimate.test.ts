@@ -2,7 +2,7 @@
 
 import { Generator, init, memoryStats, resetPeakMemory, tensor, tidy } from "@nomoat/core";
 import { AdamW, AdamW8bit } from "@nomoat/core/optim";
-import { applyLora, type LoraConfig } from "@nomoat/lora";
+import { applyLora, freezeA, type LoraConfig } from "@nomoat/lora";
 import { type FormatName, quantizeModel } from "@nomoat/quant";
 import { beforeAll, describe, expect, it } from "vitest";
 import { estimateMemory, type LlamaConfig, LlamaForCausalLM } from "../src/index.js";
@@ -19,6 +19,9 @@ interface Case {
   /** Batches of a step. */
   accumulation?: number;
   optimizer?: "AdamW8bit";
+  freezeA?: boolean;
+  /** Also packs the output layer. */
+  head?: boolean;
 }
 
 const small = { hiddenSize: 64, intermediateSize: 160, headDim: 16 };
@@ -59,12 +62,61 @@ const cases: [string, Case][] = [
     },
   ],
   ["a long row", { config: small, batch: 1, length: 160, lora: { r: 4, useRslora: true } }],
+  ...(
+    [
+      ["DoRA", { useDora: true }],
+      ["AdaLoRA", { peftType: "ADALORA", totalStep: 100, initR: 8 }],
+      ["VeRA", { peftType: "VERA", r: 32 }],
+      ["LoHa, thin", { peftType: "LOHA", r: 4 }],
+      ["LoHa, whole", { peftType: "LOHA", r: 16 }],
+      ["LoKr", { peftType: "LOKR", r: 4 }],
+      [
+        "(IA)³",
+        {
+          peftType: "IA3",
+          targetModules: ["k_proj", "v_proj", "down_proj"],
+          feedforwardModules: ["down_proj"],
+        },
+      ],
+    ] as [string, Partial<LoraConfig>][]
+  ).map(([name, lora]): [string, Case] => [
+    name,
+    {
+      config: small,
+      batch: 2,
+      length: 48,
+      lora: { r: 8, targetModules: "all-linear", ...lora },
+      quantized: true,
+    },
+  ]),
+  [
+    "LoRA-FA",
+    { config: small, batch: 2, length: 64, lora: { r: 16, targetModules: "all-linear" }, freezeA: true },
+  ],
+  [
+    "an output layer in 4 bits",
+    {
+      config: wide,
+      batch: 2,
+      length: 40,
+      lora: { r: 8, targetModules: "all-linear" },
+      quantized: true,
+      head: true,
+    },
+  ],
+  [
+    "the feed-forward parts alone",
+    { config: small, batch: 2, length: 64, lora: { r: 8, targetModules: ["down_proj"] } },
+  ],
   ["tied embeddings", { config: { ...wide, tieWordEmbeddings: true }, batch: 1, length: 64, lora: { r: 8 } }],
 ];
 
-function makeModel({ config, quantized }: Case): LlamaForCausalLM {
+function makeModel({ config, quantized, head = false }: Case): LlamaForCausalLM {
   const model = LlamaForCausalLM.create({ ...tinyConfig, ...config }, { generator: new Generator(1) });
-  if (quantized) quantizeModel(model, { format: quantized === true ? "nf4" : quantized });
+  if (quantized) {
+    const format = quantized === true ? "nf4" : quantized;
+    quantizeModel(model, { format, outputLayer: head });
+  }
   return model;
 }
 
@@ -72,15 +124,20 @@ function makeModel({ config, quantized }: Case): LlamaForCausalLM {
 function measured(given: Case, gradientCheckpointing: boolean): { peak: number; estimate: number } {
   const before = memoryStats().backend.used;
   const model = makeModel(given);
-  const { batch, length, lora, accumulation = 1, optimizer: kind } = given;
-  const options = { gradientCheckpointing, gradientAccumulationSteps: accumulation, optimizer: kind };
+  const { batch, length, lora, accumulation = 1, optimizer: kind, freezeA: frozen = false } = given;
+  const options = {
+    ...{ gradientCheckpointing, gradientAccumulationSteps: accumulation, optimizer: kind },
+    freezeA: frozen,
+  };
   const estimate = estimateMemory(model, lora, batch, length, options);
   expect(estimate.peak).toBe(
     estimate.weights + estimate.adapter + estimate.optimizer + estimate.activations + estimate.gradients,
   );
   const adapter = applyLora(model, lora);
-  expect(estimate.adapter).toBe(4 * adapter.parameterCount);
-  const optimizer = new (kind === "AdamW8bit" ? AdamW8bit : AdamW)(adapter.parameters(), {
+  if (frozen) freezeA(adapter);
+  if ((lora.peftType ?? "LORA") === "LORA" && !lora.useDora)
+    expect(estimate.adapter).toBe(4 * adapter.parameterCount);
+  const optimizer = new (kind === "AdamW8bit" ? AdamW8bit : AdamW)(adapter.trainableParameters(), {
     learningRate: 0.01,
   });
   const step = () => {
@@ -118,15 +175,16 @@ describe("estimateMemory", () => {
     const model = makeModel({ config: small, batch: 1, length: 2, lora: {} });
     const refuse = (config: Partial<LoraConfig>, message: RegExp, batch = 1, length = 8) =>
       expect(() => estimateMemory(model, config, batch, length)).toThrow(message);
-    refuse({ useDora: true }, /only LoRA/);
-    refuse({ peftType: "LOHA" }, /only LoRA/);
+    refuse({ loraDropout: 0.1 }, /dropout is not covered/);
+    refuse({ bias: "all" }, /trained biases/);
     refuse({ targetModules: ["embed_tokens"] }, /embed_tokens are not covered/);
     refuse({}, /batch must be/, 0);
     refuse({}, /length must be/, 1, 1);
     expect(() => estimateMemory(model, {}, 1, 8, { gradientAccumulationSteps: 0 })).toThrow(/Steps must be/);
     expect(() => estimateMemory(model, {}, 1, 8, { optimizer: "SGD" as never })).toThrow(/"AdamW" or/);
     expect(estimateMemory(model, {}, 1, 8, { optimizerSlots: 0 }).optimizer).toBe(0);
-    quantizeModel(model, { format: "nf4", outputLayer: true });
+    expect(() => estimateMemory(model, { peftType: "VERA" }, 1, 8, { freezeA: true })).toThrow(/no A/);
+    applyLora(model, { targetModules: ["lm_head"] });
     refuse({}, /output layer/);
     model.dispose();
   });

@@ -47,6 +47,24 @@ export function variantOf(config: LoraConfig, layer: Module): LoraVariant {
   return variants.find((variant) => variant.handles(config, layer)) ?? plainLora;
 }
 
+/**
+ * Shapes of the tensors that an adapter of this configuration would have, nothing being made: by the target's name and PEFT's suffix;
+ * those that all layers share, which are frozen, by their keys.
+ */
+export function adapterShapes(
+  targets: readonly Target[],
+  config: LoraConfig,
+): { layers: Map<string, Map<string, readonly number[]>>; shared: Map<string, readonly number[]> } {
+  const layers = new Map(
+    targets.map((target) => [
+      target.name,
+      variantOf(config, target.layer).shapes(target, target.layer, config),
+    ]),
+  );
+  const shared = variantOf(config, targets[0].layer).shared?.shapes(targets, config) ?? new Map();
+  return { layers, shared };
+}
+
 /** dtype and backend that new matrices have on this model. */
 export function placeOf(model: Module): { dtype: "float32" | "float64"; device: BackendName } {
   let dtype: "float32" | "float64" = "float32";

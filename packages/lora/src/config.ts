@@ -59,6 +59,8 @@ export interface LoraConfig {
   feedforwardModules: string | readonly string[] | null;
   /** LoKr: whether the first factor is a product of low rank too (default false). */
   decomposeBoth: boolean;
+  /** LoHa, LoKr: factors of convolutions of low rank as CP decompositions, but for kernels of one point (default false). */
+  useEffectiveConv2d: boolean;
   /** LoKr: the size of the smaller Kronecker factor, −1 for the one closest to the square root (default −1). */
   decomposeFactor: number;
   /** VeRA: what the vector d starts with (default 0.1). */
@@ -125,6 +127,7 @@ export const loraDefaults: Readonly<LoraConfig> = Object.freeze({
   initLoraWeights: true,
   feedforwardModules: Object.freeze(["down_proj"]),
   decomposeBoth: false,
+  useEffectiveConv2d: false,
   decomposeFactor: -1,
   dInitial: 0.1,
   projectionKey: 0,
@@ -238,6 +241,7 @@ const checks: Readonly<Record<keyof LoraConfig, Check>> = {
   ),
   feedforwardModules: names,
   decomposeBoth: boolean,
+  useEffectiveConv2d: boolean,
   decomposeFactor: rule("-1 or a positive integer", (value) => value === -1 || isRank(value)),
   dInitial: rule("a finite number", Number.isFinite),
   projectionKey: rule("an integer, 0 or more", isIndex),

@@ -12,7 +12,7 @@ export {
   unmerge,
   withAdaptersDisabled,
 } from "./adapter.js";
-export { type ApplyOptions, applyLora } from "./apply.js";
+export { type ApplyOptions, adapterShapes, applyLora } from "./apply.js";
 export { AdapterBranch, type BranchOptions, type LoraVariant, type MaskSource } from "./branch.js";
 export {
   addWeightedAdapter,

@@ -35,7 +35,10 @@ const lora: Names = {
   trainableTokenIndices: "trainable_token_indices",
 };
 const { rankPattern: _, ...withoutRanks } = lora;
-const lycoris: Names = { ...shared, ...layered, loraAlpha: "alpha", initLoraWeights: "init_weights" };
+const lycoris: Names = {
+  ...{ ...shared, ...layered, loraAlpha: "alpha", initLoraWeights: "init_weights" },
+  useEffectiveConv2d: "use_effective_conv2d",
+};
 
 /** PEFT's names of our fields, for each kind of adapter. */
 const namesOf: Readonly<Record<PeftType, Names>> = {
@@ -106,7 +109,6 @@ const carried: ReadonlySet<string> = new Set([
   "megatron_core",
   "peft_version",
   "rank_dropout_scale",
-  "use_effective_conv2d",
   "qalora_group_size",
 ]);
 

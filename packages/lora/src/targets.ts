@@ -33,6 +33,11 @@ export function isEmbedding(module: Module): module is Embedding | LoraEmbedding
   return module instanceof Embedding || module instanceof LoraEmbedding;
 }
 
+/** True for convolutions over two axes, adapted or not. */
+export function isConvolution(module: Module): module is Conv2d | LoraConv2d {
+  return module instanceof Conv2d || module instanceof LoraConv2d;
+}
+
 /** Throws unless `config` can adapt this convolution with rank `r`. */
 function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: LoraConfig, r: number): void {
   const { groups = 1 } = (module instanceof Conv2d ? module : module.slots.original).options;
@@ -40,10 +45,12 @@ function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: Lor
     throw new ArgumentError(`${name} is a convolution${groups > 1 ? ` of ${groups} groups` : ""}, ${why}`);
   };
   const init = config.initLoraWeights;
-  if (config.peftType !== "LORA") refuse(`which ${config.peftType} does not support here`);
+  if (!["LORA", "LOHA", "LOKR"].includes(config.peftType))
+    refuse(`which ${config.peftType} does not support here`);
   if (init === "orthogonal") refuse("which cannot begin orthogonal");
   if (groups === 1) return;
   if (config.useDora) refuse("which DoRA does not support");
+  if (config.peftType !== "LORA") refuse(`which ${config.peftType} does not support`);
   if (typeof init === "string" && init !== "gaussian") refuse(`which cannot begin with ${init}`);
   if (r % groups !== 0) refuse(`which needs a rank that they divide, not ${r}`);
 }
@@ -178,15 +185,13 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     const wanted = test(name, module);
     if (wanted === null) excluded++;
     if (!wanted) continue;
-    const convolution = module instanceof Conv2d || module instanceof LoraConv2d;
+    const convolution = isConvolution(module);
     if (!isLinear(module) && !isEmbedding(module) && !convolution) {
       unfit.push(`${name} (${module.constructor.name})`);
       continue;
     }
-    if ((config.useDora || config.peftType !== "LORA") && isEmbedding(module)) {
-      const kind = config.useDora ? "DoRA" : config.peftType;
-      throw new ArgumentError(`${name} is an embedding, which ${kind} does not support here`);
-    }
+    if (config.peftType !== "LORA" && isEmbedding(module))
+      throw new ArgumentError(`${name} is an embedding, which ${config.peftType} does not support here`);
     if (config.loraBias && isEmbedding(module))
       throw new ArgumentError(`${name} is an embedding, which loraBias does not support`);
     const ada = config.peftType === "ADALORA";

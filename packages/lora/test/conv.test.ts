@@ -183,7 +183,7 @@ describe("convolution LoRA", () => {
   });
 
   it("refuses what is not covered", () => {
-    expect(() => trained({ peftType: "LOHA" })).toThrow(/conv is a convolution, which LOHA does not support/);
+    expect(() => trained({ peftType: "IA3" })).toThrow(/conv is a convolution, which IA3 does not support/);
     expect(() => trained({ initLoraWeights: "orthogonal" })).toThrow(/cannot begin orthogonal/);
     const { adapter } = trained();
     expect(() => addWeightedAdapter([adapter], [1], "sum", { combinationType: "cat" })).toThrow(/only plain/);

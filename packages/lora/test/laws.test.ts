@@ -23,6 +23,7 @@ const kinds: readonly [name: string, config: Partial<LoraConfig>, exact: boolean
   ["DoRA", { useDora: true }, false],
   ["loraBias", { loraBias: true, targetModules: ["q_proj", "k_proj"] }, true],
   ["an embedding", { targetModules: ["embed_tokens", "o_proj"] }, true],
+  ["DoRA of an embedding", { targetModules: ["embed_tokens"], useDora: true }, false],
   ["PiSSA", { initLoraWeights: "pissa" }, false],
   ["OLoRA", { initLoraWeights: "olora" }, false],
   ["tokens", { trainableTokenIndices: [0, 4] }, true],

@@ -165,7 +165,11 @@ const supported: Partial<
     feedforward_modules: [["q_proj"], { feedforwardModules: ["q_proj"] }],
     init_ia3_weights: [false, { initLoraWeights: false }],
   },
-  LOHA: { alpha: [3, { loraAlpha: 3 }], init_weights: [false, { initLoraWeights: false }] },
+  LOHA: {
+    alpha: [3, { loraAlpha: 3 }],
+    init_weights: [false, { initLoraWeights: false }],
+    use_effective_conv2d: [true, { useEffectiveConv2d: true }],
+  },
   LOKR: {
     decompose_both: [true, { decomposeBoth: true }],
     decompose_factor: [4, { decomposeFactor: 4 }],

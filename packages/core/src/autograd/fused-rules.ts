@@ -61,6 +61,7 @@ export const fusedRules: Pick<RuleTable, FusedOperation> = {
       );
       return [dx, dWeight];
     },
+    (input, { eps }) => ops.rmsNorm(input(0), input(1), eps),
   ),
   layerNorm: fused(
     ["extras"],
@@ -112,6 +113,7 @@ export const fusedRules: Pick<RuleTable, FusedOperation> = {
       );
       return [dGate, dUp];
     },
+    (input) => ops.swiglu(input(0), input(1)),
   ),
   attention: {
     // The fourth input, if there is one, is the mask, which never wants a gradient here.

@@ -5,14 +5,20 @@ import { requireFunction } from "../arguments.js";
 import type { DType } from "../dtype.js";
 import { AutogradError } from "../errors.js";
 import type { Layout } from "../layout.js";
+import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
 import type { Shape } from "../shape.js";
 import type { Storage } from "../storage.js";
 import { Tensor } from "../tensor.js";
 
-/** A tensor's value held for backward without holding the tensor. */
+/**
+ * A tensor's value held for backward without holding the tensor. What its producer makes again cheaply out of what that keeps itself is
+ * not held at all.
+ */
 export class SavedTensor {
-  readonly #storage: Storage;
+  /** null where `#producer` makes the value again. */
+  readonly #storage: Storage | null;
+  readonly #producer: GraphNode | null;
   readonly #version: number;
   readonly #layout: Layout;
   readonly #dtype: DType;
@@ -20,8 +26,9 @@ export class SavedTensor {
   readonly #leaf: Tensor | null;
 
   constructor(tensor: Tensor) {
-    this.#storage = tensor.storage.retain();
-    this.#version = this.#storage.version;
+    this.#producer = tensor.node?.makes(tensor) ? tensor.node.retain() : null;
+    this.#storage = this.#producer ? null : tensor.storage.retain();
+    this.#version = tensor.storage.version;
     this.#layout = tensor.layout;
     this.#dtype = tensor.dtype;
     this.#leaf = tensor.node === null && tensor.requiresGrad ? tensor : null;
@@ -29,20 +36,35 @@ export class SavedTensor {
 
   /** A tensor with the saved value, joined to the graph by `node` (its producer). */
   restore(node: GraphNode | null, operation: string): Tensor {
-    if (this.#storage.version !== this.#version) {
+    if (this.#producer) {
+      const again = this.#producer.remake();
+      if (node && runtime.gradEnabled) again.attach(node);
+      return again;
+    }
+    const storage = this.#storage!;
+    if (storage.version !== this.#version) {
       throw new AutogradError(
         `${operation}: a tensor of shape [${this.#layout.shape.join(", ")}] that its gradient needs was changed in place after it was used`,
       );
     }
     if (this.#leaf && !this.#leaf.disposed && runtime.gradEnabled) return this.#leaf;
-    const tensor = new Tensor(this.#storage.retain(), this.#dtype, this.#layout);
+    const tensor = new Tensor(storage.retain(), this.#dtype, this.#layout);
     if (node && runtime.gradEnabled) tensor.attach(node);
     return tensor;
   }
 
   release(): void {
-    this.#storage.release();
+    this.#storage?.release();
+    this.#producer?.release();
   }
+}
+
+/** How a node's output is made again. */
+export interface Remaking {
+  /** Of the output's storage when it was made: what was written there since is another value. */
+  readonly version: number;
+  /** Makes a contiguous tensor with the output's value; what it makes besides is freed by a scope. */
+  make(): Tensor;
 }
 
 /** Where a gradient goes: on to the node that made the input, or into a leaf. */
@@ -74,6 +96,7 @@ export class GraphNode {
   /** Later nodes have higher numbers, so descending order is a valid order of backward. */
   readonly sequence: number;
   readonly #saved: readonly SavedTensor[];
+  readonly #remaking: Remaking | null;
   #backward: Backward | null;
   #references = 0;
 
@@ -83,8 +106,10 @@ export class GraphNode {
     saved: readonly SavedTensor[],
     backward: Backward,
     hiddenLeaves = false,
+    remaking: Remaking | null = null,
   ) {
     this.operation = operation;
+    this.#remaking = remaking;
     this.hiddenLeaves = hiddenLeaves;
     this.shapes = inputs.map((input) => input.shape);
     this.edges = inputs.map((input): Edge => {
@@ -103,6 +128,17 @@ export class GraphNode {
       );
     }
     return this.#backward;
+  }
+
+  /** Whether {@link remake} gives the value of `tensor`, which this node made. */
+  makes(tensor: Tensor): boolean {
+    return this.#remaking?.version === tensor.storage.version && tensor.isContiguous;
+  }
+
+  /** The output once more, out of what was saved; of `makes`. */
+  remake(): Tensor {
+    void this.backward;
+    return withGradMode(false, () => tidy(() => this.#remaking!.make()));
   }
 
   retain(): this {

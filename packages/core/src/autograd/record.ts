@@ -36,10 +36,10 @@ export function recordNode<K extends OperationName>(
   const savedOutput = needed.has("output") ? save(output) : null;
   const savedExtras = needed.has("extras") ? extras.map(save) : [];
 
+  const missing = (what: string): never => {
+    throw new Error(`gradient rule of ${name} read ${what}, which it does not list in its needs`);
+  };
   const backward: Backward = (context, dy) => {
-    const missing = (what: string): never => {
-      throw new Error(`gradient rule of ${name} read ${what}, which it does not list in its needs`);
-    };
     const ruleContext: RuleContext<OperationAttributes[K]> = {
       wants: context.wants,
       shape: context.shape,
@@ -51,6 +51,14 @@ export function recordNode<K extends OperationName>(
     };
     return rule.backward(ruleContext, dy);
   };
-  const node = new GraphNode(name, inputs, all, backward);
+  const { remake } = rule;
+  const { shape } = output;
+  const inputValue = (i: number): Tensor =>
+    savedInputs[i]?.restore(null, name) ?? node.edges[i]?.node?.remake() ?? missing(`input ${i}`);
+  const remaking =
+    remake && inputs.every((input, i) => savedInputs[i] !== null || input.node?.makes(input) === true)
+      ? { version: output.storage.version, make: () => remake(inputValue, attributes, shape) }
+      : null;
+  const node = new GraphNode(name, inputs, all, backward, false, remaking);
   output.attach(node);
 }

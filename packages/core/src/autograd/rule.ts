@@ -14,6 +14,7 @@ import { empty } from "../ops/dispatch.js";
 import { recordsBackward } from "../ops/fused.js";
 import * as ops from "../ops/index.js";
 import { sumTo } from "../ops/reduce.js";
+import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
 import type { RuleContext } from "./record.js";
@@ -61,6 +62,11 @@ export interface Rule<A> {
   needs(index: number, count: number): readonly Need[];
   /** Gradients by input; undefined is zero, and for inputs that want none. */
   backward(context: RuleContext<A>, dy: Tensor): readonly (Tensor | undefined)[];
+  /**
+   * Makes the output again from inputs that are kept anyway, or made again themselves. For operations that cost next to nothing beside
+   * those that use their output: these keep nothing of it then.
+   */
+  remake?(input: (index: number) => Tensor, attributes: A, shape: Shape): Tensor;
 }
 
 /** A rule for every operation. */
@@ -98,8 +104,10 @@ export function fused<A>(
   inputs: readonly number[],
   reference: (inputs: Tensor[], attributes: A) => Tensor,
   fast: (c: RuleContext<A>, dy: Tensor) => (Tensor | undefined)[],
+  remake?: Rule<A>["remake"],
 ): Rule<A> {
   return {
+    remake,
     needs: () => [...needs, ...inputs],
     backward: (c, dy) => {
       if (!recordsBackward()) return fast(c, dense(dy));

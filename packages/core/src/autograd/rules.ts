@@ -155,10 +155,13 @@ export const rules: RuleTable = {
   },
   cast: { needs: () => [], backward: (c, dy) => [ops.cast(dy, c.attributes.from)] },
   move: { needs: () => [], backward: (c, dy) => [dy.to(c.attributes.from)] },
-  alias: unary([], (dy) => dy),
+  alias: { ...unary([], (dy) => dy), remake: (input) => input(0) },
   copy: unary([], (dy) => dy),
 
-  reshape: unary([], (dy, c) => ops.reshape(dy, c.shape(0))),
+  reshape: {
+    ...unary([], (dy, c) => ops.reshape(dy, c.shape(0))),
+    remake: (input, _, shape) => ops.reshape(input(0), shape),
+  },
   permute: {
     needs: () => [],
     backward: (c, dy) => [

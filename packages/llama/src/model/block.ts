@@ -1,6 +1,6 @@
 // One decoder block: attention and gated feed-forward, each on a normalised residual stream. Property names are Hugging Face's.
 
-import { add, rope, scaledDotProductAttention, swiglu, type Tensor } from "@nomoat/core";
+import { add, rope, scaledDotProductAttention, swiglu, type Tensor, tidy } from "@nomoat/core";
 import { type LinearBase, Module, type RMSNorm } from "@nomoat/core/nn";
 import type { KVCache } from "./cache.js";
 import type { LlamaConfig } from "./config.js";
@@ -76,7 +76,7 @@ export class LlamaMLP extends Module implements MLPLayers {
   }
 
   override forward(x: Tensor): Tensor {
-    return this.down_proj.forward(swiglu(this.gate_proj.forward(x), this.up_proj.forward(x)));
+    return tidy(() => this.down_proj.forward(swiglu(this.gate_proj.forward(x), this.up_proj.forward(x))));
   }
 }
 
@@ -95,7 +95,10 @@ export class LlamaBlock extends Module {
 
   /** x [batch, length, hiddenSize] → the same shape. */
   override forward(x: Tensor, state: PassState): Tensor {
-    const attended = add(x, this.self_attn.forward(this.input_layernorm.forward(x), state));
-    return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(attended)));
+    // A scope for each part: what the gradients do not need is gone before the next one begins.
+    return tidy(() => {
+      const attended = tidy(() => add(x, this.self_attn.forward(this.input_layernorm.forward(x), state)));
+      return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(attended)));
+    });
   }
 }

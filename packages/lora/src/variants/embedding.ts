@@ -1,10 +1,13 @@
 // Low-rank adaptation of an embedding: rows of W + s·(B·A)ᵀ, as PEFT's lora.Embedding. A [r, numEmbeddings] starts with zeros, B
-// [embeddingDim, r] with normal numbers; only the rows that are looked up are computed. Dropout does not apply.
+// [embeddingDim, r] with normal numbers; only the rows that are looked up are computed. Dropout does not apply. As DoRA (PEFT's
+// DoraEmbeddingLayer) every column of the table, a feature over all entries, has a magnitude.
 
-import { embedding, matmul, noGrad, randn, type Tensor, tidy, zeros } from "@nomoat/core";
+import { embedding, keep, matmul, noGrad, randn, type Tensor, tidy, zeros } from "@nomoat/core";
 import { type Embedding, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type LoraVariant, type UpdateContext } from "../branch.js";
 import { isEmbedding } from "../targets.js";
+import { rowNorms } from "./dora.js";
+import { baseOf } from "./lora.js";
 
 class EmbeddingBranch extends AdapterBranch {
   /** A [r, numEmbeddings]. */
@@ -35,12 +38,13 @@ class EmbeddingBranch extends AdapterBranch {
     ]);
   }
 
+  /** s · A[:, indices]ᵀ · Bᵀ [..., embeddingDim]. */
+  protected product(indices: Tensor, alpha: number): Tensor {
+    return matmul(embedding(this.loraA.transpose(), indices), this.loraB, { transB: true, alpha });
+  }
+
   override update(indices: Tensor, y: Tensor, _context: UpdateContext): Tensor {
-    return tidy(() => {
-      const rows = embedding(this.loraA.transpose(), indices);
-      const product = matmul(rows, this.loraB, { transB: true, alpha: this.scaling * this.weight });
-      return y.add(product.cast(y.dtype));
-    });
+    return tidy(() => y.add(this.product(indices, this.scaling * this.weight).cast(y.dtype)));
   }
 
   override updateWeight(sum: Tensor, _original: Tensor): Tensor {
@@ -54,6 +58,68 @@ class EmbeddingBranch extends AdapterBranch {
   }
 }
 
+class EmbeddingDoraBranch extends EmbeddingBranch {
+  /** m [embeddingDim]. */
+  readonly magnitude: Tensor;
+  /** Squared norms of the table's columns [embeddingDim]; private, since it is no state. */
+  readonly #squaredNorms: Tensor;
+
+  constructor(
+    adapter: string,
+    a: Tensor,
+    b: Tensor,
+    magnitude: Tensor | undefined,
+    base: Embedding,
+    scaling: number,
+  ) {
+    super(adapter, a, b, scaling);
+    this.#squaredNorms = keep(noGrad(() => tidy(() => base.weight.cast(a.dtype).square().sum(0))));
+    this.magnitude = parameter(magnitude ?? this.#norms(base));
+  }
+
+  override tensors(): Map<string, Tensor> {
+    return super.tensors().set("lora_magnitude_vector", this.magnitude);
+  }
+
+  /** ‖W + s·(B·A)ᵀ‖ of each column, outside the graph. */
+  #norms({ weight }: Embedding): Tensor {
+    return noGrad(() =>
+      tidy(() => {
+        const { loraA: a, loraB: b, scaling } = this;
+        const crossed = matmul(weight.cast(a.dtype), a, { transA: true, transB: true });
+        return rowNorms(this.#squaredNorms, crossed, a, b, scaling);
+      }),
+    );
+  }
+
+  override update(indices: Tensor, y: Tensor, context: UpdateContext): Tensor {
+    return tidy(() => {
+      const base = context.base as Embedding;
+      const plain = context.isBaseOutput ? y : base.forward(indices);
+      const scale = this.magnitude.div(this.#norms(base)).cast(y.dtype);
+      const adapted = plain.add(this.product(indices, this.scaling).cast(y.dtype)).mul(scale);
+      return y.add(adapted.sub(plain).mul(this.weight));
+    });
+  }
+
+  override updateWeight(sum: Tensor, original: Tensor): Tensor {
+    return noGrad(() =>
+      tidy(() => {
+        const { loraA: a, loraB: b, scaling } = this;
+        const delta = matmul(a, b, { transA: true, transB: true, alpha: scaling });
+        const adapted = original.cast(a.dtype).add(delta);
+        const scaled = adapted.mul(this.magnitude.div(adapted.square().sum(0).sqrt()));
+        return sum.add(scaled.sub(original).mul(this.weight)).cast(sum.dtype);
+      }),
+    );
+  }
+
+  override dispose(): void {
+    this.#squaredNorms.dispose();
+    super.dispose();
+  }
+}
+
 function sizes(layer: Module): [numEmbeddings: number, embeddingDim: number] {
   const [rows, width] = (layer as Embedding).weight.shape;
   return [rows, width];
@@ -62,12 +128,13 @@ function sizes(layer: Module): [numEmbeddings: number, embeddingDim: number] {
 export const embeddingLora: LoraVariant = {
   name: "embedding LoRA",
   handles: (_, layer) => isEmbedding(layer),
-  shapes({ r }, layer) {
+  shapes({ r }, layer, { useDora }) {
     const [rows, width] = sizes(layer);
-    return new Map([
+    const shapes = new Map<string, readonly number[]>([
       ["lora_embedding_A", [r, rows]],
       ["lora_embedding_B", [width, r]],
     ]);
+    return useDora ? shapes.set("lora_magnitude_vector", [width]) : shapes;
   },
   create(layer, options, tensors) {
     const [rows, width] = sizes(layer);
@@ -79,6 +146,9 @@ export const embeddingLora: LoraVariant = {
       tensors?.get("lora_embedding_A") ??
       (config.initLoraWeights === false ? randn([r, rows], random) : zeros([r, rows], { dtype, device }));
     const b = tensors?.get("lora_embedding_B") ?? randn([width, r], random);
-    return new EmbeddingBranch(options.adapter, a, b, target.scaling);
+    if (!config.useDora) return new EmbeddingBranch(options.adapter, a, b, target.scaling);
+    const magnitude = tensors?.get("lora_magnitude_vector");
+    const base = baseOf(layer) as Embedding;
+    return new EmbeddingDoraBranch(options.adapter, a, b, magnitude, base, target.scaling);
   },
 };

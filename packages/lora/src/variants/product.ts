@@ -1,12 +1,15 @@
 // Updates that are products of another kind, as in PEFT and LyCORIS: LoHa, s·(W₁ₐW₁ᵦ ⊙ W₂ₐW₂ᵦ) (FedPara, arXiv:2108.06098), and LoKr,
-// s·(W₁ ⊗ W₂) (arXiv:2212.10650), each factor itself perhaps a product of low rank. Neither makes the whole update in a forward pass, but
-// for LoHa where that is the smaller work.
+// s·(W₁ ⊗ W₂) (arXiv:2212.10650), each factor itself perhaps a product of low rank. On linear layers neither makes the whole update in a
+// forward pass, but for LoHa where that is the smaller work. On convolutions, of kernel k × l, both do, and convolve with it; with
+// useEffectiveConv2d a factor of low rank is a CP decomposition over rank, rank, and kernel.
 
-import { matmul, noGrad, type Tensor, tidy, zeros } from "@nomoat/core";
-import { kaimingUniform, type LinearBase, type Module, parameter } from "@nomoat/core/nn";
+import { conv2d, matmul, noGrad, type Tensor, tidy, zeros } from "@nomoat/core";
+import { type Conv2d, kaimingUniform, type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
 import type { LoraConfig } from "../config.js";
 import { lowRankUpdate } from "../low-rank.js";
+import { isConvolution } from "../targets.js";
+import { baseOf } from "./lora.js";
 
 abstract class ProductBranch extends AdapterBranch {
   readonly r: number;
@@ -31,18 +34,56 @@ abstract class ProductBranch extends AdapterBranch {
     return new Map(this.#tensors);
   }
 
-  /** The tensor of that name, or the product of its halves `_a` and `_b`. */
+  /** The tensor of that name as a matrix, or the product of its halves `_a` and `_b`, perhaps around a core `_t`. */
   protected factor(name: string): Tensor {
-    const [whole, a, b] = [name, `${name}_a`, `${name}_b`].map((key) => this.#tensors.get(key));
-    return whole ?? matmul(a as Tensor, b as Tensor);
+    const core = name.replace("_w", "_t");
+    const [whole, a, b, t] = [name, `${name}_a`, `${name}_b`, core].map((key) => this.#tensors.get(key));
+    if (whole) return whole.reshape([whole.shape[0], whole.size / whole.shape[0]]);
+    return t ? aroundCore(t, a as Tensor, b as Tensor) : matmul(a as Tensor, b as Tensor);
   }
 
-  /** The update [outFeatures, inFeatures] without scaling. */
+  /** The update [outFeatures, inFeatures] without scaling; of a convolution [outChannels, inChannels · kernel]. */
   protected abstract product(): Tensor;
 
-  override updateWeight(sum: Tensor, _original: Tensor): Tensor {
-    return noGrad(() => tidy(() => sum.add(this.product().mul(this.scaling * this.weight)).cast(sum.dtype)));
+  /** What a linear layer gives with the update. */
+  protected abstract updateLinear(x: Tensor, y: Tensor): Tensor;
+
+  override update(x: Tensor, y: Tensor, { base }: UpdateContext): Tensor {
+    if (!isConvolution(base)) return this.updateLinear(x, y);
+    return tidy(() => {
+      const { weight, options } = base as Conv2d;
+      const update = this.product()
+        .mul(this.scaling * this.weight)
+        .reshape(weight.shape);
+      return y.add(conv2d(x.cast(y.dtype), update.cast(y.dtype), null, options));
+    });
   }
+
+  override updateWeight(sum: Tensor, _original: Tensor): Tensor {
+    return noGrad(() =>
+      tidy(() =>
+        sum
+          .add(
+            this.product()
+              .mul(this.scaling * this.weight)
+              .reshape(sum.shape),
+          )
+          .cast(sum.dtype),
+      ),
+    );
+  }
+}
+
+/** Σ t[i, j, …] · a[i, out] · b[j, in] as a matrix [out, in · kernel], of t [r, r, kernel …], a [r, out], b [r, in]. */
+function aroundCore(t: Tensor, a: Tensor, b: Tensor): Tensor {
+  const [r, out, into] = [t.shape[0], a.shape[1], b.shape[1]];
+  const kernel = t.size / (r * r);
+  const half = matmul(t.reshape([r, r, kernel]), b, { transA: true }); // [i, kernel, in]
+  const whole = matmul(a, half.reshape([r, kernel * into]), { transA: true });
+  return whole
+    .reshape([out, kernel, into])
+    .permute(0, 2, 1)
+    .reshape([out, into * kernel]);
 }
 
 class LohaBranch extends ProductBranch {
@@ -50,7 +91,7 @@ class LohaBranch extends ProductBranch {
     return this.factor("hada_w1").mul(this.factor("hada_w2"));
   }
 
-  override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
+  protected override updateLinear(x: Tensor, y: Tensor): Tensor {
     const scaling = this.scaling * this.weight;
     return tidy(() => {
       const thin = this.#thinFactors();
@@ -68,7 +109,10 @@ class LohaBranch extends ProductBranch {
    * the columns of W₁ₐ and W₂ₐ [out, r²]. Null where these hold more than the whole update.
    */
   #thinFactors(): { a: Tensor; b: Tensor } | null {
-    const [a1, b1, a2, b2] = [...this.tensors().values()];
+    const tensors = this.tensors();
+    const [a1, b1, a2, b2] = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"].map(
+      (name) => tensors.get(name) as Tensor,
+    );
     const [outFeatures, inFeatures] = [a1.shape[0], b1.shape[1]];
     const r = a1.shape[1] * a2.shape[1];
     if (r * (inFeatures + outFeatures) >= inFeatures * outFeatures) return null;
@@ -89,7 +133,7 @@ class LokrBranch extends ProductBranch {
       .reshape([a * b, c * d]);
   }
 
-  override update(x: Tensor, y: Tensor, _context: UpdateContext): Tensor {
+  protected override updateLinear(x: Tensor, y: Tensor): Tensor {
     return tidy(() => {
       const [w1, w2] = [this.factor("lokr_w1").cast(x.dtype), this.factor("lokr_w2").cast(x.dtype)];
       const [c, d] = [w1.shape[1], w2.shape[1]];
@@ -136,17 +180,44 @@ function initialTensors(
   );
 }
 
+/** Extents of a layer's weight: outputs, inputs, and those of the kernel, none for a linear layer. */
+function extentsOf(layer: Module): { out: number; into: number; kernel: readonly number[] } {
+  const base = baseOf(layer);
+  if (!isConvolution(base)) {
+    const { inFeatures, outFeatures } = base as LinearBase;
+    return { out: outFeatures, into: inFeatures, kernel: [] };
+  }
+  const [out, into, ...kernel] = (base as Conv2d).weight.shape;
+  return { out, into, kernel };
+}
+
+/** Shapes of a factor of low rank [out, in · kernel]: halves, or with `effective` halves around a core. */
+function halves(
+  name: string,
+  r: number,
+  { out, into, kernel }: ReturnType<typeof extentsOf>,
+  effective: boolean,
+): [name: string, shape: readonly number[]][] {
+  const points = kernel.reduce((product, extent) => product * extent, 1);
+  // PEFT: a kernel of one point has no use for a core.
+  if (!effective || points === 1)
+    return [
+      [`${name}_a`, [out, r]],
+      [`${name}_b`, [r, into * points]],
+    ];
+  return [
+    [`${name}_a`, [r, out]],
+    [`${name}_b`, [r, into]],
+    [name.replace("_w", "_t"), [r, r, ...kernel]],
+  ];
+}
+
 export const loha: LoraVariant = {
   name: "LoHa",
   handles: (config) => config.peftType === "LOHA",
-  shapes({ r }, layer) {
-    const { inFeatures, outFeatures } = layer as LinearBase;
-    return new Map([
-      ["hada_w1_a", [outFeatures, r]],
-      ["hada_w1_b", [r, inFeatures]],
-      ["hada_w2_a", [outFeatures, r]],
-      ["hada_w2_b", [r, inFeatures]],
-    ]);
+  shapes({ r }, layer, { useEffectiveConv2d }) {
+    const extents = extentsOf(layer);
+    return new Map(["hada_w1", "hada_w2"].flatMap((name) => halves(name, r, extents, useEffectiveConv2d)));
   },
   create(layer, options, tensors) {
     const shapes = loha.shapes(options.target, layer, options.config);
@@ -155,17 +226,16 @@ export const loha: LoraVariant = {
 };
 
 function lokrShapes({ r }: { r: number }, layer: Module, config: LoraConfig): Map<string, readonly number[]> {
-  const { inFeatures, outFeatures } = layer as LinearBase;
-  const [c, d] = factorization(inFeatures, config.decomposeFactor);
-  const [a, b] = factorization(outFeatures, config.decomposeFactor);
-  const shapes = new Map<string, readonly number[]>();
-  const put = (name: string, rows: number, columns: number, halves: boolean) => {
-    if (!halves) shapes.set(name, [rows, columns]);
-    else shapes.set(`${name}_a`, [rows, r]).set(`${name}_b`, [r, columns]);
-  };
-  put("lokr_w1", a, c, config.decomposeBoth && r < Math.max(a, c) / 2);
-  put("lokr_w2", b, d, r < Math.max(b, d) / 2);
-  return shapes;
+  const { out, into, kernel } = extentsOf(layer);
+  const [c, d] = factorization(into, config.decomposeFactor);
+  const [a, b] = factorization(out, config.decomposeFactor);
+  const first = { out: a, into: c, kernel: [] };
+  const second = { out: b, into: d, kernel };
+  const factor = (name: string, extents: typeof first | typeof second, thin: boolean) =>
+    thin && r < Math.max(extents.out, extents.into) / 2
+      ? halves(name, r, extents, config.useEffectiveConv2d)
+      : [[name, [extents.out, extents.into, ...extents.kernel]] as const];
+  return new Map([...factor("lokr_w1", first, config.decomposeBoth), ...factor("lokr_w2", second, true)]);
 }
 
 export const lokr: LoraVariant = {

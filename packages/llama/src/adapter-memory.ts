@@ -1,0 +1,129 @@
+// What an adapter keeps and makes on each of its layers in training, by kind: numbers for the memory estimate. It follows the `update` of
+// the variants of @nomoat/lora on a base without bias, alone, without dropout.
+
+import { ArgumentError } from "@nomoat/core";
+import type { LinearBase } from "@nomoat/core/nn";
+import { adapterShapes, type LoraConfig, type Target } from "@nomoat/lora";
+
+/** Of one layer, in numbers of float32. */
+export interface AdapterCost {
+  /** Sizes of the trained tensors. */
+  readonly trained: readonly number[];
+  /** Tensors that are not trained, for as long as the adapter is there. */
+  readonly frozen: number;
+  /** Kept for backward for each position, besides the layer's input. */
+  readonly saved: number;
+  /** Kept for backward whatever the positions. */
+  readonly fixed: number;
+  /** Whether the gradients need the layer's input. */
+  readonly input: boolean;
+  /** Made beside the layer's output while the layer runs, for each position and in all. */
+  readonly made: number;
+  readonly madeFixed: number;
+  /** Temporaries of backward that do not depend on the positions. */
+  readonly backwardFixed: number;
+}
+
+const size = (shape: readonly number[]): number => shape.reduce((product, extent) => product * extent, 1);
+const total = (sizes: Iterable<number>): number => [...sizes].reduce((sum, each) => sum + each, 0);
+
+/** Numbers in a LoKr factor that is made of halves; 0 for one that is stored whole. */
+function madeOfHalves(shapes: ReadonlyMap<string, readonly number[]>, name: string): number {
+  const [a, b] = [shapes.get(`${name}_a`), shapes.get(`${name}_b`)];
+  return a && b ? a[0] * b[1] : 0;
+}
+
+function costOf(
+  target: Target,
+  config: LoraConfig,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  frozenA: boolean,
+): AdapterCost {
+  const { inFeatures, outFeatures } = target.layer as LinearBase;
+  const { r } = target;
+  const trained = Array.from(shapes.values(), size);
+  const plain = {
+    trained,
+    frozen: 0,
+    fixed: 0,
+    input: true,
+    made: 0,
+    madeFixed: 0,
+    backwardFixed: 0,
+  } as const;
+  switch (config.peftType) {
+    case "ADALORA": // A scaled by the singular values
+      return { ...plain, saved: r, fixed: r * inFeatures, backwardFixed: r * inFeatures };
+    case "VERA": // u, and the product with B before it is scaled
+      return {
+        ...plain,
+        saved: r + outFeatures,
+        fixed: outFeatures,
+        input: false,
+        made: r + 2 * outFeatures,
+      };
+    case "IA3": {
+      if (shapes.get("ia3_l")?.[0] === 1) return { ...plain, saved: 0, made: inFeatures + outFeatures };
+      return { ...plain, saved: outFeatures, fixed: outFeatures, input: false, made: outFeatures };
+    }
+    case "LOHA": {
+      const thin = r * r * (inFeatures + outFeatures);
+      const whole = inFeatures * outFeatures;
+      if (thin < whole) return { ...plain, saved: r * r, fixed: thin, backwardFixed: 2 * thin };
+      return { ...plain, saved: 0, fixed: 3 * whole, made: outFeatures, backwardFixed: 3 * whole };
+    }
+    case "LOKR": {
+      const [w1, w2] = ["lokr_w1", "lokr_w2"].map((name) => madeOfHalves(shapes, name));
+      const shapeOf = (name: string) =>
+        shapes.get(name) ?? [shapes.get(`${name}_a`)![0], shapes.get(`${name}_b`)![1]];
+      const half = shapeOf("lokr_w1")[1] * shapeOf("lokr_w2")[0];
+      return {
+        ...plain,
+        saved: half,
+        fixed: w1 + w2,
+        made: 2 * outFeatures,
+        backwardFixed: w1 + w2,
+      };
+    }
+    default:
+      break;
+  }
+  const kept = frozenA ? { trained: trained.slice(1), frozen: trained[0], input: false } : {};
+  if (config.useDora)
+    // the output before it is scaled; squared norms of the weight's rows
+    return {
+      ...{ ...plain, ...kept, saved: r + outFeatures, fixed: 2 * outFeatures },
+      ...{ frozen: (kept.frozen ?? 0) + outFeatures, made: outFeatures, madeFixed: 3 * r * outFeatures },
+    };
+  const principal =
+    typeof config.initLoraWeights === "string" && /^(pissa|olora)/.test(config.initLoraWeights);
+  const beginning = principal ? trained[0] + trained[1] : 0;
+  return { ...plain, ...kept, saved: r, frozen: (kept.frozen ?? 0) + beginning };
+}
+
+/**
+ * What an adapter of this configuration costs on each target, by name, and in tensors that its layers share.
+ * @throws {ArgumentError} for what the estimate does not cover
+ */
+export function adapterCosts(
+  targets: readonly Target[],
+  config: LoraConfig,
+  frozenA: boolean,
+): { layers: Map<string, AdapterCost>; shared: number } {
+  const { peftType, bias, modulesToSave, trainableTokenIndices, loraBias, loraDropout } = config;
+  if (loraBias || bias !== "none" || modulesToSave?.length || trainableTokenIndices)
+    throw new ArgumentError("estimateMemory: trained biases, modules and tokens are not covered");
+  if (loraDropout > 0) throw new ArgumentError("estimateMemory: dropout is not covered");
+  if (frozenA && peftType !== "LORA")
+    throw new ArgumentError(`estimateMemory: ${peftType} has no A to freeze`);
+  const { layers, shared } = adapterShapes(targets, config);
+  return {
+    layers: new Map(
+      targets.map((target) => [
+        target.name,
+        costOf(target, config, layers.get(target.name) as Map<string, readonly number[]>, frozenA),
+      ]),
+    ),
+    shared: total(Array.from(shared.values(), size)),
+  };
+}
