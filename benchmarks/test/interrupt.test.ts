@@ -33,7 +33,7 @@ function entryOf(name: string, run: () => unknown): Entry {
   };
 }
 
-const effort = { ...efforts.quick, seconds: 60, rounds: 3, milliseconds: 4, warmup: 4 };
+const effort = { ...efforts.quick, seconds: 3600, rounds: 3, milliseconds: 4, warmup: 4 };
 const common = {
   ...{ effort, label: "", describe: () => aRun([]).machine },
   options: { effort: "quick", suites: ["gemm"], filter: null },

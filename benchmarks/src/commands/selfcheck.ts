@@ -36,6 +36,11 @@ const promised = { unchanged: 0.95, found: 0.95, overhead: 0.01 };
 const slowdown = 0.1;
 /** Cases with shorter calls cannot be slowed by a tenth exactly. */
 const shortest = 20e-6;
+/** Of the suites that are taken when none are named, as many cases as four minutes are enough for. */
+const usual = {
+  suites: ["gemm", "elementwise", "attention", "quant"],
+  filter: "/x(512|1024) N[NT]|1048576|keys|rows? (int8 )?q4_0/",
+};
 /** Processes of each run. */
 const launches = 3;
 /** Milliseconds of one turn, and seconds that all turns may take. */
@@ -104,14 +109,15 @@ const exceptions = (list: readonly Checked[], verdict: Verdict): string[] =>
     );
 
 async function check(names: string[], flags: SelfCheckFlags, signal: AbortSignal): Promise<void> {
-  const chosen = names.length > 0 ? names : ["gemm", "elementwise", "attention", "quant"];
+  const chosen = names.length > 0 ? names : usual.suites;
+  const filter = flags.filter ?? (names.length === 0 && !flags.sizes ? usual.filter : null);
   const sweep = { effort: "quick", sizes: flags.sizes ?? null, formats: null, dtypes: null } as const;
   const threads = flags.threads ?? defaultThreads();
-  const selection = { sweep, threads, backends: ["wasm"], filter: flags.filter ?? null };
+  const selection = { sweep, threads, backends: ["wasm"], filter };
   const entries = selectEntries(suitesByName(suites, chosen), selection, versionOf("@nomoat/core"));
   if (entries.length === 0) throw new BenchError("no case is left: loosen the filter");
   const args = ["run", ...chosen, "--quick", "--threads", threads.join(",")];
-  if (flags.filter) args.push("--filter", flags.filter);
+  if (filter) args.push("--filter", filter);
   if (flags.sizes) args.push("--sizes", flags.sizes.join(","));
   const [first, second] = await twoRuns(args, signal);
   const runs = compareRuns(first, second).matched.map(({ first: one, interval, verdict }) => ({
@@ -167,7 +173,7 @@ export function addSelfCheck(program: Command): void {
     .description(
       "measure the tool itself: are equal runs equal, is a kernel slowed by 10 % found, what does the loop cost",
     )
-    .argument("[suites...]", "what to do it with (default: gemm elementwise attention quant)")
+    .argument("[suites...]", "what to do it with (default: some of gemm, elementwise, attention and quant)")
     .option("--filter <pattern>", "only cases whose title has this text, or matches /this/")
     .option("--sizes <list>", "sizes in place of the suite's own", integerList)
     .option("--threads <list>", "thread counts (default: 1 and 2)", integerList)
