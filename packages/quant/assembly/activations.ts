@@ -3,7 +3,8 @@
 // A row of k floats becomes, for its ⌈k/32⌉ blocks, with zeros beyond k:
 //   64 bytes a block   codes less the zero point, as int16
 //    4 bytes a block   scale, float32
-//    4 bytes a block   scale · sum of those codes, float32: what a block's offset is multiplied by
+//    4 bytes a block   scale · sum of those codes, float32: what a block's offset is multiplied by; for Q2_K, which has offsets for 16
+//                      elements, the sums of the first and of the second 16 codes, int16
 //   32 bytes a block   the same codes as int8, which say something only where the zero point is 0
 // Within a block the elements stand in the order in which the weight's codes come apart (see `orderOf`). Codes are −128 … 127, less the
 // zero point at most 255 in magnitude.
@@ -11,6 +12,7 @@
 import { address, float, int } from "../../core/assembly/abi";
 import { packA } from "../../core/assembly/pack";
 import { orderOf, PLAIN, QUARTERS } from "./integers";
+import { Q2_K } from "./weight";
 
 // @ts-ignore: decorator
 @inline
@@ -79,6 +81,15 @@ function odds(a: v128, b: v128): v128 {
   return i16x8.shuffle(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
 }
 
+// Sum of 16 int16.
+// @ts-ignore: decorator
+@inline
+function sumOf(a: v128, b: v128): i32 {
+  const pairs = i32x4.dot_i16x8_s(i16x8.add(a, b), i16x8.splat(1));
+  const halves = i32x4.add(pairs, i32x4.shuffle(pairs, pairs, 2, 3, 0, 1));
+  return i32x4.extract_lane(halves, 0) + i32x4.extract_lane(halves, 1);
+}
+
 // Codes of the block of 32 floats at `x`, and the sum of them.
 // @ts-ignore: decorator
 @inline
@@ -111,10 +122,7 @@ function encodeBlock(x: usize, order: i32, fixed: bool, factor: f32, inverse: f3
   v128.store(codes, c3, 48);
   v128.store(bytes, b0);
   v128.store(bytes, b1, 16);
-  const ones = i16x8.splat(1);
-  const pairs = i32x4.dot_i16x8_s(i16x8.add(i16x8.add(c0, c1), i16x8.add(c2, c3)), ones);
-  const halves = i32x4.add(pairs, i32x4.shuffle(pairs, pairs, 2, 3, 0, 1));
-  return i32x4.extract_lane(halves, 0) + i32x4.extract_lane(halves, 1);
+  return sumOf(i16x8.add(c0, c1), i16x8.add(c2, c3));
 }
 
 // Largest magnitude of 32 floats; NaN when one is NaN.
@@ -139,7 +147,9 @@ function wholeBlock(from: usize, count: i32, spare: usize): usize {
 
 // @ts-ignore: decorator
 @inline
-function encodeRow(x: usize, k: i32, blocks: i32, span: i32, order: i32, fixed: bool, out: usize, spare: usize): void {
+function encodeRow(
+  x: usize, k: i32, blocks: i32, span: i32, order: i32, halfSums: bool, fixed: bool, out: usize, spare: usize,
+): void {
   let codes = out, scales = scalesOf(out, blocks), sums = sumsOf(out, blocks), bytes = bytesOf(out, blocks);
   let poisoned = false;
   let absmax: f32 = 0;
@@ -171,7 +181,10 @@ function encodeRow(x: usize, k: i32, blocks: i32, span: i32, order: i32, fixed: 
       }
     }
     store<f32>(scales, scale);
-    store<f32>(sums, scale * <f32>sum);
+    if (halfSums) {
+      const first = sumOf(v128.load(codes), v128.load(codes, 16));
+      store<i32>(sums, (first & 0xffff) | ((sum - first) << 16));
+    } else store<f32>(sums, scale * <f32>sum);
     codes += 64;
     scales += 4;
     sums += 4;
@@ -189,7 +202,7 @@ function encodeRow(x: usize, k: i32, blocks: i32, span: i32, order: i32, fixed: 
  */
 export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: usize): void {
   const k = int(args, 2);
-  const order = orderOf(int(args, 3));
+  const order = orderOf(int(args, 3)), halfSums = int(args, 3) == Q2_K;
   const blocks = (k + 31) >> 5, span = int(args, 4);
   fixedScale = <f32>float(args, 0);
   zeroPoint = <f32>float(args, 1);
@@ -198,8 +211,8 @@ export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: 
   for (let row = begin; row < end; row++) {
     const x = address(args, 0) + (((<usize>row) * (<usize>k)) << 2);
     const out = address(args, 1) + (<usize>row) * rowBytes(blocks);
-    if (fixedScale > 0) encodeRow(x, k, blocks, span, order, true, out, scratch);
-    else encodeRow(x, k, blocks, span, order, false, out, scratch);
+    if (fixedScale > 0) encodeRow(x, k, blocks, span, order, halfSums, true, out, scratch);
+    else encodeRow(x, k, blocks, span, order, halfSums, false, out, scratch);
   }
 }
 

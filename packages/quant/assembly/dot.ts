@@ -4,11 +4,12 @@
 // In the relaxed build, stored codes of at most seven bits without a sign meet int8 activations in the relaxed dot product. Its result
 // is only open where the second operand has an eighth bit: here it is the same everywhere, and the same as that of the plain one.
 
-import { address, int, laneSum, madd } from "../../core/assembly/abi";
+import { address, int } from "../../core/assembly/abi";
 import { bytesOf, rowBytes, scalesOf, sumsOf } from "./activations";
 import { isUnsigned7, recordBytes } from "./integers";
+import { dotKQuant } from "./k-quant-dot";
 import { unpackKQuant } from "./k-quant-integers";
-import { blockSums, ONE, recordRow, TWO, UNPACK, walk } from "./walk";
+import { ONE, recordRow, TWO, UNPACK, walk } from "./walk";
 import {
   FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, UINT4, UINT8, WEIGHT_ARGUMENTS,
 } from "./weight";
@@ -37,30 +38,6 @@ function dotRows(
 
 /** Bytes that `unpack` and the products need at `spare`. */
 export const SPARE_BYTES: i32 = 1024;
-
-// K-quants are unpacked first, a block of 256 at a time.
-function dotKQuant(args: usize, row: i32, k: i32, x: usize, out: usize, spare: usize): void {
-  const blocks = k >> 5;
-  let scales = scalesOf(x, blocks), sums = sumsOf(x, blocks);
-  const ownScales = spare + 512, ownOffsets = spare + 544;
-  let acc = f32x4.splat(0);
-  let rest: f32 = 0;
-  memory.fill(ownOffsets, 0, 32);
-  for (let block = 0; block < blocks; block += 8) {
-    unpackKQuant(args, row, block, 8, spare, ownScales, ownOffsets, 4);
-    for (let i: usize = 0; i < 8; i++) {
-      const w = spare + (i << 6);
-      const d = load<f32>(ownScales + (i << 2)) * load<f32>(scales);
-      const s = blockSums(v128.load(w), v128.load(w, 16), v128.load(w, 32), v128.load(w, 48), x);
-      acc = madd(s, f32x4.splat(d), acc);
-      rest += load<f32>(ownOffsets + (i << 2)) * load<f32>(sums);
-      x += 64;
-      scales += 4;
-      sums += 4;
-    }
-  }
-  store<f32>(out, laneSum(acc) + rest);
-}
 
 // One function a format: the compilers' work grows faster than a function's length.
 function dotQ4_0(

@@ -35,14 +35,20 @@ export function checkStaticActivations(where: string, range: StaticActivations):
   }
 }
 
-/** Whether kernels multiply a weight of that format by integers: where blocks of a row's 32 elements have one scale each. */
-export function hasIntegerProduct(format: BlockFormat, [, inFeatures]: WeightShape): boolean {
+/** Whether kernels multiply that many rows and a weight of that format by integers. */
+export function hasIntegerProduct(format: BlockFormat, [, inFeatures]: WeightShape, rows: number): boolean {
+  const { integerDot } = format;
   const straddles = !format.rowWise && Number.isFinite(format.blockSize) && inFeatures % 32 !== 0;
-  return format.integerDot && !straddles;
+  return !straddles && (integerDot === "few rows" ? rows <= fewIntegerRows : integerDot);
 }
 
 /** Most rows whose products are computed where the weight lies packed; more go through tiles. Measured. */
 export const fewIntegerRows = 4;
+
+/** K-quants come apart anew for every row, which three rows already pay tiles for. q2_K has none. */
+function fewRowsOf({ blockSize, integerDot }: BlockFormat): number {
+  return blockSize === 256 && integerDot === true ? 2 : fewIntegerRows;
+}
 
 /** Multiply-adds of one unit of work that is worth handing to a thread. */
 const unitWork = 131072;
@@ -80,7 +86,7 @@ export function multiplyIntegers(
     { grain: Math.max(1, Math.ceil(16384 / inFeatures)), scratchBytes: 128 },
   );
   const args = weightArguments(kernels, format, parts, inFeatures);
-  if (rows <= fewIntegerRows) {
+  if (rows <= fewRowsOf(format)) {
     args.push(addressOf(kernels, codes), rows, addressOf(kernels, out), outFeatures);
     args.push(zero === 0 ? 1 : 0);
     const grain = Math.max(1, Math.ceil(unitWork / (inFeatures * rows)));

@@ -27,8 +27,8 @@ import { dequantizeParts, type QuantizedTensor } from "./quantized-tensor.js";
 export interface QuantizedMatmulOptions extends StaticActivations {
   /**
    * How activations enter the product. "float32" (default): as they are; the result is that of the dequantized weight.
-   * "int8": rounded to eight bits, where no gradient is recorded and there are kernels for it (not for q2_K, not on other backends, not
-   * for codebook formats whose rows are no multiple of 32): by default in blocks of 32 to 128 elements with a scale each (as llama.cpp
+   * "int8": rounded to eight bits, where no gradient is recorded and there are kernels for it (not on other backends, not for more than
+   * four rows with q2_K, not for codebook formats whose rows are no multiple of 32): by default in blocks of 32 to 128 elements with a scale each (as llama.cpp
    * does), with an error of about 0.5 % of the result's spread; or with one given scale. Dot products of integers are exact on every
    * host; their scaled sums in float32 do not depend on threads, but are fused where there is relaxed SIMD, as all float32 products are.
    */
@@ -36,7 +36,7 @@ export interface QuantizedMatmulOptions extends StaticActivations {
 }
 
 /** Most rows that are multiplied one by one in float32; more go through tiles of the matrix product. Measured. */
-export const fewRows = 4;
+export const fewRows = 8;
 
 interface Attributes {
   readonly format: BlockFormat;
@@ -54,7 +54,7 @@ const product = defineFunction<Attributes>({
     const packed = kernels || x.dtype !== "float32" ? null : packedWeight(format, shape, parts);
     if (packed) return multiplyPacked(packed, x, false, undefined);
     if (!kernels) return matmul(x, dequantizeParts(format, shape, parts), { transB: true });
-    const rounds = range && !context.wants[0] && hasIntegerProduct(format, shape);
+    const rounds = range && !context.wants[0] && hasIntegerProduct(format, shape, rowsOf(x));
     return forwardByKernels(kernels, { format, shape, parts }, x, rounds ? range : null);
   },
   backward(context, dy, { format, shape }) {

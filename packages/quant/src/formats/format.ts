@@ -72,8 +72,8 @@ export interface BlockFormat {
   kernelOptions?(columns: number): readonly [groupSize: number, groupsOfRow: number];
   /** One element's code, for backends that write their kernels when they run (gpu); absent where there is none. */
   element?(scope: ElementScope): string;
-  /** True when the kernels have integer dot products with int8 activations for it. */
-  readonly integerDot: boolean;
+  /** Whether the kernels have integer dot products with int8 activations for it, for any number of rows or for up to four. */
+  readonly integerDot: boolean | "few rows";
   /** @throws {ShapeError} naming `tensor` when a weight of that shape cannot be stored in this format */
   checkShape(shape: WeightShape, tensor: string): void;
   /** The arrays that a weight of `shape` needs. */

@@ -12,7 +12,7 @@ export interface GgmlBlock {
   readonly bytesPerBlock: number;
   readonly limit: number;
   readonly kernel?: number;
-  readonly integerDot?: boolean;
+  readonly integerDot?: "few rows";
   /** Where a block has one float16 scale at its start, and after it a minimum or none: its codes. */
   readonly codes?: GgmlCodes;
   /** Writes the record of the block at `values[from]` to `bytes[at]`. */

@@ -37,8 +37,8 @@ export const q2_K = ggmlFormat({
   errorBound: (absmax) => absmax * 1.1,
   bytesPerBlock: 84,
   kernel: 13,
-  // Two offsets in 32 elements: the kernels take one.
-  integerDot: false,
+  // Two offsets in 32 elements: the kernels' tiles take one.
+  integerDot: "few rows",
   decode(bytes, at, out, to) {
     const d = fromHalf(halfBits(bytes, at + 80));
     const dmin = fromHalf(halfBits(bytes, at + 82));
