@@ -3,7 +3,7 @@
 import { init, memoryStats, ones, resetPeakMemory, type Tensor, tidy } from "@nomoat/core";
 import { Linear, Module } from "@nomoat/core/nn";
 import { expect, it } from "vitest";
-import { applyLora } from "../src/index.js";
+import { applyLora, type LoraConfig } from "../src/index.js";
 
 class One extends Module {
   layer = Linear.create(512, 512, { bias: false });
@@ -12,11 +12,24 @@ class One extends Module {
   }
 }
 
-it("forward and backward make nothing of the size of the frozen weight", async () => {
+const kinds: [string, Partial<LoraConfig>][] = [
+  ["LoRA", {}],
+  ["DoRA", { useDora: true }],
+  ["AdaLoRA", { peftType: "ADALORA", initR: 4, totalStep: 9 }],
+  ["VeRA", { peftType: "VERA" }],
+  ["(IA)³", { peftType: "IA3", targetModules: ["layer"] }],
+  ["LoKr", { peftType: "LOKR" }],
+  ["LoHa of low rank", { peftType: "LOHA", r: 2 }],
+];
+
+it.each(kinds)("%s: forward and backward make nothing of the size of the frozen weight", async (_, kind) => {
   await init({ backend: "wasm", threads: 1 });
   const size = 512;
   const model = new One();
-  const adapter = applyLora(model, { r: 4, targetModules: "all-linear", initLoraWeights: false });
+  const adapter = applyLora(model, {
+    ...{ r: 4, targetModules: "all-linear", initLoraWeights: false },
+    ...kind,
+  });
   const x = ones([8, size]);
   x.requiresGrad = true;
   const pass = () => {
