@@ -36,7 +36,7 @@ const promised = { unchanged: 0.95, found: 0.95, overhead: 0.01 };
 const slowdown = 0.1;
 /** Cases with shorter calls cannot be slowed by a tenth exactly. */
 const shortest = 20e-6;
-/** Of the suites that are taken when none are named, as many cases as four minutes are enough for. */
+/** Of the suites that are taken when none are named, as many cases as five minutes are enough for. */
 const usual = {
   suites: ["gemm", "elementwise", "attention", "quant"],
   filter: "/x(512|1024) N[NT]|1048576|keys|rows? (int8 )?q4_0/",
@@ -45,7 +45,7 @@ const usual = {
 const launches = 3;
 /** Milliseconds of one turn, and seconds that all turns may take. */
 const turn = 8;
-const turnsSeconds = 60;
+const turnsSeconds = 150;
 
 interface Checked {
   readonly key: string;
