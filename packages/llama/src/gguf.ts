@@ -21,7 +21,7 @@ import {
 } from "./gguf-config.js";
 import { type TokenizerFiles, tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
 import type { LoadLlamaOptions } from "./load.js";
-import { assembleLlama, type Weight, type WeightSource } from "./model/assemble.js";
+import { assembleLlama, embeddingWeight, type Weight, type WeightSource } from "./model/assemble.js";
 import type { LlamaConfig } from "./model/config.js";
 import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
 import type { Tokenizer } from "./tokenizer.js";
@@ -52,7 +52,6 @@ function permute(weight: Weight, headDim: number, undo: boolean): Weight {
 }
 
 const rotated = /\.(?:q_proj|k_proj)\.(?:weight|bias)$/;
-const embedding = "model.embed_tokens.weight";
 const floatType = /^B?F\d+$/;
 /** Weights that are computed with as they are packed. */
 const packable = /(?:_proj|lm_head|embed_tokens)\.weight$/;
@@ -107,7 +106,7 @@ export async function loadGguf(
     const infoOf = (ours: string) => gguf.tensors.get(names.get(ours)!)!;
     const staysPacked = (ours: string): boolean => {
       // Rows that are looked up come in float32.
-      const fits = packable.test(ours) && (ours !== embedding || dtype === "float32");
+      const fits = packable.test(ours) && (ours !== embeddingWeight || dtype === "float32");
       return keepQuantized && fits && !floatType.test(infoOf(ours).type);
     };
     const packed = new Set([...names.keys()].filter(staysPacked));
@@ -220,7 +219,7 @@ export async function saveGguf(
         made.push(weight);
       }
       if (!(weight instanceof QuantizedTensor)) {
-        const outer = name === "lm_head.weight" || name === embedding;
+        const outer = name === "lm_head.weight" || name === embeddingWeight;
         weight = convert(name, weight, shape.length === 1 ? "f32" : outer ? outputType : type);
         made.push(weight);
       }

@@ -18,7 +18,7 @@ import {
   type QuantizedTensor,
   toBitsAndBytes,
 } from "@nomoat/quant";
-import type { WeightSource } from "./model/assemble.js";
+import { embeddingWeight, type WeightSource } from "./model/assemble.js";
 import type { LlamaConfig } from "./model/config.js";
 import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
 
@@ -35,7 +35,7 @@ export function weightsOf(
   options: { dtype: "float32" | "float64"; device?: BackendName },
 ): WeightSource {
   const expected = llamaShapes(config);
-  const mayBePacked = (name: string) => expected.get(name)?.length === 2 && !name.includes("embed_tokens");
+  const mayBePacked = (name: string) => expected.get(name)?.length === 2 && name !== embeddingWeight;
   const shapes = new Map<string, readonly number[]>();
   const parts = new Map<string, string[]>();
   for (const [name, { shape }] of file.entries) {

@@ -8,7 +8,13 @@ import { collectStatistics, QuantizedEmbedding, QuantizedLinear, quantizeModel }
 import { type GgufBytes, readGguf, writeGguf } from "@nomoat/quant/gguf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type LlamaConfig, type LlamaForCausalLM, loadLlama, saveGguf, Tokenizer } from "../src/index.js";
-import { byteTokenizer, byteTokenizerFiles, relativeError, tinyModel } from "./support.js";
+import {
+  byteTokenizer,
+  byteTokenizerFiles,
+  relativeError,
+  sentencePieceSteps,
+  tinyModel,
+} from "./support.js";
 
 const config: Partial<LlamaConfig> = { hiddenSize: 32, intermediateSize: 64, headDim: 8 };
 const files = byteTokenizerFiles();
@@ -216,7 +222,6 @@ describe("tokenizers", () => {
       "ce",
       "▁on",
     ];
-    const space = { String: " " };
     const added = tokens.slice(0, 3).map((content, id) => ({ id, content, special: true }));
     return {
       json: {
@@ -227,22 +232,7 @@ describe("tokenizers", () => {
           rstrip: false,
           normalized: false,
         })),
-        normalizer: {
-          type: "Sequence",
-          normalizers: [
-            { type: "Prepend", prepend: "▁" },
-            { type: "Replace", pattern: space, content: "▁" },
-          ],
-        },
-        decoder: {
-          type: "Sequence",
-          decoders: [
-            { type: "Replace", pattern: { String: "▁" }, content: " " },
-            { type: "ByteFallback" },
-            { type: "Fuse" },
-            { type: "Strip", content: " ", start: 1, stop: 0 },
-          ],
-        },
+        ...sentencePieceSteps,
         model: {
           ...{ type: "BPE", unk_token: "<unk>", fuse_unk: true, byte_fallback: true },
           vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),

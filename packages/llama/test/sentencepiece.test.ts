@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { Metadata } from "../src/gguf-config.js";
 import { tokenizerFromGguf } from "../src/gguf-tokenizer.js";
 import { Tokenizer } from "../src/tokenizer.js";
+import { sentencePieceSteps } from "./support.js";
 
 interface Case {
   text: string;
@@ -24,24 +25,9 @@ const special = (id: number, content: string) => ({
 const around = {
   version: "1.0",
   added_tokens: [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-  normalizer: {
-    type: "Sequence",
-    normalizers: [
-      { type: "Prepend", prepend: "▁" },
-      { type: "Replace", pattern: { String: " " }, content: "▁" },
-    ],
-  },
+  ...sentencePieceSteps,
   pre_tokenizer: null,
   post_processor: null,
-  decoder: {
-    type: "Sequence",
-    decoders: [
-      { type: "Replace", pattern: { String: "▁" }, content: " " },
-      { type: "ByteFallback" },
-      { type: "Fuse" },
-      { type: "Strip", content: " ", start: 1, stop: 0 },
-    ],
-  },
 };
 
 const { bpe, unigram } = golden;

@@ -82,21 +82,34 @@ export function byteTokenizer(config: object = {}): Tokenizer {
   return Tokenizer.fromJson(files.json, files.config);
 }
 
+/** How Hugging Face writes what SentencePiece does with spaces and bytes, as in Llama 2's file. */
+export const sentencePieceSteps = {
+  normalizer: {
+    type: "Sequence",
+    normalizers: [
+      { type: "Prepend", prepend: "▁" },
+      { type: "Replace", pattern: { String: " " }, content: "▁" },
+    ],
+  },
+  decoder: {
+    type: "Sequence",
+    decoders: [
+      { type: "Replace", pattern: { String: "▁" }, content: " " },
+      { type: "ByteFallback" },
+      { type: "Fuse" },
+      { type: "Strip", content: " ", start: 1, stop: 0 },
+    ],
+  },
+};
+
 /** As Llama 2's in small: a space belongs to the word that follows, and decoding strips the one before the first. */
 export function wordTokenizer(): Tokenizer {
   const tokens = ["<unk>", "<s>", "</s>", "▁", ..."cehnot", "▁t", "he", "▁the", "on", "ce", "▁on"];
   const special = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
-  const space = { String: " " };
   return Tokenizer.fromJson(
     {
       added_tokens: tokens.slice(0, 3).map((content, id) => ({ id, content, ...special })),
-      normalizer: {
-        type: "Sequence",
-        normalizers: [
-          { type: "Prepend", prepend: "▁" },
-          { type: "Replace", pattern: space, content: "▁" },
-        ],
-      },
+      normalizer: sentencePieceSteps.normalizer,
       decoder: {
         type: "Sequence",
         decoders: [

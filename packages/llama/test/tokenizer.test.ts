@@ -2,6 +2,7 @@ import { ArgumentError, FormatError } from "@nomoat/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Tokenizer } from "../src/tokenizer.js";
+import { sentencePieceSteps } from "./support.js";
 
 /** GPT-2's bytes as printable characters. */
 function byteCharacters(): string[] {
@@ -64,24 +65,9 @@ function sentencePiece() {
   return {
     version: "1.0",
     added_tokens: [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        { type: "Prepend", prepend: "▁" },
-        { type: "Replace", pattern: { String: " " }, content: "▁" },
-      ],
-    },
+    ...sentencePieceSteps,
     pre_tokenizer: null,
     post_processor: template("<s>"),
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: "▁" }, content: " " },
-        { type: "ByteFallback" },
-        { type: "Fuse" },
-        { type: "Strip", content: " ", start: 1, stop: 0 },
-      ],
-    },
     model: {
       type: "BPE",
       unk_token: "<unk>",

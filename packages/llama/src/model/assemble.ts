@@ -35,7 +35,8 @@ export type LoadQuantization = Omit<
   readonly activations?: "float32" | "int8";
 };
 
-const embeddingWeight = "model.embed_tokens.weight";
+/** Name of the embedding table, which is looked up by rows. */
+export const embeddingWeight = "model.embed_tokens.weight";
 
 /**
  * Builds the model of `config` out of what `source` holds. Packed weights stay packed; those that `quantize` is for are packed as
