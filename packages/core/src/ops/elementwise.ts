@@ -219,7 +219,7 @@ export const shiftRight = (a: Tensor | number, b: Tensor | number): Tensor => bi
 export const bitwiseNot = (x: Tensor): Tensor => {
   use("bitwiseNot", x);
   if (isFloat(x.dtype)) throw new DTypeError(`bitwiseNot: x must be an integer, not ${x.dtype}`);
-  return bitwise("bitwiseXor", x, x.dtype === "bool" ? 1 : x.dtype === "uint8" ? 255 : -1);
+  return x.dtype === "bool" ? logicalNot(x) : bitwise("bitwiseXor", x, x.dtype === "uint8" ? 255 : -1);
 };
 
 /** Comparisons give bool tensors and have no gradient. */
@@ -232,7 +232,7 @@ export const greaterEqual = (a: Tensor | number, b: Tensor | number): Tensor => 
 
 export const neg = (x: Tensor): Tensor => unary("neg", x);
 export const abs = (x: Tensor): Tensor => unary("abs", x);
-/** −1, 0 or 1. */
+/** −1, 0 or 1; NaN for NaN, as in NumPy (PyTorch gives 0), and −0 for −0. */
 export const sign = (x: Tensor): Tensor => unary("sign", x);
 export const sqrt = (x: Tensor): Tensor => unary("sqrt", x);
 /** 1 / √x. */
@@ -251,7 +251,11 @@ export const sigmoid = (x: Tensor): Tensor => unary("sigmoid", x);
 export const silu = (x: Tensor): Tensor => unary("silu", x);
 /** log(1 + e^x). */
 export const softplus = (x: Tensor): Tensor => unary("softplus", x);
-export const relu = (x: Tensor): Tensor => unary("relu", x);
+/** max(x, 0), with a gradient of 0 at 0; integers stay what they are, as in PyTorch. */
+export const relu = (x: Tensor): Tensor => {
+  use("relu", x);
+  return isFloat(x.dtype) ? unary("relu", x) : maximum(x, 0);
+};
 export const square = (x: Tensor): Tensor => unary("square", x);
 export const reciprocal = (x: Tensor): Tensor => unary("reciprocal", x);
 export const floor = (x: Tensor): Tensor => unary("floor", x);

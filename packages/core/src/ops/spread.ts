@@ -40,7 +40,12 @@ export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
     const magnitude = abs(x);
     if (p === 1) return sum(magnitude, axes, keepDims);
     if (!Number.isFinite(p)) return (p > 0 ? max : min)(magnitude, axes, keepDims);
-    if (p < 0) return pow(sum(pow(magnitude, p), axes, keepDims), 1 / p);
+    if (p < 0) {
+      // One 0 makes the norm 0, whose gradient PyTorch defines as 0.
+      const zero = equal(magnitude, 0);
+      const powers = where(zero, Number.POSITIVE_INFINITY, pow(where(zero, 1, magnitude), p));
+      return pow(sum(powers, axes, keepDims), 1 / p);
+    }
     const powers = rootOrZero(magnitude, (positive) => pow(positive, p));
     return rootOrZero(sum(powers, axes, keepDims), (total) => pow(total, 1 / p));
   });
