@@ -16,56 +16,62 @@ const indentOf = (axis: number): string => " ".repeat(8 + axis);
 /** Whether `text` reads back as `value` in `dtype`. */
 function same(dtype: DType, text: string, value: number): boolean {
   const read = Number(text);
-  if (dtype === "float16") return toFloat16Bits(read) === toFloat16Bits(value);
-  if (dtype === "bfloat16") return toBfloat16Bits(read) === toBfloat16Bits(value);
+  if (dtype === "float16") return read === value || toFloat16Bits(read) === toFloat16Bits(value);
+  if (dtype === "bfloat16") return read === value || toBfloat16Bits(read) === toBfloat16Bits(value);
   return dtype === "float32" ? Math.fround(read) === value : read === value;
 }
 
-/** Mantissa and exponent of the shortest decimal number that `value` is in `dtype`. */
-function shortest(dtype: DType, value: number): { digits: number; exponent: number } {
-  for (let digits = 1; ; digits++) {
-    const text = value.toExponential(digits - 1);
-    if (digits >= 17 || same(dtype, text, value))
-      return { digits, exponent: Number(text.slice(text.indexOf("e") + 1)) };
-  }
+/** A number as its sign and whole part, the digits after the point, and "" or the exponent from `e` on. */
+type Parts = [whole: string, fraction: string, exponent: string];
+
+function partsOf(value: number, places: number, exponential: boolean): Parts {
+  const written = (count: number): Parts => {
+    const text = exponential ? value.toExponential(count) : value.toFixed(count);
+    const [, whole, fraction = "", exponent = ""] = /^(-?\d+)(?:\.(\d*))?(e.*)?$/.exec(text)!;
+    return [Object.is(value, -0) ? "-0" : whole, fraction, exponent];
+  };
+  const [whole, exact, exponent] = written(60);
+  const kept = exact.slice(0, places);
+  // JavaScript rounds halves away from zero, NumPy to even.
+  const half = /[02468]$/.test(whole + kept) && /^50*$/.test(exact.slice(places));
+  return half ? [whole, kept, exponent] : written(places);
+}
+
+/** How many digits after the point tell `value` from its neighbours in `dtype`, at most {@link precision}. */
+function placesOf(dtype: DType, value: number, exponential: boolean): number {
+  let digits = 0;
+  while (digits < 16 && !same(dtype, value.toExponential(digits), value)) digits++;
+  const magnitude = exponential ? 0 : Number(value.toExponential(digits).split("e")[1]);
+  const places = Math.min(precision, Math.max(0, digits - magnitude));
+  // Where digits were cut off, zeros may be left at the end.
+  return partsOf(value, places, exponential)[1].replace(/0+$/, "").length;
 }
 
 const special = (value: number): string => (Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf");
 
-/** toFixed that keeps the sign of zero. */
-const fixed = (value: number, digits: number): string =>
-  (Object.is(value, -0) ? "-" : "") + value.toFixed(digits) + (digits === 0 ? "." : "");
-
-function scientific(value: number, digits: number, exponentDigits: number): string {
-  const [mantissa, exponent] = value.toExponential(digits).split("e");
-  const sign = Object.is(value, -0) ? "-" : "";
-  return `${sign}${mantissa}${digits === 0 ? "." : ""}e${exponent[0]}${exponent.slice(1).padStart(exponentDigits, "0")}`;
-}
+/** From where on NumPy (2.3) writes powers of ten: 10 to the number of digits that a dtype holds in any case, at most 8. */
+const largestFixed: Partial<Record<DType, number>> = { float32: 1e6, float16: 1e3, bfloat16: 1e2 };
 
 function formatFloats(values: readonly number[], dtype: DType): string[] {
-  const finite = values.filter(Number.isFinite);
-  const forms = finite.map((value) => shortest(dtype, value));
-  const magnitudes = finite.filter((value) => value !== 0).map(Math.abs);
+  const magnitudes = values.filter((value) => Number.isFinite(value) && value !== 0).map(Math.abs);
   const most = Math.max(...magnitudes);
   const least = Math.min(...magnitudes);
   const smallest = dtype === "float64" ? 1e-4 : Math.fround(1e-4);
-  if (magnitudes.length > 0 && (most >= 1e8 || least < smallest || most / least > 1000)) {
-    const digits = Math.min(precision, Math.max(...forms.map((form) => form.digits - 1)));
-    const exponentDigits = Math.max(2, ...forms.map((form) => String(Math.abs(form.exponent)).length));
-    return values.map((value) =>
-      Number.isFinite(value) ? scientific(value, digits, exponentDigits) : special(value),
-    );
-  }
-  const afterPoint = forms.map(({ digits, exponent }) =>
-    Math.min(precision, Math.max(0, digits - 1 - exponent)),
-  );
-  const longest = Math.max(0, ...afterPoint);
+  const exponential =
+    magnitudes.length > 0 &&
+    (most >= (largestFixed[dtype] ?? 1e8) || least < smallest || most / least > 1000);
+  const finite = values.filter(Number.isFinite);
+  const each = finite.map((value) => placesOf(dtype, value, exponential));
+  const places = Math.max(0, ...each);
+  // Before an exponent all have as many digits; else spaces stand for those that others have and this one needs not.
+  const forms = finite.map((value, i) => partsOf(value, exponential ? places : each[i], exponential));
+  const exponentDigits = Math.max(2, ...forms.map(([, , exponent]) => exponent.length - 2));
   let next = 0;
   return values.map((value) => {
     if (!Number.isFinite(value)) return special(value);
-    const digits = afterPoint[next++];
-    // Spaces stand for the digits that others have and this one needs not.
-    return fixed(value, digits).padEnd(fixed(value, longest).length);
+    const [whole, fraction, exponent] = forms[next++];
+    const power = exponential ? exponent.slice(0, 2) + exponent.slice(2).padStart(exponentDigits, "0") : "";
+    return `${whole}.${fraction.padEnd(places)}${power}`;
   });
 }
 
@@ -95,7 +101,7 @@ export function formatTensor(tensor: Tensor): string {
   const integer = bool || dtype.startsWith("int") || dtype === "uint8";
   const numbers = positions.map((i) => Number(values[i]));
   const texts = bool
-    ? numbers.map((value) => (value ? "true" : "false"))
+    ? numbers.map((value) => (value ? "true" : "false").padStart(shape.length > 0 ? 5 : 0))
     : integer
       ? numbers.map(String)
       : formatFloats(numbers, dtype);
