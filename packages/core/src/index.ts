@@ -1,5 +1,19 @@
 // @nomoat/core: tensors with automatic differentiation. Public exports, nothing else.
 
+// The backends are imported first, by them the kernels (so in registry.ts, wasm/backend.ts and wasm/runtime.ts): kernels do not
+// compress, and in the middle of a bundle they push what stands before them out of a compressor's sight. It saves 2 % of a page.
+
+export {
+  activeBackend,
+  type BackendName,
+  type InitOptions,
+  init,
+  shutdown,
+  withBackend,
+} from "./backend/registry.js";
+
+// All else.
+
 export { anomalyMode } from "./autograd/anomaly.js";
 export { grad, gradientsOf, valueAndGrad } from "./autograd/backward.js";
 export { checkpoint } from "./autograd/checkpoint.js";
@@ -11,14 +25,6 @@ export {
 } from "./autograd/function.js";
 export { type GradcheckOptions, gradcheck } from "./autograd/gradcheck.js";
 export { enableGrad, noGrad } from "./autograd/graph.js";
-export {
-  activeBackend,
-  type BackendName,
-  type InitOptions,
-  init,
-  shutdown,
-  withBackend,
-} from "./backend/registry.js";
 export type { Backend, ElementScope, Operand, PackedWeight } from "./backend/types.js";
 export { wasmRuntime } from "./backend/wasm/access.js";
 export {

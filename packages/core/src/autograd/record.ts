@@ -2,8 +2,7 @@
 
 import type { Tensor } from "../tensor.js";
 import { type Backward, type BackwardContext, GraphNode, SavedTensor } from "./graph.js";
-import type { Need, OperationAttributes, OperationName, Rule } from "./rule.js";
-import { rules } from "./rules.js";
+import type { Need, Rule } from "./rule.js";
 
 /** What a rule sees: attributes, shapes, and those values that it said it needs. */
 export interface RuleContext<A> extends BackwardContext {
@@ -13,15 +12,15 @@ export interface RuleContext<A> extends BackwardContext {
   extra(index: number): Tensor;
 }
 
-/** Joins `output` to the graph as the result of the named operation on `inputs`. */
-export function recordNode<K extends OperationName>(
-  name: K,
+/** Joins `output` to the graph as the result of the named operation on `inputs`, whose rule is `rule`. */
+export function recordNode<A>(
+  name: string,
+  rule: Rule<A>,
   inputs: readonly Tensor[],
-  attributes: OperationAttributes[K],
+  attributes: A,
   output: Tensor,
   extras: readonly Tensor[],
 ): void {
-  const rule = rules[name] as Rule<OperationAttributes[K]>;
   const needed = new Set<Need>();
   for (let i = 0; i < inputs.length; i++) {
     if (inputs[i].requiresGrad) for (const need of rule.needs(i, inputs.length)) needed.add(need);
@@ -40,7 +39,7 @@ export function recordNode<K extends OperationName>(
     throw new Error(`gradient rule of ${name} read ${what}, which it does not list in its needs`);
   };
   const backward: Backward = (context, dy) => {
-    const ruleContext: RuleContext<OperationAttributes[K]> = {
+    const ruleContext: RuleContext<A> = {
       wants: context.wants,
       shape: context.shape,
       accumulate: context.accumulate,

@@ -1,26 +1,19 @@
-// What a gradient rule is, which operations have one, and the shapes that rules come in. The rules stand in rules.ts.
+// What a gradient rule is, which operations have theirs in the table of rules.ts, and what rules of fused operations share.
 
 import type { BackendName } from "../backend/registry.js";
-import type {
-  AttentionOptions,
-  BinaryKind,
-  BitwiseKind,
-  ReduceKind,
-  ScanKind,
-  UnaryKind,
-} from "../backend/types.js";
+import type { BinaryKind, BitwiseKind, Operand, ReduceKind, ScanKind, UnaryKind } from "../backend/types.js";
 import type { DType } from "../dtype.js";
-import { empty } from "../ops/dispatch.js";
+import { empty, operand } from "../ops/dispatch.js";
 import { recordsBackward } from "../ops/fused.js";
 import * as ops from "../ops/index.js";
-import { sumTo } from "../ops/reduce.js";
 import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
 import type { RuleContext } from "./record.js";
+
 export type ReduceAttributes = { axes: readonly number[] };
 
-/** Attributes of every operation that can be recorded. */
+/** Attributes of every operation whose rule stands in the table. */
 export interface OperationAttributes
   extends Record<Exclude<UnaryKind, "logicalNot"> | Exclude<BinaryKind, BitwiseKind>, null>,
     Record<ReduceKind, ReduceAttributes>,
@@ -36,20 +29,10 @@ export interface OperationAttributes
   expand: null;
   slice: { starts: readonly number[]; steps: readonly number[] };
   sliceBackward: { starts: readonly number[]; steps: readonly number[] };
-  unfold: { axis: number; step: number; dilation: number };
-  fold: { axis: number; step: number; dilation: number };
   concat: { axis: number };
   matmul: { transA: boolean; transB: boolean; alpha: number };
   gather: { rows: number };
   scatterAdd: null;
-  softmax: null;
-  logSoftmax: null;
-  rmsNorm: { eps: number };
-  layerNorm: { eps: number };
-  rope: { inverse: boolean };
-  swiglu: null;
-  attention: Omit<AttentionOptions, "mask">;
-  crossEntropy: { ignoreIndex: number };
 }
 
 export type OperationName = keyof OperationAttributes;
@@ -69,56 +52,44 @@ export interface Rule<A> {
   remake?(input: (index: number) => Tensor, attributes: A, shape: Shape): Tensor;
 }
 
-/** A rule for every operation. */
+/**
+ * A rule that stands beside its operation instead of in the table, and is exported there: so a program that does not use the operation
+ * does not carry it.
+ */
+export interface OwnRule<A> extends Rule<A> {
+  readonly name: string;
+}
+
+/** A rule for every operation of {@link OperationAttributes}. */
 export type RuleTable = { readonly [K in OperationName]: Rule<OperationAttributes[K]> };
 
-/** A function of one input whose gradient is `gradient`. */
-export function unary(
-  needs: readonly Need[],
-  gradient: (dy: Tensor, c: RuleContext<null>) => Tensor,
-): Rule<null> {
-  return { needs: () => needs, backward: (c, dy) => [gradient(dy, c)] };
+/**
+ * Gradients of a fused operation: `fast`, by kernels, which take `dy` contiguous; or, while gradients are recorded, those of the first
+ * `count` inputs through the composition that defines it.
+ */
+export function fusedBackward<A>(
+  c: RuleContext<A>,
+  dy: Tensor,
+  count: number,
+  reference: (inputs: Tensor[]) => Tensor,
+  fast: (dy: Tensor) => readonly (Tensor | undefined)[],
+): readonly (Tensor | undefined)[] {
+  if (!recordsBackward()) return fast(dense(dy));
+  return gradientsThrough(
+    reference,
+    Array.from({ length: count }, (_, i) => c.input(i)),
+    dy,
+    c.wants,
+  );
 }
 
-/** A broadcasting function of two inputs; each gradient is summed back to its input's shape. */
-export function binary(
-  needs: readonly [readonly Need[], readonly Need[]],
-  first: (dy: Tensor, c: RuleContext<null>) => Tensor,
-  second: (dy: Tensor, c: RuleContext<null>) => Tensor,
-): Rule<null> {
-  return {
-    needs: (i) => needs[i],
-    backward: (c, dy) => [
-      c.wants[0] ? sumTo(first(dy, c), c.shape(0)) : undefined,
-      c.wants[1] ? sumTo(second(dy, c), c.shape(1)) : undefined,
-    ],
-  };
-}
-
-/** A step function: its gradient is zero wherever it has one. */
-export const flat: Rule<null> = { needs: () => [], backward: () => [undefined] };
-
-/** A fused operation: `fast` by kernels, or, while gradients are recorded, through the composition that defines it. */
-export function fused<A>(
-  needs: readonly Need[],
-  inputs: readonly number[],
-  reference: (inputs: Tensor[], attributes: A) => Tensor,
-  fast: (c: RuleContext<A>, dy: Tensor) => (Tensor | undefined)[],
-  remake?: Rule<A>["remake"],
-): Rule<A> {
-  return {
-    remake,
-    needs: () => [...needs, ...inputs],
-    backward: (c, dy) => {
-      if (!recordsBackward()) return fast(c, dense(dy));
-      return gradientsThrough(
-        (values) => reference(values, c.attributes),
-        inputs.map((i) => c.input(i)),
-        dy,
-        c.wants,
-      );
-    },
-  };
+/** For each input that wants a gradient a contiguous tensor of its shape, for a kernel to write; and all of them as kernels take them. */
+export function gradientPlaces<A>(
+  c: RuleContext<A>,
+  dy: Tensor,
+): [places: (Tensor | undefined)[], operands: (Operand | null)[]] {
+  const places = c.wants.map((wanted, i) => (wanted ? like(dy, c.shape(i)) : undefined));
+  return [places, places.map((place) => (place ? operand(place) : null))];
 }
 
 /** `dy` contiguous, as kernels take it. */

@@ -1,4 +1,5 @@
-// Every gradient; those of fused operations stand in fused-rules.ts. The table is exhaustive by type: an operation without a rule does not compile.
+// The gradients of primitives. The table is exhaustive by type: an operation without a rule does not compile. What fused operations and
+// others that only some programs use have instead, a rule of their own, stands beside them in ops/.
 //
 // A rule says which values the gradient of each input needs (so that nothing else is kept), and computes the gradients that
 // are wanted from dy, the gradient of the output. Rules are made of differentiable operations, so they give gradients of
@@ -10,11 +11,33 @@ import { matmulBackward } from "../ops/matmul.js";
 import { prodReference, sumTo } from "../ops/reduce.js";
 import { cumprodReference } from "../ops/scan.js";
 import { sliceBackward } from "../ops/view.js";
-import { fold } from "../ops/windows.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
-import { fusedRules } from "./fused-rules.js";
-import { binary, flat, type ReduceAttributes, type Rule, type RuleTable, unary } from "./rule.js";
+import type { RuleContext } from "./record.js";
+import type { Need, ReduceAttributes, Rule, RuleTable } from "./rule.js";
+
+/** A function of one input whose gradient is `gradient`. */
+function unary(needs: readonly Need[], gradient: (dy: Tensor, c: RuleContext<null>) => Tensor): Rule<null> {
+  return { needs: () => needs, backward: (c, dy) => [gradient(dy, c)] };
+}
+
+/** A broadcasting function of two inputs; each gradient is summed back to its input's shape. */
+function binary(
+  needs: readonly [readonly Need[], readonly Need[]],
+  first: (dy: Tensor, c: RuleContext<null>) => Tensor,
+  second: (dy: Tensor, c: RuleContext<null>) => Tensor,
+): Rule<null> {
+  return {
+    needs: (i) => needs[i],
+    backward: (c, dy) => [
+      c.wants[0] ? sumTo(first(dy, c), c.shape(0)) : undefined,
+      c.wants[1] ? sumTo(second(dy, c), c.shape(1)) : undefined,
+    ],
+  };
+}
+
+/** A step function: its gradient is zero wherever it has one. */
+const flat: Rule<null> = { needs: () => [], backward: () => [undefined] };
 
 /** max and min: equal elements share the gradient. */
 const extremum: Rule<ReduceAttributes> = {
@@ -187,20 +210,6 @@ export const rules: RuleTable = {
       return [ops.slice(dy, ...ranges)];
     },
   },
-  unfold: {
-    needs: () => [],
-    backward: (c, dy) => {
-      const { axis, step, dilation } = c.attributes;
-      return [fold(dy, axis, c.shape(0)[axis], step, dilation)];
-    },
-  },
-  fold: {
-    needs: () => [],
-    backward: (c, dy) => {
-      const { axis, step, dilation } = c.attributes;
-      return [ops.unfold(dy, axis, c.shape(0)[c.shape(0).length - 1], step, dilation)];
-    },
-  },
   concat: {
     needs: () => [],
     backward: (c, dy) => {
@@ -265,6 +274,4 @@ export const rules: RuleTable = {
     backward: (c, dy) => [ops.scatterAdd(c.attributes.rows, c.input(1), dy), undefined],
   },
   scatterAdd: { needs: () => [1], backward: (c, dy) => [ops.gather(dy, c.input(1)), undefined] },
-
-  ...fusedRules,
 };

@@ -1,12 +1,16 @@
 // Which backends exist and which one is active. In Node the first use starts wasm; in a browser `await init()` does.
 
+// First: see the package's index.ts.
+import { createWasmBackend, createWasmBackendAsync } from "./wasm/backend.js";
+
+// All else.
+
 import { ArgumentError, BackendError } from "../errors.js";
 import { runtime } from "../runtime.js";
 import type { GpuBackend } from "./gpu/backend.js";
 import type { GpuMode } from "./gpu/library.js";
 import { createReferenceBackend } from "./reference/index.js";
 import type { Backend } from "./types.js";
-import { createWasmBackend, createWasmBackendAsync } from "./wasm/backend.js";
 
 export type BackendName = "wasm" | "reference" | "gpu";
 

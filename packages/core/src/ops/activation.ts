@@ -1,12 +1,13 @@
 // Activations that are more than one primitive.
 
 import { use } from "../arguments.js";
+import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { greater, mul, silu, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 
@@ -22,9 +23,33 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     const u = contiguous(up);
     const out = empty(backend, g.dtype, g.shape);
     backend.fused.swiglu!(operand(g), operand(u), operand(out));
-    return finish("swiglu", [g, u], null, out);
+    return finishBy(swigluRule, [g, u], null, out);
   });
 }
+
+export const swigluRule: OwnRule<null> = {
+  name: "swiglu",
+  needs: () => [0, 1],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      2,
+      ([gate, up]) => swigluReference(gate, up),
+      (dy) => {
+        const [places, [dGate, dUp]] = gradientPlaces(c, dy);
+        dy.storage.backend.fused.swigluBackward!(
+          operand(c.input(0)),
+          operand(c.input(1)),
+          operand(dy),
+          dGate,
+          dUp,
+        );
+        return places;
+      },
+    ),
+  remake: (input) => swiglu(input(0), input(1)),
+};
 
 /** swiglu in primitives. */
 export function swigluReference(gate: Tensor, up: Tensor): Tensor {

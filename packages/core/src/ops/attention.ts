@@ -1,6 +1,8 @@
 // Scaled-dot-product attention with grouped heads.
 
+import { fusedBackward, type OwnRule } from "../autograd/rule.js";
 import type { BackendName } from "../backend/registry.js";
+import type { AttentionOptions } from "../backend/types.js";
 import { arange } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
@@ -8,7 +10,7 @@ import { tidy } from "../memory.js";
 import type { Generator } from "../random.js";
 import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { dropout } from "./dropout.js";
 import { add, cast, greater, less, mul, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
@@ -16,7 +18,7 @@ import { matmul } from "./matmul.js";
 import { max } from "./reduce.js";
 import { emptyLike } from "./rope.js";
 import { softmax } from "./softmax.js";
-import { expand, reshape, unsqueeze } from "./view.js";
+import { clone, expand, reshape, unsqueeze } from "./view.js";
 
 /** A mask's float below which a key is not seen; near the lowest of float32 the softmax would know no differences. */
 const hiddenBelow = -1e30;
@@ -102,9 +104,45 @@ export function scaledDotProductAttention(
     const logSumExp = empty(backend, "float32", q.shape.slice(0, 3));
     const options = { scale, causal, mask: seen ?? null };
     kernels.attention(queries, keys, values, options, operand(out), operand(logSumExp));
-    return finish("attention", inputs, { scale, causal }, out, [logSumExp]);
+    return finishBy(attentionRule, inputs, { scale, causal }, out, [logSumExp]);
   });
 }
+
+export const attentionRule: OwnRule<Omit<AttentionOptions, "mask">> = {
+  name: "attention",
+  // The fourth input, if there is one, is the mask, which never wants a gradient here.
+  needs: (_, count) => [0, 1, 2, ...(count > 3 ? [3] : []), "output", "extras"],
+  backward: (c, dy) => {
+    const mask = c.wants.length > 3 ? c.input(3) : undefined;
+    return fusedBackward(
+      c,
+      dy,
+      3,
+      ([q, k, v]) => attentionReference(q, k, v, { ...c.attributes, mask }),
+      () => {
+        const inputs = [c.input(0), c.input(1), c.input(2)];
+        const gradients = inputs.map((x) => emptyLike(x));
+        const dOut = dy.strides[3] === 1 ? dy : clone(dy);
+        const [q, k, v, out, logSumExp] = [...inputs, c.output(), c.extra(0)].map((t) => operand(t));
+        const [dq, dk, dv] = gradients.map((t) => operand(t));
+        const options = { ...c.attributes, mask: mask ? operand(mask) : null };
+        dy.storage.backend.fused.attentionBackward!(
+          q,
+          k,
+          v,
+          out,
+          logSumExp,
+          operand(dOut),
+          options,
+          dq,
+          dk,
+          dv,
+        );
+        return gradients;
+      },
+    );
+  },
+};
 
 /** Attention in primitives; stores the scores. */
 export function attentionReference(

@@ -3,7 +3,8 @@
 import { use } from "../arguments.js";
 import { needsGraph } from "../autograd/graph.js";
 import { recordNode } from "../autograd/record.js";
-import type { OperationAttributes, OperationName } from "../autograd/rule.js";
+import type { OperationAttributes, OperationName, OwnRule, Rule } from "../autograd/rule.js";
+import { rules } from "../autograd/rules.js";
 import type { Backend, Operand } from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { bytesPerElement, dtypes } from "../dtype.js";
@@ -72,12 +73,38 @@ export function finish<K extends OperationName>(
   inputs: readonly Tensor[],
   attributes: OperationAttributes[K],
   output: Tensor,
+): Tensor {
+  return finished(name, rules[name] as Rule<OperationAttributes[K]>, inputs, attributes, output, []);
+}
+
+/** As {@link finish}, for an operation with a rule of its own; `extras` are what its kernel made for its backward. */
+export function finishBy<A>(
+  rule: OwnRule<A>,
+  inputs: readonly Tensor[],
+  attributes: A,
+  output: Tensor,
   extras: readonly Tensor[] = [],
+): Tensor {
+  return finished(rule.name, rule, inputs, attributes, output, extras);
+}
+
+function finished<A>(
+  name: string,
+  rule: Rule<A>,
+  inputs: readonly Tensor[],
+  attributes: A,
+  output: Tensor,
+  extras: readonly Tensor[],
 ): Tensor {
   if (runtime.anomalyMode) checkAnomaly(name, inputs, output);
   if (needsGraph(inputs) && dtypes[output.dtype].kind === "float")
-    recordNode(name, inputs, attributes, output, extras);
+    recordNode(name, rule, inputs, attributes, output, extras);
   return output;
+}
+
+/** The storage of `x` seen through a layout, outside the graph. */
+export function withLayout(x: Tensor, layout: Layout): Tensor {
+  return new Tensor(x.storage.retain(), x.dtype, layout);
 }
 
 /** A view: same storage, other layout. */
@@ -87,7 +114,7 @@ export function viewOf<K extends OperationName>(
   attributes: OperationAttributes[K],
   layout: Layout,
 ): Tensor {
-  return finish(name, [input], attributes, new Tensor(input.storage.retain(), input.dtype, layout));
+  return finish(name, [input], attributes, withLayout(input, layout));
 }
 
 /** `tensor` itself when contiguous, else a contiguous copy: the caller must not dispose it by hand, a scope does. */

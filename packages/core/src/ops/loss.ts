@@ -3,19 +3,20 @@
 import { requireOptions } from "../arguments.js";
 import { defineFunction } from "../autograd/function.js";
 import { noGrad } from "../autograd/graph.js";
+import { dense, fusedBackward, like, type OwnRule } from "../autograd/rule.js";
 import { arange, fullLike } from "../creation.js";
 import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, hostValues, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, hostValues, operand } from "./dispatch.js";
 import { add, div, equal, mul, neg, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { gather } from "./indexing.js";
 import { matmul } from "./matmul.js";
 import { mean, sum } from "./reduce.js";
 import { logSoftmax } from "./softmax.js";
-import { slice, unsqueeze } from "./view.js";
+import { clone, slice, unsqueeze } from "./view.js";
 
 export interface CrossEntropyArguments {
   /** Targets with this value count for nothing (default −100). */
@@ -114,8 +115,36 @@ function perTargetLosses(
     operand(losses),
     null,
   );
-  return finish("crossEntropy", [rows, targets], { ignoreIndex }, losses);
+  return finishBy(crossEntropyRule, [rows, targets], { ignoreIndex }, losses);
 }
+
+export const crossEntropyRule: OwnRule<{ ignoreIndex: number }> = {
+  name: "crossEntropy",
+  needs: () => [0, 1],
+  backward: (c, dy) => {
+    const { ignoreIndex } = c.attributes;
+    return fusedBackward(
+      c,
+      dy,
+      2,
+      ([logits, targets]) => crossEntropyReference(logits, targets, ignoreIndex),
+      (scales) => {
+        // The kernel overwrites logits by their gradient, so it gets a copy.
+        const dLogits = clone(c.input(0));
+        const targets = operand(dense(c.input(1)));
+        const losses = operand(like(dy));
+        dy.storage.backend.fused.crossEntropy!(
+          operand(dLogits),
+          targets,
+          ignoreIndex,
+          losses,
+          operand(scales),
+        );
+        return [dLogits, undefined];
+      },
+    );
+  },
+};
 
 /** Loss of each target in primitives. */
 export function crossEntropyReference(

@@ -1,5 +1,6 @@
 // Normalisations: over the last axes, and over groups of channels.
 
+import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
 import type { BackendName } from "../backend/registry.js";
 import { ones, zeros } from "../creation.js";
 import { requireFloat } from "../dtype.js";
@@ -7,7 +8,7 @@ import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { add, mul, rsqrt, square, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { mean } from "./reduce.js";
@@ -32,9 +33,28 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps = 1e-6): Tensor {
     const out = empty(backend, x.dtype, x.shape);
     const inverse = empty(backend, x.dtype, x.shape.slice(0, -1));
     backend.fused.rmsNorm!(operand(rows), operand(scale), eps, operand(out), operand(inverse));
-    return finish("rmsNorm", [rows, scale], { eps }, out, [inverse]);
+    return finishBy(rmsNormRule, [rows, scale], { eps }, out, [inverse]);
   });
 }
+
+export const rmsNormRule: OwnRule<{ eps: number }> = {
+  name: "rmsNorm",
+  needs: () => ["extras", 0, 1],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      2,
+      ([x, weight]) => rmsNormReference(x, weight, c.attributes.eps),
+      (dy) => {
+        const [places, [dx, dWeight]] = gradientPlaces(c, dy);
+        const [x, weight, inverse] = [c.input(0), c.input(1), c.extra(0)].map((t) => operand(t));
+        dy.storage.backend.fused.rmsNormBackward!(x, weight, inverse, operand(dy), dx, dWeight);
+        return places;
+      },
+    ),
+  remake: (input, { eps }) => rmsNorm(input(0), input(1), eps),
+};
 
 /** rmsNorm in primitives. */
 export function rmsNormReference(x: Tensor, weight: Tensor, eps: number): Tensor {
@@ -87,9 +107,37 @@ export function layerNorm(
     const [mean, inverse] = [0, 1].map(() => empty(backend, x.dtype, rows.shape.slice(0, -1)));
     const [xs, weights, biases] = inputs.map((t) => operand(t));
     backend.fused.layerNorm!(xs, weights, biases, eps, operand(out), operand(mean), operand(inverse));
-    return reshape(finish("layerNorm", inputs, { eps }, out, [mean, inverse]), x.shape);
+    return reshape(finishBy(layerNormRule, inputs, { eps }, out, [mean, inverse]), x.shape);
   });
 }
+
+export const layerNormRule: OwnRule<{ eps: number }> = {
+  name: "layerNorm",
+  needs: () => ["extras", 0, 1, 2],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      3,
+      ([x, weight, bias]) => layerNormReference(x, weight, bias, c.attributes.eps),
+      (dy) => {
+        const [places, [dx, dWeight, dBias]] = gradientPlaces(c, dy);
+        const inputs = [c.input(0), c.input(1), c.extra(0), c.extra(1)];
+        const [x, weight, mean, inverse] = inputs.map((t) => operand(t));
+        dy.storage.backend.fused.layerNormBackward!(
+          x,
+          weight,
+          mean,
+          inverse,
+          operand(dy),
+          dx,
+          dWeight,
+          dBias,
+        );
+        return places;
+      },
+    ),
+};
 
 /** layerNorm over the last axis in primitives; weight and bias [n]. */
 export function layerNormReference(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {

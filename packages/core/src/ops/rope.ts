@@ -1,12 +1,13 @@
 // Rotary position embedding in Hugging Face's half-split convention (Su et al., arXiv:2104.09864).
 
+import { gradientsThrough } from "../autograd/backward.js";
+import type { OwnRule } from "../autograd/rule.js";
 import { ShapeError } from "../errors.js";
 import { permuteLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { Tensor as TensorClass } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand, withLayout } from "./dispatch.js";
 import { add, mul, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { concat, slice } from "./view.js";
@@ -45,9 +46,20 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor, inverse = false): Tens
       inverse ? -1 : 1,
       operand(out),
     );
-    return finish("rope", [source, cos, sin], { inverse }, out);
+    return finishBy(ropeRule, [source, cos, sin], { inverse }, out);
   });
 }
+
+export const ropeRule: OwnRule<{ inverse: boolean }> = {
+  name: "rope",
+  needs: (i) => (i === 0 ? [1, 2] : [0, 1, 2]),
+  backward: (c, dy) => {
+    const { inverse } = c.attributes;
+    if (!c.wants[1] && !c.wants[2]) return [rope(dy, c.input(1), c.input(2), !inverse)];
+    const values = [c.input(0), c.input(1), c.input(2)];
+    return gradientsThrough(([x, cos, sin]) => ropeReference(x, cos, sin, inverse), values, dy, c.wants);
+  },
+};
 
 /** Undefined contents in `x`'s shape, its last axis dense (stride 1) and the others in the same order in memory. */
 export function emptyLike(x: Tensor): Tensor {
@@ -62,7 +74,7 @@ export function emptyLike(x: Tensor): Tensor {
     order.map((axis) => x.shape[axis]),
   );
   const back = order.map((_, i) => order.indexOf(i));
-  const out = new TensorClass(dense.storage.retain(), x.dtype, permuteLayout(dense.layout, back));
+  const out = withLayout(dense, permuteLayout(dense.layout, back));
   dense.dispose();
   return out;
 }

@@ -1,10 +1,11 @@
 // softmax and logSoftmax along any axis.
 
+import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
 import { isFloat, requireFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
 import { normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { cast, div, exp, log, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { max, sum } from "./reduce.js";
@@ -26,9 +27,26 @@ export function softmax(x: Tensor, axis = -1): Tensor {
     const { backend } = source.storage;
     const out = empty(backend, source.dtype, source.shape);
     backend.fused.softmax!(operand(source), operand(out));
-    return finish("softmax", [source], null, out);
+    return finishBy(softmaxRule, [source], null, out);
   });
 }
+
+export const softmaxRule: OwnRule<null> = {
+  name: "softmax",
+  needs: () => ["output", 0],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      1,
+      ([x]) => softmaxReference(x),
+      (dy) => {
+        const [places, [dx]] = gradientPlaces(c, dy);
+        dy.storage.backend.fused.softmaxBackward!(operand(c.output()), operand(dy), dx!);
+        return places;
+      },
+    ),
+};
 
 /** softmax over the last axis in primitives. */
 export function softmaxReference(x: Tensor): Tensor {
@@ -48,9 +66,26 @@ export function logSoftmax(x: Tensor, axis = -1): Tensor {
     const { backend } = source.storage;
     const out = empty(backend, source.dtype, source.shape);
     backend.fused.logSoftmax!(operand(source), operand(out));
-    return finish("logSoftmax", [source], null, out);
+    return finishBy(logSoftmaxRule, [source], null, out);
   });
 }
+
+export const logSoftmaxRule: OwnRule<null> = {
+  name: "logSoftmax",
+  needs: () => ["output", 0],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      1,
+      ([x]) => logSoftmaxReference(x),
+      (dy) => {
+        const [places, [dx]] = gradientPlaces(c, dy);
+        dy.storage.backend.fused.logSoftmaxBackward!(operand(c.output()), operand(dy), dx!);
+        return places;
+      },
+    ),
+};
 
 /** logSoftmax over the last axis in primitives. */
 export function logSoftmaxReference(x: Tensor): Tensor {

@@ -2,12 +2,13 @@
 // are made of them.
 
 import { use } from "../arguments.js";
+import type { OwnRule } from "../autograd/rule.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { type Layout, sliceLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, empty, finish, operand, viewOf } from "./dispatch.js";
+import { commonBackend, empty, finishBy, operand, withLayout } from "./dispatch.js";
 import { cast } from "./elementwise.js";
 
 /** Throws unless every value is a positive integer. */
@@ -40,8 +41,32 @@ export function unfold(x: Tensor, axis: number, size: number, step = 1, dilation
     strides: [...strides.with(at, strides[at] * step), strides[at] * dilation],
     offset,
   };
-  return viewOf("unfold", x, { axis: at, step, dilation }, layout);
+  return finishBy(unfoldRule, [x], { axis: at, step, dilation }, withLayout(x, layout));
 }
+
+interface WindowAttributes {
+  readonly axis: number;
+  readonly step: number;
+  readonly dilation: number;
+}
+
+export const unfoldRule: OwnRule<WindowAttributes> = {
+  name: "unfold",
+  needs: () => [],
+  backward: (c, dy) => {
+    const { axis, step, dilation } = c.attributes;
+    return [fold(dy, axis, c.shape(0)[axis], step, dilation)];
+  },
+};
+
+export const foldRule: OwnRule<WindowAttributes> = {
+  name: "fold",
+  needs: () => [],
+  backward: (c, dy) => {
+    const { axis, step, dilation } = c.attributes;
+    return [unfold(dy, axis, c.shape(0)[c.shape(0).length - 1], step, dilation)];
+  },
+};
 
 /** The adjoint of {@link unfold}: windows of `x` (elements in the last axis) added up along an axis of length `extent`. */
 export function fold(x: Tensor, axis: number, extent: number, step: number, dilation: number): Tensor {
@@ -69,5 +94,5 @@ export function fold(x: Tensor, axis: number, extent: number, step: number, dila
       target.dispose();
     }
   }
-  return finish("fold", [x], { axis, step, dilation }, out);
+  return finishBy(foldRule, [x], { axis, step, dilation }, out);
 }

@@ -1,6 +1,11 @@
 // The wasm backend: the contract's primitives and fused kernels on one shared memory, computed by SIMD kernels on the
 // runtime's threads. Each family of kernels has a file of its own; this one only puts them together.
 
+// First: see the package's index.ts.
+import { type RuntimeOptions, type WasmBuffer, WasmRuntime } from "./runtime.js";
+
+// All else.
+
 import { type DType, type DTypeArray, viewAs } from "../../dtype.js";
 import { sizeOf } from "../../shape.js";
 import type {
@@ -21,7 +26,6 @@ import { fusedKernels } from "./fused.js";
 import { gather, scatterAdd } from "./indexing.js";
 import { matmul } from "./matmul.js";
 import { argReduce, reduce } from "./reduce.js";
-import { type RuntimeOptions, type WasmBuffer, WasmRuntime } from "./runtime.js";
 import { scan } from "./scan.js";
 
 export type WasmBackendOptions = RuntimeOptions;

@@ -1,12 +1,16 @@
 // What all wasm kernels stand on: the shared memory, its allocator, the thread pool and the kernel modules. Knows
 // nothing of operations; the backend is built on top.
 
+// First: see the package's index.ts.
+import { builds as coreBuilds } from "./generated/kernels.js";
+
+// All else.
+
 import { bytesPerElement } from "../../dtype.js";
 import { ArgumentError, BackendError } from "../../errors.js";
 import type { BufferHandle, Operand } from "../types.js";
 import { Allocator } from "./allocator.js";
 import { hasRelaxedSimd, type KernelBuilds, unpackBuild } from "./builds.js";
-import { builds as coreBuilds } from "./generated/kernels.js";
 import { KernelModule } from "./launch.js";
 import { heapBase, SharedMemory } from "./memory.js";
 import { ThreadPool } from "./pool.js";
