@@ -79,8 +79,12 @@ export abstract class AdapterBranch extends Module {
   /** Takes over the scaling and the dropout of another configuration. */
   reconfigure(_target: Pick<Target, "name" | "scaling">, _config: LoraConfig): void {}
 
-  /** What the update adds to the layer's bias [outFeatures] with a factor of {@link weight}'s kind; null for nothing. The caller disposes it. */
-  biasUpdate(_weight: number): Tensor | null {
+  /**
+   * What the update adds to the layer's bias [outFeatures]; null for nothing. The caller disposes it.
+   * @param weight - a factor of {@link weight}'s kind
+   * @param original - the base's own bias
+   */
+  biasUpdate(_weight: number, _original: Tensor): Tensor | null {
     return null;
   }
 

@@ -121,13 +121,14 @@ interface Combination extends Required<Omit<CombineOptions, "svdRank">> {
   readonly rank: number;
 }
 
-/** The combination in one layer; `weights` include scalings. */
+/** The combination in one layer. */
 function combineLayer(
   parts: readonly Factors[],
-  weights: readonly number[],
+  given: readonly number[],
   how: Combination,
 ): { a: Matrix; b: Matrix } {
   const { combinationType: type, rank, generator } = how;
+  const weights = given.map((weight, k) => weight * parts[k].scaling);
   const options = { density: how.density, signMethod: how.majoritySignMethod, generator };
   if (type === "cat") return padded(concatenated(parts, weights), rank);
   if (type === "svd") {
@@ -137,8 +138,9 @@ function combineLayer(
   if (type.endsWith("_svd")) {
     const method = type.slice(0, -"_svd".length) as ValueMethod;
     const [rows, columns] = [parts[0].b.rows, parts[0].a.columns];
-    const dense = parts.map((part) => multiply(part.b, part.a).data);
-    const sum = matrix(rows, columns, combineValues(method, dense, weights, options));
+    // Whole updates, with their scalings: TIES elects signs among those.
+    const dense = parts.map((part) => multiply(part.b, part.a).data.map((value) => value * part.scaling));
+    const sum = matrix(rows, columns, combineValues(method, dense, given, options));
     return fromSvd(svdOfDense(sum, rank, generator), rank);
   }
   // Each factor on its own, by the roots of the weights; the sign goes to A.
@@ -277,6 +279,9 @@ function adapterFrom(
  * - "linear": A and B each summed with the roots of the weights; for adapters of one rank. Not the sum of the updates.
  * - "ties", "dare_linear", "dare_ties", "magnitude_prune": likewise, after pruning to `density`; with "_svd" on whole updates.
  *
+ * The result has scaling 1. In two places PEFT counts a scaling once more: "svd" and "…_svd" multiply updates that are scaled already, and
+ * a first adapter with `use_rslora` leaves that to the result, for a factor of √r; here the sum is the sum.
+ *
  * @param weights - one for each adapter, negative ones subtract; the adapters' own `weight` does not count
  * @throws {ArgumentError} for options out of range, adapters of other variants (DoRA), or ranks that differ where they may not
  */
@@ -297,14 +302,8 @@ export function addWeightedAdapter(
     });
     if (here.length === 0) continue;
     const parts = here.map(({ factors }) => factors);
-    combined.set(
-      at,
-      combineLayer(
-        parts,
-        here.map(({ factors, weight }) => weight * factors.scaling),
-        how,
-      ),
-    );
+    const own = here.map(({ weight }) => weight);
+    combined.set(at, combineLayer(parts, own, how));
   }
   return adapterFrom(model, name, how.rank, adapters[0], combined);
 }

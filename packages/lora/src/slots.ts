@@ -172,7 +172,7 @@ export class AdapterSlots<B extends Module> {
       tidy(() => {
         let sum = source;
         for (const [branch, weight] of branches) {
-          const update = branch.biasUpdate(weight);
+          const update = branch.biasUpdate(weight, source);
           if (update) sum = sum.add(update.cast(sum.dtype));
         }
         target.copyFrom(sum);

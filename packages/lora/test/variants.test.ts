@@ -286,11 +286,19 @@ describe("other products", () => {
     }
   });
 
-  it("(IA)³ on a layer with bias runs, and refuses to merge", () => {
+  it("(IA)³ scales the bias of a layer's output, merged too, and gives it back", () => {
     const model = new TinyModel();
+    const before = snapshot(model);
     const adapter = applyLora(model, { peftType: "IA3", targetModules: ["k_proj"] });
     randomize(adapter.parameters());
-    expect(() => adapter.merge()).toThrow(/bias/);
-    expect(adapter.merged).toBe(false);
+    const layer = model.getModule("model.layers.0.self_attn.k_proj") as unknown as LoraLinear;
+    const [bias, l] = [layer.bias as Tensor, adapter.parameters()[0].reshape([-1])];
+    const expected = noGrad(() => bias.mul(l));
+    const apart = model.forward(tokens());
+    adapter.merge();
+    expect(maxDifference(layer.bias as Tensor, expected)).toBeLessThan(1e-14);
+    expect(maxDifference(model.forward(tokens()), apart)).toBeLessThan(1e-12);
+    adapter.remove();
+    expect(snapshot(model)).toEqual(before);
   });
 });

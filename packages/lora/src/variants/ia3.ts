@@ -2,7 +2,7 @@
 // layers, its input. In sums with other adapters it counts as the difference that it makes to the base.
 
 import { noGrad, ones, randn, type Tensor, tidy } from "@nomoat/core";
-import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
+import { type LinearBase, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type LoraVariant, type UpdateContext } from "../branch.js";
 import type { LoraConfig } from "../config.js";
 import { Pattern } from "../pattern.js";
@@ -42,9 +42,10 @@ class Ia3Branch extends AdapterBranch {
     return noGrad(() => tidy(() => sum.add(original.mul(this.ia3L.sub(1).mul(this.weight))).cast(sum.dtype)));
   }
 
-  override mergeObstacle(original: Module): string | null {
-    if (this.#feedforward || !(original as LinearBase).bias) return null;
-    return "(IA)³ would have to scale the layer's bias too, which a merge leaves as it is";
+  /** The layer's output is scaled with its bias; its input is not. */
+  override biasUpdate(weight: number, original: Tensor): Tensor | null {
+    if (this.#feedforward) return null;
+    return noGrad(() => tidy(() => original.mul(this.ia3L.reshape([-1]).sub(1).mul(weight))));
   }
 }
 
