@@ -4,6 +4,7 @@ import { readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import type { OwnRule } from "../../src/autograd/rule.js";
 import { rules } from "../../src/autograd/rules.js";
+import * as nm from "../../src/index.js";
 import * as exported from "../../src/ops/index.js";
 import { subjects } from "../support/backends.js";
 import { checkOp } from "../support/check-op.js";
@@ -32,6 +33,31 @@ describe("nothing goes untested", () => {
     const names = new Set(cases.map(operationOf));
     const missing = Object.keys(exported).filter((name) => !names.has(name));
     expect(missing).toEqual([]);
+  });
+
+  // Positions, truth values and whole numbers; what is written in place is not recorded.
+  const without =
+    /^(is\w+|logical\w+|bitwise\w+|shift\w+|arg\w+|all|any|nonzero|oneHot|unique|(not)?equal|(less|greater)(Equal)?|\w+_)$/i;
+  test("every other operation has its gradient checked", () => {
+    const names = new Set(cases.filter(({ options }) => options.gradient ?? true).map(operationOf));
+    const missing = Object.keys(exported).filter((name) => !names.has(name) && !without.test(name));
+    expect(missing).toEqual([]);
+  });
+
+  // Functions of functions have tests of their own (functional, autograd; checkpoint among the compositions, too).
+  const others = new Set(
+    `anomalyMode grad gradientsOf valueAndGrad checkpoint defineFunction gradcheck enableGrad noGrad activeBackend init shutdown
+    withBackend wasmRuntime arange eye fromBuffer full fullLike linspace ones onesLike rand randn tensor toBuffer uniform zeros
+    zerosLike bytesPerElement isFloat promote keep memoryStats resetPeakMemory tidy allocate commonBackend empty hostValues operand
+    withReferenceOperations groupedWeightGradients defaultGenerator manualSeed bernoulli multinomial permutation randint`.split(
+      /\s+/,
+    ),
+  );
+  test("no function of tensors stands outside the operations", () => {
+    const strange = Object.keys(nm).filter(
+      (name) => /^[a-z]/.test(name) && !(name in exported) && !others.has(name),
+    );
+    expect(strange).toEqual([]);
   });
 
   // logicalNot gives bool, which has no gradient.

@@ -71,8 +71,11 @@ export const layerCases: OpCase[] = [
     [distinct(2, 2, 5)],
     { gradient: false },
   ),
+  op("maxPool2dWithIndices", (x) => ops.tidy(() => ops.maxPool2dWithIndices(x, 2, everyPooling).values), [
+    distinct(1, 2, 6, 5),
+  ]),
   op(
-    "maxPool2dWithIndices",
+    "maxPool2dWithIndices, indices",
     (x) => ops.tidy(() => ops.maxPool2dWithIndices(x, [3, 2], everyPooling).indices),
     [distinct(1, 2, 6, 5)],
     { gradient: false },
