@@ -172,7 +172,8 @@ export class Generator {
    */
   fillUniform(array: Float32Array | Float64Array, low = 0, high = 1): void {
     const width = high - low;
-    requireNumber("fillUniform", "high − low", width, Number.isFinite(width) && width >= 0, "finite and ≥ 0");
+    if (!(Number.isFinite(width) && width >= 0))
+      throw new ArgumentError(`fillUniform: low ≤ high must be finite, not ${low} and ${high}`);
     // Rounding can reach `high`, which is outside the interval.
     if (array instanceof Float32Array) {
       const below = Math.fround(high);

@@ -76,10 +76,11 @@ export function multinomial(weights: Tensor, numSamples: number, options: Multin
     throw new ArgumentError(`multinomial: numSamples must be an integer of at least 0, not ${numSamples}`);
   const classes = weights.shape[weights.rank - 1];
   const rows = weights.rank === 2 ? weights.shape[0] : 1;
+  checkShape("multinomial", [rows, numSamples]);
   const all = Float64Array.from(hostValues("multinomial", weights));
   const generator = options.generator ?? defaultGenerator();
   const draw = options.replacement ? drawAgain : drawOnce;
-  const drawn = new Int32Array(rows * numSamples);
+  const drawn = hostArray("multinomial", 4 * rows * numSamples, () => new Int32Array(rows * numSamples));
   for (let row = 0; row < rows; row++) {
     const line = all.subarray(row * classes, (row + 1) * classes);
     const positive = line.reduce((count, weight, i) => {

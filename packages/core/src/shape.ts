@@ -130,3 +130,9 @@ export function requireFinite(operation: string, name: string, value: unknown): 
     throw new ArgumentError(`${operation}: ${name} must be a finite number, not ${String(value)}`);
   }
 }
+
+/** Throws unless `value` is finite and at least 0. */
+export function requireNonNegative(operation: string, name: string, value: unknown): asserts value is number {
+  if (!(Number.isFinite(value) && (value as number) >= 0))
+    throw new ArgumentError(`${operation}: ${name} must be finite and not negative, not ${String(value)}`);
+}

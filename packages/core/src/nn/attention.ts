@@ -25,6 +25,13 @@ export interface MultiheadAttentionOptions extends LinearOptions {
   dropout?: number;
 }
 
+function checkNumbers(width: number, numHeads: number, dropout: number): void {
+  if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
+    throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
+  if (!(dropout >= 0 && dropout < 1))
+    throw new ArgumentError(`MultiheadAttention: dropout must be at least 0 and below 1, not ${dropout}`);
+}
+
 /** The projections are linear layers of their own, by Hugging Face's names, so that they can be quantized and adapted. */
 export class MultiheadAttention extends Module {
   static override get brand(): string {
@@ -54,11 +61,7 @@ export class MultiheadAttention extends Module {
           `MultiheadAttention: ${name} must be a linear layer, not ${describe(projections[name])}`,
         );
     }
-    const width = projections.q.outFeatures;
-    if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
-      throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
-    if (!(dropout >= 0 && dropout < 1))
-      throw new ArgumentError(`MultiheadAttention: dropout must be at least 0 and below 1, not ${dropout}`);
+    checkNumbers(projections.q.outFeatures, numHeads, dropout);
     this.numHeads = numHeads;
     this.dropout = dropout;
     this.generator = generator;
@@ -76,6 +79,7 @@ export class MultiheadAttention extends Module {
   ): MultiheadAttention {
     requireOptions("MultiheadAttention", options);
     const { dropout = 0, ...linear } = options;
+    checkNumbers(embedDim, numHeads, dropout);
     const make = () => Linear.create(embedDim, embedDim, linear);
     return new MultiheadAttention(numHeads, { q: make(), k: make(), v: make(), out: make() }, dropout);
   }

@@ -4,6 +4,7 @@ import { requireOptions, use } from "../arguments.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { type ConvolutionArguments, conv1d, conv2d, type PerAxis, perAxis } from "../ops/convolution.js";
+import { checkShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { fanIn, type InitOptions, kaimingUniform } from "./init.js";
 import { Module, parameter } from "./module.js";
@@ -44,6 +45,7 @@ function initial(
 ): [Tensor, Tensor | null, ConvolutionArguments] {
   requireOptions(name, options);
   const { bias = true, stride, padding, dilation, groups = 1, ...init } = options;
+  checkShape(name, [inChannels, outChannels, ...kernel]);
   if (!(Number.isInteger(groups) && groups > 0) || inChannels % groups !== 0 || outChannels % groups !== 0) {
     throw new ArgumentError(
       `${name}: ${inChannels} input and ${outChannels} output channels do not divide into ${groups} groups`,
@@ -75,7 +77,8 @@ export class Conv1d extends Convolution {
     kernelSize: number,
     options: ConvolutionOptions = {},
   ): Conv1d {
-    return new Conv1d(...initial("Conv1d", inChannels, outChannels, [kernelSize], options));
+    const kernel = perAxis("Conv1d", "kernelSize", kernelSize, 1, 1);
+    return new Conv1d(...initial("Conv1d", inChannels, outChannels, kernel, options));
   }
 
   override forward(x: Tensor): Tensor {

@@ -6,7 +6,7 @@ import { type CreationOptions, fromValues, randn, target, uniform } from "../cre
 import { ArgumentError, ShapeError } from "../errors.js";
 import { mul } from "../ops/elementwise.js";
 import { defaultGenerator, type Generator } from "../random.js";
-import { checkShape, formatShape, requireFinite, type Shape, sizeOf } from "../shape.js";
+import { checkShape, formatShape, requireFinite, requireNonNegative, type Shape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 
 export interface InitOptions extends Pick<CreationOptions, "dtype" | "device"> {
@@ -49,6 +49,7 @@ export function xavierNormal(shape: Shape, gain = 1, options: InitOptions = {}):
 
 /** Normal with mean 0 and standard deviation `std`. */
 export function normal(shape: Shape, std: number, options: InitOptions = {}): Tensor {
+  requireNonNegative("normal", "std", std);
   const values = randn(shape, options);
   const scaled = mul(values, std);
   values.dispose();
@@ -91,6 +92,7 @@ export function truncNormal(
  */
 export function orthogonal(shape: Shape, gain = 1, options: InitOptions = {}): Tensor {
   checkShape("orthogonal", shape);
+  requireFinite("orthogonal", "gain", gain);
   requireOptions("orthogonal", options);
   if (shape.length < 2)
     throw new ShapeError(`orthogonal: expected at least two axes, not ${formatShape(shape)}`);

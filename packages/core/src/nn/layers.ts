@@ -7,6 +7,7 @@ import { dropout } from "../ops/dropout.js";
 import { embedding } from "../ops/indexing.js";
 import { rmsNorm } from "../ops/norm.js";
 import type { Generator } from "../random.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, normal } from "./init.js";
 import { Module, parameter } from "./module.js";
@@ -58,6 +59,7 @@ export class RMSNorm extends Module {
   /** Takes over `weight` [n] as a parameter. */
   constructor(weight: Tensor, eps = 1e-6) {
     super();
+    requireNonNegative("RMSNorm", "eps", eps);
     this.weight = parameter(weight);
     this.eps = eps;
   }

@@ -4,7 +4,7 @@ import { requireOptions, use } from "../arguments.js";
 import { ones, zeros } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { groupNorm, layerNorm } from "../ops/norm.js";
-import type { Shape } from "../shape.js";
+import { requireNonNegative, type Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import type { InitOptions } from "./init.js";
 import { Module, parameter } from "./module.js";
@@ -22,6 +22,7 @@ export class LayerNorm extends Module {
   /** Takes over `weight` and `bias`, of the shape of the axes to normalise, as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null, eps = 1e-5) {
     super();
+    requireNonNegative("LayerNorm", "eps", eps);
     this.weight = parameter(weight);
     this.bias = bias && parameter(bias);
     this.eps = eps;
@@ -56,6 +57,7 @@ export class GroupNorm extends Module {
   /** Takes over `weight` and `bias` [channels] as parameters. */
   constructor(groups: number, weight: Tensor, bias: Tensor | null = null, eps = 1e-5) {
     super();
+    requireNonNegative("GroupNorm", "eps", eps);
     use("GroupNorm", weight);
     if (!(Number.isInteger(groups) && groups > 0 && weight.size % groups === 0))
       throw new ArgumentError(`GroupNorm: ${weight.size} channels do not divide into ${groups} groups`);

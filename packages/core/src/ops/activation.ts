@@ -5,7 +5,7 @@ import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, sameShape } from "../shape.js";
+import { formatShape, requireFinite, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { greater, mul, silu, where } from "./elementwise.js";
@@ -60,5 +60,6 @@ export function swigluReference(gate: Tensor, up: Tensor): Tensor {
 export function leakyRelu(x: Tensor, slope = 0.01): Tensor {
   use("leakyRelu", x);
   requireFloat("leakyRelu", "x", x.dtype);
+  requireFinite("leakyRelu", "slope", slope);
   return tidy(() => where(greater(x, 0), x, mul(x, slope)));
 }

@@ -8,7 +8,7 @@ import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import type { Generator } from "../random.js";
-import { broadcastShapes, formatShape, sameShape } from "../shape.js";
+import { broadcastShapes, formatShape, requireFinite, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { dropout } from "./dropout.js";
@@ -76,6 +76,7 @@ export function scaledDotProductAttention(
     );
   }
   const scale = options.scale ?? 1 / Math.sqrt(q.shape[3]);
+  requireFinite("scaledDotProductAttention", "scale", scale);
   const { mask, dropoutP = 0, generator } = options;
   if (!(dropoutP >= 0 && dropoutP <= 1))
     throw new ArgumentError(`scaledDotProductAttention: dropoutP must be within 0 … 1, not ${dropoutP}`);

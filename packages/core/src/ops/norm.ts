@@ -6,7 +6,7 @@ import { ones, zeros } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, sameShape, sizeOf } from "../shape.js";
+import { formatShape, requireNonNegative, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { add, mul, rsqrt, square, sub } from "./elementwise.js";
@@ -21,6 +21,7 @@ import { reshape } from "./view.js";
 export function rmsNorm(x: Tensor, weight: Tensor, eps = 1e-6): Tensor {
   const backend = commonBackend("rmsNorm", [x, weight]);
   requireFloat("rmsNorm", "x", x.dtype);
+  requireNonNegative("rmsNorm", "eps", eps);
   if (weight.rank !== 1 || x.rank === 0 || weight.shape[0] !== x.shape[x.rank - 1]) {
     throw new ShapeError(
       `rmsNorm: weight ${formatShape(weight.shape)} does not fit the last axis of x ${formatShape(x.shape)}`,
@@ -81,6 +82,7 @@ export function layerNorm(
 ): Tensor {
   const backend = commonBackend("layerNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
   requireFloat("layerNorm", "x", x.dtype);
+  requireNonNegative("layerNorm", "eps", eps);
   const shape = (weight ?? bias)?.shape ?? x.shape.slice(-1);
   for (const [name, t] of [
     ["weight", weight],
@@ -160,6 +162,7 @@ export function groupNorm(
 ): Tensor {
   commonBackend("groupNorm", [x, ...[weight, bias].filter((t) => t !== null)]);
   requireFloat("groupNorm", "x", x.dtype);
+  requireNonNegative("groupNorm", "eps", eps);
   const [batch, channels, ...places] = x.shape;
   if (x.rank < 2 || !(Number.isInteger(groups) && groups > 0) || channels % groups !== 0) {
     throw new ShapeError(

@@ -1,11 +1,11 @@
 // Pooling: the largest or the mean of each window, windows being a strided view; and windows made to fit a given number of outputs.
 
 import { requireOptions, use } from "../arguments.js";
-import { arange, ones, tensor } from "../creation.js";
+import { arange, hostArray, ones, tensor } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, sizeOf } from "../shape.js";
+import { checkShape, formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type PerAxis, perAxis, windowsOf } from "./convolution.js";
 import { alias, cast, div, less, where } from "./elementwise.js";
@@ -171,14 +171,17 @@ function adaptiveAxis(x: Tensor, axis: number, count: number, reduce: WindowRedu
   const last = transpose(x, axis, -1);
   const windows = (y: Tensor, length: number) => reshape(y, [...last.shape.slice(0, -1), count, length]);
   if (extent % count === 0) return transpose(reduce(windows(last, extent / count), null), axis, -1);
-  const starts = Array.from({ length: count }, (_, i) => Math.floor((i * extent) / count));
-  const lengths = starts.map((start, i) => Math.ceil(((i + 1) * extent) / count) - start);
-  const longest = Math.max(...lengths);
+  const integers = (size: number, value: (at: number) => number) =>
+    hostArray("adaptive pooling", 4 * size, () => new Int32Array(size)).map((_, at) => value(at));
+  const start = (i: number) => Math.floor((i * extent) / count);
+  const lengths = integers(count, (i) => Math.ceil(((i + 1) * extent) / count) - start(i));
+  const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
   // Shorter windows end with copies of their last element.
-  const places = starts.flatMap((start, i) =>
-    Array.from({ length: longest }, (_, k) => start + Math.min(k, lengths[i] - 1)),
-  );
-  const indices = (values: number[]) => tensor(values, { dtype: "int32", device: x.device });
+  const places = integers(count * longest, (at) => {
+    const i = Math.floor(at / longest);
+    return start(i) + Math.min(at % longest, lengths[i] - 1);
+  });
+  const indices = (values: Int32Array) => tensor(values, { device: x.device });
   const parts = windows(take(last, indices(places), -1), longest);
   return transpose(reduce(parts, indices(lengths)), axis, -1);
 }
@@ -193,6 +196,7 @@ function adaptivePool(
 ): Tensor {
   checkInput(operation, x, spatial);
   const counts = perAxis(operation, "outputSize", outputSize, spatial, 0);
+  checkShape(operation, counts);
   counts.forEach((count, i) => {
     if (count > 0 && x.shape[2 + i] === 0)
       throw new ShapeError(`${operation}: axis ${2 + i} of x ${formatShape(x.shape)} is empty`);

@@ -5,7 +5,7 @@ import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from "../shape.js";
+import { formatShape, normalizeAxes, normalizeAxis, reducedShape, requireFinite, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
@@ -89,6 +89,7 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
   use("variance", x);
   const list = normalizeAxes("variance", axes, x.rank);
+  requireFinite("variance", "correction", correction);
   return tidy(() => {
     const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
     return div(squares, Math.max(0, countOver("variance", x, list) - correction));

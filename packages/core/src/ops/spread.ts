@@ -4,7 +4,7 @@ import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { normalizeAxes } from "../shape.js";
+import { normalizeAxes, requireFinite } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { abs, cast, equal, notEqual, pow, sqrt, square, where } from "./elementwise.js";
 import { max, min, sum, variance } from "./reduce.js";
@@ -21,6 +21,7 @@ function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
 export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
   use("std", x);
   const list = normalizeAxes("std", axes, x.rank);
+  requireFinite("std", "correction", correction);
   return tidy(() => rootOrZero(variance(x, list, keepDims, correction), sqrt));
 }
 

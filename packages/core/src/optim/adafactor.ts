@@ -6,14 +6,9 @@ import { tidy } from "../memory.js";
 import { hostValues } from "../ops/dispatch.js";
 import { add, div, maximum, mul, rsqrt, square, sub } from "../ops/elementwise.js";
 import { mean } from "../ops/reduce.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import {
-  Optimizer,
-  type ParameterGroup,
-  requireNonNegative,
-  type SlotForm,
-  type UpdateContext,
-} from "./optimizer.js";
+import { Optimizer, type ParameterGroup, type SlotForm, type UpdateContext } from "./optimizer.js";
 
 export interface AdafactorOptions {
   /** The largest step, relative to the parameter's size (default 1e-2). */

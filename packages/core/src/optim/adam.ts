@@ -6,8 +6,9 @@ import { tidy } from "../memory.js";
 import { operand } from "../ops/dispatch.js";
 import { add, div, maximum, mul, sqrt, square, sub } from "../ops/elementwise.js";
 import { fusedKernels } from "../ops/fused.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
 
 export interface AdamOptions {
   /** Default 1e-3. */

@@ -5,9 +5,10 @@ import { noGrad } from "../autograd/graph.js";
 import { BackendError, DTypeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { contiguous, operand } from "../ops/dispatch.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { AdamFamily, type AdamOptions } from "./adam.js";
-import { type ParameterGroup, requireNonNegative, type SlotForm, type UpdateContext } from "./optimizer.js";
+import type { ParameterGroup, SlotForm, UpdateContext } from "./optimizer.js";
 
 export interface AdamW8bitOptions extends Omit<AdamOptions, "amsgrad"> {
   /** Parameters with fewer entries keep their state in full precision (default 4096). */

@@ -3,9 +3,10 @@
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
 import { add, mul, sign, sub } from "../ops/elementwise.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireBetas } from "./adam.js";
-import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
 
 export interface LionOptions {
   /** Default 1e-4: a third to a tenth of AdamW's. */

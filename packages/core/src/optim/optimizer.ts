@@ -5,7 +5,7 @@ import { zeros } from "../creation.js";
 import type { DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { keep } from "../memory.js";
-import { formatShape, sameShape } from "../shape.js";
+import { formatShape, requireNonNegative, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 
 /** Parameters that share options, the learning rate among them; what a group leaves out comes from the optimizer. */
@@ -213,10 +213,4 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** Throws unless `value` is finite and at least 0. */
-export function requireNonNegative(optimizer: string, name: string, value: number): void {
-  if (!(Number.isFinite(value) && value >= 0))
-    throw new ArgumentError(`${optimizer}: ${name} must be finite and not negative, not ${value}`);
 }

@@ -2,6 +2,7 @@
 
 import { requireOptions } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
+import { requireFinite } from "../shape.js";
 
 export interface ScheduleOptions {
   /** Steps of linear growth from 0 (default 0). */
@@ -37,6 +38,7 @@ function warmup(options: ScheduleOptions, decay: (progress: number) => number): 
 export function cosineSchedule(options: ScheduleOptions & { cycles?: number }): (step: number) => number {
   requireOptions("schedule", options);
   const { cycles = 0.5 } = options;
+  requireFinite("schedule", "cycles", cycles);
   return warmup(options, (progress) => Math.max(0, 0.5 * (1 + Math.cos(2 * Math.PI * cycles * progress))));
 }
 

@@ -4,8 +4,9 @@ import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { add, mul, sub } from "../ops/elementwise.js";
+import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, requireNonNegative, type UpdateContext } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
 
 export interface SGDOptions {
   /** Default 1e-3. */
