@@ -69,6 +69,8 @@ export function library() {
     clean: true,
     plugins: [alsoCommonJs],
   };
-  const declarations: Options = { ...shared, format: ["esm", "cjs"], dts: { only: true } };
+  // `Symbol.dispose`, which not every program's own `lib` has.
+  const banner = '/// <reference lib="esnext.disposable" />';
+  const declarations: Options = { ...shared, format: ["esm", "cjs"], dts: { only: true, banner } };
   return defineConfig(process.env.NOMOAT_BUILD_DTS === "0" ? [code] : [code, declarations]);
 }

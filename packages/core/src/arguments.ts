@@ -1,4 +1,5 @@
-// What every public function asks of its arguments first, so that a wrong one ends in an error that names it.
+// What every public function asks of its arguments first, so that a wrong one ends in an error that names it. Packages that
+// build on this one import it as @nomoat/core/arguments.
 
 import { ArgumentError } from "./errors.js";
 import type { Storage } from "./storage.js";
@@ -10,7 +11,9 @@ export function describe(value: unknown): string {
   if (typeof value === "function") return "a function";
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === "object" && value !== null) {
-    return typeof (value as Tensor).use === "function" ? "a tensor" : "an object";
+    if (typeof (value as Tensor).use === "function") return "a tensor";
+    const names = ArrayBuffer.isView(value) ? [] : Object.keys(value).slice(0, 3);
+    return names.length > 0 ? `an object with ${names.join(", ")}` : "an object";
   }
   return String(value);
 }
@@ -32,10 +35,13 @@ export function requireList(operation: string, name: string, list: unknown): voi
     throw new ArgumentError(`${operation}: ${name} must be an array, not ${describe(list)}`);
 }
 
-/** Throws unless `options` is an object of named values. */
-export function requireOptions(operation: string, options: unknown): void {
+/** Throws unless `options` is an object of named values; of `known` names where they are given: misspelt ones would have no effect. */
+export function requireOptions(operation: string, options: unknown, known?: readonly string[]): void {
   if (typeof options !== "object" || options === null || Array.isArray(options))
     throw new ArgumentError(`${operation}: options must be an object, not ${describe(options)}`);
+  const unknown = known && Object.keys(options).find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw new ArgumentError(`${operation}: unknown option "${unknown}" (known: ${known!.join(", ")})`);
 }
 
 /** Throws unless `fn` can be called. */

@@ -2,19 +2,33 @@
 
 /** Base class of all errors of nomoat; `code` is stable and meant for programs. */
 export class NomoatError extends Error {
-  // Written out in each class: minifiers change what a class is called.
-  override readonly name: string = "NomoatError";
+  /** The class's name, written out in each: minifiers change what a class is called. */
+  static readonly kind: string = "NomoatError";
   readonly code: string;
 
   constructor(message: string, code = "NOMOAT", options?: ErrorOptions) {
     super(message, options);
+    this.name = new.target.kind;
     this.code = code;
+  }
+
+  /** True also for errors of another copy of the library (ESM and CJS in one process): classes are told by their kinds. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore-start lint/complexity/noThisInStatic: subclasses inherit this and ask for their own kind
+    if (Function.prototype[Symbol.hasInstance].call(this, value)) return true;
+    if (!(value instanceof Error) || !Object.hasOwn(this, "kind")) return false;
+    const kinds: unknown[] = [];
+    let level: unknown = value.constructor;
+    for (; typeof level === "function"; level = Object.getPrototypeOf(level))
+      if (Object.hasOwn(level, "kind")) kinds.push((level as typeof NomoatError).kind);
+    return kinds.includes(this.kind) && kinds.includes("NomoatError");
+    // biome-ignore-end lint/complexity/noThisInStatic: until here
   }
 }
 
 /** Shapes, axes or indices that do not fit an operation. */
 export class ShapeError extends NomoatError {
-  override readonly name: string = "ShapeError";
+  static override readonly kind: string = "ShapeError";
 
   constructor(message: string) {
     super(message, "SHAPE");
@@ -23,7 +37,7 @@ export class ShapeError extends NomoatError {
 
 /** An element type that an operation or a backend does not take. */
 export class DTypeError extends NomoatError {
-  override readonly name: string = "DTypeError";
+  static override readonly kind: string = "DTypeError";
 
   constructor(message: string) {
     super(message, "DTYPE");
@@ -32,7 +46,7 @@ export class DTypeError extends NomoatError {
 
 /** An argument outside its range: a negative rank, a NaN rate, an unknown option. */
 export class ArgumentError extends NomoatError {
-  override readonly name: string = "ArgumentError";
+  static override readonly kind: string = "ArgumentError";
 
   constructor(message: string) {
     super(message, "ARGUMENT");
@@ -41,7 +55,7 @@ export class ArgumentError extends NomoatError {
 
 /** A tensor that was used after it was disposed. */
 export class DisposedError extends NomoatError {
-  override readonly name: string = "DisposedError";
+  static override readonly kind: string = "DisposedError";
 
   constructor(message: string) {
     super(message, "DISPOSED");
@@ -50,7 +64,7 @@ export class DisposedError extends NomoatError {
 
 /** A backend that cannot run, a kernel that failed, tensors of two backends in one operation. */
 export class BackendError extends NomoatError {
-  override readonly name: string = "BackendError";
+  static override readonly kind: string = "BackendError";
 
   constructor(message: string, options?: ErrorOptions) {
     super(message, "BACKEND", options);
@@ -59,7 +73,7 @@ export class BackendError extends NomoatError {
 
 /** An operation that automatic differentiation cannot honour. */
 export class AutogradError extends NomoatError {
-  override readonly name: string = "AutogradError";
+  static override readonly kind: string = "AutogradError";
 
   constructor(message: string) {
     super(message, "AUTOGRAD");
@@ -68,7 +82,7 @@ export class AutogradError extends NomoatError {
 
 /** The backend's memory is exhausted; everything made before stays usable. */
 export class OutOfMemoryError extends NomoatError {
-  override readonly name: string = "OutOfMemoryError";
+  static override readonly kind: string = "OutOfMemoryError";
   /** Bytes that were asked for. */
   readonly wanted: number;
   /** Bytes in use when they were asked for. */
@@ -93,7 +107,7 @@ export interface FormatErrorPlace {
 
 /** Bytes that are not what their format demands. Message: `file: field: reason`. */
 export class FormatError extends NomoatError {
-  override readonly name: string = "FormatError";
+  static override readonly kind: string = "FormatError";
   readonly file: string | undefined;
   readonly offset: number | undefined;
   readonly field: string | undefined;

@@ -3,22 +3,22 @@
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { expect, test } from "vitest";
+import * as nm from "../src/index.js";
 import { ones, Tensor, tidy } from "../src/index.js";
 import * as nn from "../src/nn/index.js";
 
-test("modules and tensors of another copy are told by their classes, and walked through", async () => {
+/** Another copy of what `contents` imports from, as CommonJS beside ES modules is. */
+async function copyOf(contents: string): Promise<unknown> {
   const { outputFiles } = await build({
-    stdin: {
-      contents: 'export * from "./src/nn/index.ts"; export { ones } from "./src/index.ts";',
-      resolveDir: fileURLToPath(new URL("..", import.meta.url)),
-    },
-    bundle: true,
-    format: "iife",
-    globalName: "copy",
-    platform: "node",
-    write: false,
+    stdin: { contents, resolveDir: fileURLToPath(new URL("..", import.meta.url)) },
+    ...{ bundle: true, format: "iife", globalName: "copy", platform: "node", minify: true, write: false },
   });
-  const copy = new Function(`${outputFiles[0].text}; return copy;`)() as typeof nn & { ones: typeof ones };
+  return new Function(`${outputFiles[0].text}; return copy;`)();
+}
+
+test("modules and tensors of another copy are told by their classes, and walked through", async () => {
+  const contents = 'export * from "./src/nn/index.ts"; export { ones } from "./src/index.ts";';
+  const copy = (await copyOf(contents)) as typeof nn & { ones: typeof ones };
   expect(copy.Linear).not.toBe(nn.Linear);
 
   class Own extends copy.Linear {}
@@ -45,4 +45,31 @@ test("modules and tensors of another copy are told by their classes, and walked 
     expect(theirs.training).toBe(false);
     mixed.dispose();
   });
+});
+
+test("errors of another copy are told by their classes", async () => {
+  const copy = (await copyOf('export * from "./src/index.ts";')) as typeof nm;
+  const thrown = (call: () => unknown): unknown => {
+    try {
+      return call();
+    } catch (error) {
+      return error;
+    }
+  };
+  const theirs = thrown(() => copy.matmul(ones([2, 3]), ones([2, 3]))) as Error;
+  expect(copy.ShapeError).not.toBe(nm.ShapeError);
+  expect(theirs).toBeInstanceOf(copy.ShapeError);
+  expect(theirs).toBeInstanceOf(nm.ShapeError);
+  expect(theirs).toBeInstanceOf(nm.NomoatError);
+  expect(theirs).not.toBeInstanceOf(nm.ArgumentError);
+  expect(String(theirs)).toMatch(/^ShapeError: matmul: /);
+
+  class Own extends nm.ShapeError {}
+  expect(new Own("mine")).toBeInstanceOf(copy.ShapeError);
+  expect(theirs).not.toBeInstanceOf(Own);
+  class Foreign extends Error {
+    static readonly kind = "ShapeError";
+  }
+  for (const other of [new Foreign(), new Error("x"), { kind: "ShapeError" }, null, undefined, "ShapeError"])
+    expect(other).not.toBeInstanceOf(nm.ShapeError);
 });

@@ -235,6 +235,17 @@ describe("optimizers", () => {
 
   test.each([
     ["no parameters", () => new optim.AdamW([]), "no parameters"],
+    [
+      "PyTorch's name",
+      () => new optim.AdamW([leaf(1)], { lr: 1 } as never),
+      'unknown option "lr" (known: learningRate,',
+    ],
+    [
+      "an unknown option of a group",
+      () => new optim.SGD([{ parameters: [leaf(1)], beta: 1 } as never]),
+      'unknown option "beta" (known: parameters, learningRate,',
+    ],
+    ["amsgrad in 8 bits", () => new optim.AdamW8bit([leaf(1)], { amsgrad: true } as never), "has no amsgrad"],
     ["a constant", () => new optim.AdamW([nm.ones([2])]), "of shape [2] does not gather gradients"],
     ["a result", () => new optim.AdamW([nm.exp(leaf(2))]), "does not gather gradients"],
     [

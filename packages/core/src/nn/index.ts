@@ -21,6 +21,6 @@ export {
 } from "./init.js";
 export { Dropout, Embedding, RMSNorm } from "./layers.js";
 export { Linear, LinearBase, type LinearOptions } from "./linear.js";
-export { checkFeatures, Module, parameter } from "./module.js";
+export { checkFeatures, Module, parameter, requireModule } from "./module.js";
 export { GroupNorm, LayerNorm } from "./norm.js";
 export { type Layer, Sequential } from "./sequential.js";

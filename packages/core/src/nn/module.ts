@@ -184,8 +184,7 @@ export abstract class Module {
   /** Puts `replacement` where the module named `name` was; the old one is returned, undisposed. */
   replaceModule(name: string, replacement: Module): Module {
     if (name === "") throw new ArgumentError("replaceModule: the root cannot be replaced within itself");
-    if (!(replacement instanceof Module))
-      throw new ArgumentError(`replaceModule: expected a module, not ${describe(replacement)}`);
+    requireModule("replaceModule", replacement);
     const old = this.#at("replaceModule", name);
     if (Array.isArray(old)) throw new ArgumentError(`replaceModule: "${name}" is a list, not a module`);
     const at = name.lastIndexOf(".");
@@ -205,6 +204,12 @@ export abstract class Module {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** Throws unless `module` is one. */
+export function requireModule(operation: string, module: unknown): asserts module is Module {
+  if (!(module instanceof Module))
+    throw new ArgumentError(`${operation}: expected a module, not ${describe(module)}`);
 }
 
 /** Throws unless the last axis of `x` is `inFeatures` long. */

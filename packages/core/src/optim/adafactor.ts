@@ -30,14 +30,17 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
     parameters: readonly Tensor[] | readonly ParameterGroup<AdafactorOptions>[],
     options: Partial<AdafactorOptions> = {},
   ) {
-    super(parameters, {
-      learningRate: 1e-2,
-      beta2Decay: -0.8,
-      epsilons: [2 ** -23, 1e-3],
-      clipThreshold: 1,
-      weightDecay: 0,
-      ...options,
-    });
+    super(
+      parameters,
+      {
+        learningRate: 1e-2,
+        beta2Decay: -0.8,
+        epsilons: [2 ** -23, 1e-3],
+        clipThreshold: 1,
+        weightDecay: 0,
+      },
+      options,
+    );
     for (const group of this.groups) {
       requireNonNegative("Adafactor", "learningRate", group.learningRate);
       requireNonNegative("Adafactor", "−beta2Decay", -group.beta2Decay);

@@ -37,8 +37,13 @@ export abstract class AdamFamily<O extends AdamOptions = AdamOptions> extends Op
   /** True when weight decay acts on the parameter itself, not through the gradient. */
   protected abstract readonly decoupled: boolean;
 
-  constructor(name: string, parameters: readonly Tensor[] | readonly ParameterGroup<O>[], options: O) {
-    super(parameters, options);
+  constructor(
+    name: string,
+    parameters: readonly Tensor[] | readonly ParameterGroup<O>[],
+    defaults: O,
+    options: Partial<O>,
+  ) {
+    super(parameters, defaults, options);
     for (const group of this.groups) {
       requireNonNegative(name, "learningRate", group.learningRate);
       requireNonNegative(name, "epsilon", group.epsilon);
@@ -96,13 +101,17 @@ export class Adam extends AdamFamily {
     parameters: readonly Tensor[] | readonly ParameterGroup<AdamOptions>[],
     options: Partial<AdamOptions> = {},
   ) {
-    super("Adam", parameters, {
-      learningRate: 1e-3,
-      betas: [0.9, 0.999],
-      epsilon: 1e-8,
-      weightDecay: 0,
-      amsgrad: false,
-      ...options,
-    });
+    super(
+      "Adam",
+      parameters,
+      {
+        learningRate: 1e-3,
+        betas: [0.9, 0.999],
+        epsilon: 1e-8,
+        weightDecay: 0,
+        amsgrad: false,
+      },
+      options,
+    );
   }
 }

@@ -14,13 +14,17 @@ export class AdamW extends AdamFamily {
     parameters: readonly Tensor[] | readonly ParameterGroup<AdamWOptions>[],
     options: Partial<AdamWOptions> = {},
   ) {
-    super("AdamW", parameters, {
-      learningRate: 1e-3,
-      betas: [0.9, 0.999],
-      epsilon: 1e-8,
-      weightDecay: 0.01,
-      amsgrad: false,
-      ...options,
-    });
+    super(
+      "AdamW",
+      parameters,
+      {
+        learningRate: 1e-3,
+        betas: [0.9, 0.999],
+        epsilon: 1e-8,
+        weightDecay: 0.01,
+        amsgrad: false,
+      },
+      options,
+    );
   }
 }

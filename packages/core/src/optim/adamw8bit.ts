@@ -2,7 +2,7 @@
 // scaled to its largest, in a code whose steps are finer near 0. The step runs on the host, over the backend's memory.
 
 import { noGrad } from "../autograd/graph.js";
-import { BackendError, DTypeError } from "../errors.js";
+import { ArgumentError, BackendError, DTypeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { contiguous, operand } from "../ops/dispatch.js";
 import { requireNonNegative } from "../shape.js";
@@ -66,16 +66,23 @@ export class AdamW8bit extends AdamFamily<AdamOptions & AdamW8bitOptions> {
     parameters: readonly Tensor[] | readonly ParameterGroup<AdamW8bitOptions>[],
     options: Partial<AdamW8bitOptions> = {},
   ) {
-    super("AdamW8bit", parameters as readonly Tensor[], {
-      learningRate: 1e-3,
-      betas: [0.9, 0.999],
-      epsilon: 1e-8,
-      weightDecay: 0.01,
-      minimumSize: 4096,
-      ...options,
-      amsgrad: false,
-    });
-    for (const group of this.groups) requireNonNegative("AdamW8bit", "minimumSize", group.minimumSize);
+    super(
+      "AdamW8bit",
+      parameters as readonly Tensor[],
+      {
+        learningRate: 1e-3,
+        betas: [0.9, 0.999],
+        epsilon: 1e-8,
+        weightDecay: 0.01,
+        minimumSize: 4096,
+        amsgrad: false,
+      },
+      options,
+    );
+    for (const group of this.groups) {
+      requireNonNegative("AdamW8bit", "minimumSize", group.minimumSize);
+      if (group.amsgrad) throw new ArgumentError("AdamW8bit: has no amsgrad");
+    }
   }
 
   protected override slotForm(parameter: Tensor, name: string): SlotForm | null {

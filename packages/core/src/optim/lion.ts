@@ -25,7 +25,7 @@ export class Lion extends Optimizer<LionOptions> {
     parameters: readonly Tensor[] | readonly ParameterGroup<LionOptions>[],
     options: Partial<LionOptions> = {},
   ) {
-    super(parameters, { learningRate: 1e-4, betas: [0.9, 0.99], weightDecay: 0, ...options });
+    super(parameters, { learningRate: 1e-4, betas: [0.9, 0.99], weightDecay: 0 }, options);
     for (const group of this.groups) {
       requireNonNegative("Lion", "learningRate", group.learningRate);
       requireNonNegative("Lion", "weightDecay", group.weightDecay);

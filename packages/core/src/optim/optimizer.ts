@@ -48,16 +48,25 @@ export abstract class Optimizer<O extends { learningRate: number }> {
   protected readonly slotNames: readonly string[] | null = null;
   protected readonly slots = new Map<Tensor, Map<string, Tensor>>();
 
-  constructor(parameters: readonly Tensor[] | readonly ParameterGroup<O>[], defaults: O) {
+  constructor(
+    parameters: readonly Tensor[] | readonly ParameterGroup<O>[],
+    defaults: O,
+    options: Partial<O> = {},
+  ) {
     requireList("optimizer", "parameters", parameters);
+    requireOptions("optimizer", defaults);
+    requireOptions("optimizer", options, Object.keys(defaults));
     const given = parameters as readonly (Tensor | ParameterGroup<O>)[];
     for (const each of given) requireOptions("optimizer", each);
     const groups =
       given.length > 0 && "parameters" in given[0]
         ? (given as readonly ParameterGroup<O>[])
         : [{ parameters: given as readonly Tensor[] } as unknown as ParameterGroup<O>];
-    for (const group of groups) requireList("optimizer", "parameters", group.parameters);
-    this.groups = groups.map((group) => ({ ...defaults, ...group }));
+    for (const group of groups) {
+      requireList("optimizer", "parameters", group.parameters);
+      requireOptions("optimizer", group, ["parameters", ...Object.keys(defaults)]);
+    }
+    this.groups = groups.map((group) => ({ ...defaults, ...options, ...group }));
     const seen = new Set<Tensor>();
     for (const parameter of this.parameters()) {
       use("optimizer", parameter);

@@ -29,14 +29,17 @@ export class SGD extends Optimizer<SGDOptions> {
     parameters: readonly Tensor[] | readonly ParameterGroup<SGDOptions>[],
     options: Partial<SGDOptions> = {},
   ) {
-    super(parameters, {
-      learningRate: 1e-3,
-      momentum: 0,
-      dampening: 0,
-      weightDecay: 0,
-      nesterov: false,
-      ...options,
-    });
+    super(
+      parameters,
+      {
+        learningRate: 1e-3,
+        momentum: 0,
+        dampening: 0,
+        weightDecay: 0,
+        nesterov: false,
+      },
+      options,
+    );
     for (const group of this.groups) {
       requireNonNegative("SGD", "learningRate", group.learningRate);
       requireNonNegative("SGD", "momentum", group.momentum);

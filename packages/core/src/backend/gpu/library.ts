@@ -113,11 +113,15 @@ const advice: Readonly<Record<GpuMode, string>> = {
 
 /** gpu.js itself. @throws {BackendError} saying how to install it */
 export async function loadLibrary(): Promise<GpuLibrary> {
-  const loaded = await import("gpu.js").catch((cause: unknown) => {
+  let loaded: unknown;
+  try {
+    // Within `try`, a bundler that finds no such package warns instead of failing.
+    loaded = await import("gpu.js");
+  } catch (cause) {
     throw new BackendError("the gpu backend needs the package gpu.js: npm install gpu.js@2", { cause });
-  });
+  }
   // The Node build is CommonJS with GPU among its exports; the browser build is the class itself, with the rest as statics.
-  const outer = loaded as unknown as Partial<GpuLibrary> & { default?: GpuLibrary };
+  const outer = loaded as Partial<GpuLibrary> & { default?: GpuLibrary };
   const library = outer.GPU ? (outer as GpuLibrary) : outer.default;
   if (typeof library?.GPU !== "function") {
     throw new BackendError("the gpu backend needs gpu.js 2.24 or later of version 2: npm install gpu.js@2");
@@ -136,7 +140,7 @@ async function provideWebGpu(): Promise<void> {
   if (holder.navigator?.gpu || typeof holder.process?.versions?.node !== "string") return;
   // In a variable, so that bundlers leave the import alone.
   const name = "webgpu";
-  const dawn = (await import(/* @vite-ignore */ name).catch(() => null)) as {
+  const dawn = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name).catch(() => null)) as {
     create(flags: string[]): unknown;
     globals: object;
   } | null;
