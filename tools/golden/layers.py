@@ -139,6 +139,61 @@ def loss_cases():
     )
 
 
+def attention_runs():
+    """torch.nn.MultiheadAttention with its joint projection cut in three: outputs and the gradients of inputs and parameters."""
+    runs = []
+
+    def add(name, heads, x, memory=None, bias=True, causal=False, mask=None):
+        width = x.shape[-1]
+        layer = torch.nn.MultiheadAttention(width, heads, bias=bias, batch_first=True, dtype=torch.float64)
+        parts = ("q_proj", "k_proj", "v_proj")
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(rand(*parameter.shape))
+        leaves = {"x": x.requires_grad_()}
+        if memory is not None:
+            leaves["memory"] = memory.requires_grad_()
+        keys = leaves.get("memory", leaves["x"])
+        hidden = mask
+        if causal:
+            hidden = torch.ones(x.shape[1], keys.shape[1], dtype=torch.bool).triu(1)
+        elif mask is not None and mask.dtype == torch.bool:
+            hidden = ~mask  # there true is what a query does not see
+        output, _ = layer(leaves["x"], keys, keys, attn_mask=hidden, need_weights=False)
+        dy = rand(*output.shape)
+        output.backward(dy)
+
+        def by_name(of):
+            named = {}
+            for kind, joint in (("weight", layer.in_proj_weight), ("bias", layer.in_proj_bias)):
+                if joint is not None:
+                    named.update({f"{part}.{kind}": value for part, value in zip(parts, of(joint).chunk(3))})
+            own = {"out_proj.weight": layer.out_proj.weight, "out_proj.bias": layer.out_proj.bias}
+            named.update({key: of(value) for key, value in own.items() if value is not None})
+            return {key: golden_json.tensor_json(value) for key, value in named.items()}
+
+        runs.append(
+            {
+                "name": name, "heads": heads, "causal": causal,
+                "mask": golden_json.tensor_json(mask) if mask is not None else None,
+                "inputs": {key: golden_json.tensor_json(value) for key, value in leaves.items()},
+                "parameters": by_name(lambda parameter: parameter),
+                "output": golden_json.tensor_json(output), "dy": golden_json.tensor_json(dy),
+                "inputGradients": {key: golden_json.tensor_json(value.grad) for key, value in leaves.items()},
+                "gradients": by_name(lambda parameter: parameter.grad),
+            }
+        )
+
+    add("plain", 2, rand(2, 3, 4))
+    add("one-head-without-bias", 1, rand(1, 2, 3), bias=False)
+    add("memory", 2, rand(2, 2, 4), rand(2, 5, 4))
+    add("causal", 4, rand(1, 4, 4), causal=True)
+    seen = torch.tensor([[True, False, True], [False, True, False]])
+    add("mask", 2, rand(2, 2, 4), rand(2, 3, 4), mask=seen)
+    add("added-mask", 2, rand(2, 2, 4), rand(2, 3, 4), mask=rand(2, 3))
+    return runs
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     convolution_cases()
@@ -146,5 +201,5 @@ if __name__ == "__main__":
     pad_cases()
     norm_cases()
     loss_cases()
-    golden_json.write(OUT, {"cases": CASES})
+    golden_json.write(OUT, {"cases": CASES, "multiheadAttention": attention_runs()})
     print(f"{OUT}: {len(CASES)} cases")

@@ -152,6 +152,10 @@ async function loadTensor(
   const fault = (reason: string) =>
     new FormatError(reason, { file: source.name, offset: start, field: `tensor ${printable(name)}` });
   const { dtype, storedBytes, decode } = chooseDecoding(backend, entry.dtype, wanted, fault);
+  if (!backend.dtypes.has(dtype))
+    throw new DTypeError(
+      `${source.name}: tensor ${printable(name)} is ${entry.dtype}, which the ${backend.name} backend lacks; load it with { dtype: "float32" } or { device: "reference" }`,
+    );
   const loaded = empty(backend, dtype, [...entry.shape]);
   try {
     const bytes = entry.end - entry.begin;

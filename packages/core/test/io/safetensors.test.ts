@@ -155,6 +155,15 @@ test("float64 keeps its bits on the reference backend", async () => {
   expect((await serializeSafetensors(tensors)).length).toBeGreaterThan(16);
 });
 
+test("float64 that the backend lacks is refused by name, with what to do", async () => {
+  const t = tensor([1.5], { device: "reference", dtype: "float64" });
+  const bytes = await serializeSafetensors({ a: t });
+  t.dispose();
+  await expect(loadSafetensors(bytes, { device: "wasm" })).rejects.toThrow(
+    'bytes: tensor "a" is F64, which the wasm backend lacks; load it with { dtype: "float32" } or { device: "reference" }',
+  );
+});
+
 test("the backend is the one active at the call", async () => {
   const { tensors } = await withBackend("reference", () => loadSafetensors(referencePath, { names: "bias" }));
   expect(tensors.get("bias")?.device).toBe("reference");
