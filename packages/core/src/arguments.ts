@@ -29,19 +29,66 @@ export function use(operation: string, x: Tensor): Storage {
   return x.use(operation);
 }
 
+/** Throws unless argument `name` is `valid`: it must be what `rule` says. */
+export function requireThat(
+  valid: boolean,
+  operation: string,
+  name: string,
+  rule: string,
+  value: unknown,
+): asserts valid {
+  if (!valid) throw new ArgumentError(`${operation}: ${name} must be ${rule}, not ${describe(value)}`);
+}
+
 /** Throws unless `list` is an array. */
 export function requireList(operation: string, name: string, list: unknown): void {
-  if (!Array.isArray(list))
-    throw new ArgumentError(`${operation}: ${name} must be an array, not ${describe(list)}`);
+  requireThat(Array.isArray(list), operation, name, "an array", list);
 }
 
 /** Throws unless `options` is an object of named values; of `known` names where they are given: misspelt ones would have no effect. */
 export function requireOptions(operation: string, options: unknown, known?: readonly string[]): void {
-  if (typeof options !== "object" || options === null || Array.isArray(options))
-    throw new ArgumentError(`${operation}: options must be an object, not ${describe(options)}`);
-  const unknown = known && Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new ArgumentError(`${operation}: unknown option "${unknown}" (known: ${known!.join(", ")})`);
+  const valid = typeof options === "object" && options !== null && !Array.isArray(options);
+  requireThat(valid, operation, "options", "an object", options);
+  if (known)
+    for (const name of Object.keys(options as object)) requireOneOf(operation, "option", name, known);
+}
+
+/** Throws unless `value` is a finite number. */
+export function requireFinite(operation: string, name: string, value: unknown): asserts value is number {
+  requireThat(Number.isFinite(value), operation, name, "a finite number", value);
+}
+
+/** Throws unless `value` is finite and at least 0. */
+export function requireNonNegative(operation: string, name: string, value: unknown): asserts value is number {
+  const valid = Number.isFinite(value) && (value as number) >= 0;
+  requireThat(valid, operation, name, "finite and not negative", value);
+}
+
+/** Throws unless `value` is an integer, of at least `least` where that is given. */
+export function requireInteger(operation: string, name: string, value: unknown, least?: number): void {
+  const rule =
+    least === undefined
+      ? "an integer"
+      : least === 1
+        ? "a positive integer"
+        : `an integer of at least ${least}`;
+  requireThat(Number.isInteger(value) && !((value as number) < least!), operation, name, rule, value);
+}
+
+/** Throws unless `value` is a probability. */
+export function requireProbability(operation: string, name: string, value: number): void {
+  requireThat(value >= 0 && value <= 1, operation, name, "within 0 … 1", value);
+}
+
+/** Throws unless `value` is among the known ones. */
+export function requireOneOf(
+  operation: string,
+  name: string,
+  value: unknown,
+  known: readonly unknown[],
+): void {
+  if (!known.includes(value))
+    throw new ArgumentError(`${operation}: unknown ${name} "${String(value)}" (known: ${known.join(", ")})`);
 }
 
 /** Throws unless `fn` can be called. */

@@ -1,16 +1,16 @@
 // Functions that make tensors from nothing, from values, or from random numbers.
 
-import { describe, requireOptions, use } from "./arguments.js";
+import { describe, requireFinite, requireOptions, use } from "./arguments.js";
 import { activeBackend, type BackendName, backendByName } from "./backend/registry.js";
 import type { Backend } from "./backend/types.js";
-import { type DType, type DTypeArray, dtypes, isDType, isFloat } from "./dtype.js";
+import { type DType, type DTypeArray, dtypes, isFloat, requireDType } from "./dtype.js";
 import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError } from "./errors.js";
 import { contiguousLayout } from "./layout.js";
-import { allocate, empty, operand } from "./ops/dispatch.js";
+import { allocate, empty, filled, operand } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { runtime } from "./runtime.js";
-import { checkShape, formatShape, requireFinite, type Shape, sizeOf } from "./shape.js";
+import { checkShape, formatShape, type Shape, sizeOf } from "./shape.js";
 import { Tensor } from "./tensor.js";
 
 export interface CreationOptions {
@@ -30,20 +30,21 @@ export interface RandomOptions extends CreationOptions {
 /** @internal The backend and dtype that `options` ask for. */
 export function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
   requireOptions(operation, options);
-  const dtype = options.dtype ?? "float32";
-  if (!isDType(dtype)) {
-    throw new DTypeError(
-      `${operation}: unknown dtype "${String(dtype)}" (known: ${Object.keys(dtypes).join(", ")})`,
-    );
-  }
-  return { backend: options.device ? backendByName(options.device) : activeBackend(), dtype };
+  const { dtype = "float32", device } = options;
+  requireDType(operation, dtype);
+  return { backend: device ? backendByName(device) : activeBackend(), dtype };
 }
 
-/** @internal What `make` allocates outside the backend, `bytes` large. @throws {OutOfMemoryError} */
-export function hostArray<T>(operation: string, bytes: number, make: () => T): T {
+/** @internal An array outside the backend. @throws {OutOfMemoryError} */
+export function hostArray<A extends DTypeArray>(
+  operation: string,
+  length: number,
+  kind: { new (length: number): A; readonly BYTES_PER_ELEMENT: number },
+): A {
   try {
-    return make();
+    return new kind(length);
   } catch {
+    const bytes = length * kind.BYTES_PER_ELEMENT;
     const used = runtime.liveBytes;
     throw new OutOfMemoryError(
       `${operation}: cannot allocate ${bytes} bytes; ${used} bytes are in use`,
@@ -59,14 +60,27 @@ export function withOptions(tensor: Tensor, options: CreationOptions): Tensor {
   return tensor;
 }
 
+/** @internal A tensor of what `fill` writes, in row-major order, into an array of `kind`; 0 where it writes nothing. */
+export function generated<A extends DTypeArray>(
+  operation: string,
+  shape: Shape,
+  options: CreationOptions,
+  kind: { new (length: number): A; readonly BYTES_PER_ELEMENT: number },
+  fill: (values: A) => void,
+): Tensor {
+  const { backend, dtype } = target(operation, options);
+  checkShape(operation, shape);
+  const values = hostArray(operation, sizeOf(shape), kind);
+  fill(values);
+  return withOptions(fromValues(backend, dtype, [...shape], values), options);
+}
+
 /** Every element `value`. */
 export function full(shape: Shape, value: number, options: CreationOptions = {}): Tensor {
   const { backend, dtype } = target("full", options);
   checkShape("full", shape);
   if (!isFloat(dtype)) requireFinite("full", "value", value);
-  const out = empty(backend, dtype, [...shape]);
-  backend.fill(operand(out), value);
-  return withOptions(out, options);
+  return withOptions(filled(backend, dtype, [...shape], value), options);
 }
 
 export function zeros(shape: Shape, options: CreationOptions = {}): Tensor {
@@ -89,10 +103,7 @@ export function onesLike(like: Tensor): Tensor {
 
 /** `value` in the shape, dtype and backend of `like`. */
 export function fullLike(like: Tensor, value: number): Tensor {
-  const backend = use("fullLike", like).backend;
-  const out = empty(backend, like.dtype, like.shape);
-  backend.fill(operand(out), value);
-  return out;
+  return filled(use("fullLike", like).backend, like.dtype, like.shape, value);
 }
 
 /** A scalar on the backend of `like`, for arithmetic with numbers; a temporary one is for its caller to dispose. */
@@ -113,10 +124,9 @@ export function scalarLike(
 
 /** The n×n identity. */
 export function eye(n: number, options: CreationOptions = {}): Tensor {
-  checkShape("eye", [n]);
-  const values = hostArray("eye", 8 * n * n, () => new Float64Array(n * n));
-  for (let i = 0; i < n; i++) values[i * (n + 1)] = 1;
-  return tensor(values, { dtype: "float32", ...options, shape: [n, n] });
+  return generated("eye", [n, n], options, Float32Array, (values) => {
+    for (let i = 0; i < n; i++) values[i * (n + 1)] = 1;
+  });
 }
 
 /** start, start + step, … below end; with one argument 0 … end−1. int32 where all are integers, unless `dtype` says otherwise. */
@@ -127,13 +137,21 @@ export function arange(start: number, end?: number, step = 1, options: CreationO
       `arange: start ${from}, end ${to} and step ${step} must be finite and step not 0`,
     );
   }
-  const count = Math.max(0, Math.ceil((to - from) / step));
   requireOptions("arange", options);
-  checkShape("arange", [count]);
-  const dtype = options.dtype ?? ([from, to, step].every(Number.isInteger) ? "int32" : "float32");
-  return tensor(
-    hostArray("arange", 8 * count, () => new Float64Array(count)).map((_, i) => from + i * step),
-    { ...options, dtype, shape: [count] },
+  const { dtype = [from, to, step].every(Number.isInteger) ? "int32" : "float32" } = options;
+  const count = Math.max(0, Math.ceil((to - from) / step));
+  return generated("arange", [count], { ...options, dtype }, Float64Array, (values) => {
+    for (let i = 0; i < count; i++) values[i] = from + i * step;
+  });
+}
+
+/** 0 … count − 1, int32, on the backend of `like`. */
+export function positions(count: number, like: Tensor): Tensor {
+  return fromValues(
+    like.storage.backend,
+    "int32",
+    [count],
+    Int32Array.from({ length: count }, (_, i) => i),
   );
 }
 
@@ -149,15 +167,12 @@ export function linspace(
 ): Tensor {
   requireFinite("linspace", "start", start);
   requireFinite("linspace", "end", end);
-  requireOptions("linspace", options);
-  const { endpoint = true, ...creation } = options;
-  const { dtype } = target("linspace", creation);
-  checkShape("linspace", [count]);
-  const steps = endpoint ? count - 1 : count;
-  const values = hostArray("linspace", 8 * count, () => new Float64Array(count));
-  for (let i = 0; i < count; i++) values[i] = i === 0 ? start : start + (end - start) * (i / steps);
-  if (endpoint && count > 1) values[count - 1] = end;
-  return tensor(values, { ...creation, dtype, shape: [count] });
+  return generated("linspace", [count], options, Float64Array, (values) => {
+    const { endpoint = true } = options;
+    const steps = endpoint ? count - 1 : count;
+    for (let i = 0; i < count; i++) values[i] = i === 0 ? start : start + (end - start) * (i / steps);
+    if (endpoint && count > 1) values[count - 1] = end;
+  });
 }
 
 /**
@@ -232,33 +247,28 @@ export function fromValues(
   shape: Shape,
   values: DTypeArray | readonly number[],
 ): Tensor {
-  const bits = dtypes[dtype];
-  const half = dtype === "float16" || dtype === "bfloat16";
-  if (values instanceof bits.array && !(dtype === "bool")) {
-    const out = empty(backend, dtype, shape);
-    backend.write(out.storage.buffer, 0, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    return out;
-  }
-  if (half) {
+  const { array: kind, bytes, range } = dtypes[dtype];
+  const bool = dtype === "bool";
+  if (values instanceof kind && !bool) return stored(backend, dtype, shape, values);
+  if (bytes === 2) {
     const wide = fromValues(backend, "float32", shape, values);
     const out = cast(wide, dtype);
     wide.dispose();
     return out;
   }
-  const array = new bits.array(values.length);
-  const [low, high] = { int32: [-2147483648, 2147483647], int8: [-128, 127], uint8: [0, 255] }[
-    dtype as string
-  ] ?? [0, 0];
+  const array = new kind(values.length);
   for (let i = 0; i < values.length; i++) {
     const value = values[i];
-    if (isFloat(dtype)) array[i] = value;
-    else if (dtype === "bool") array[i] = value ? 1 : 0;
-    else if (!Number.isInteger(value) || value < low || value > high) {
+    if (range && !(Number.isInteger(value) && value >= range[0] && value <= range[1]))
       throw new DTypeError(`tensor: ${value} at position ${i} is not within ${dtype}`);
-    } else array[i] = value;
+    array[i] = bool ? (value ? 1 : 0) : value;
   }
+  return stored(backend, dtype, shape, array);
+}
+
+function stored(backend: Backend, dtype: DType, shape: Shape, values: DTypeArray): Tensor {
   const out = empty(backend, dtype, shape);
-  backend.write(out.storage.buffer, 0, new Uint8Array(array.buffer));
+  backend.write(out.storage.buffer, 0, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   return out;
 }
 
@@ -268,20 +278,20 @@ interface Flat {
   dtype: DType;
 }
 
+/** The dtype that an array of each kind gives. */
 const arrayDTypes: [new (length: number) => DTypeArray, DType][] = [
   [Float64Array, "float32"],
   [Float32Array, "float32"],
   [Int32Array, "int32"],
   [Int8Array, "int8"],
   [Uint8Array, "uint8"],
+  [Uint16Array, "float16"],
 ];
 
 function flatten(values: unknown): Flat {
   if (ArrayBuffer.isView(values)) {
     const array = values as DTypeArray;
-    const dtype =
-      arrayDTypes.find(([kind]) => array instanceof kind)?.[1] ??
-      (array instanceof Uint16Array ? "float16" : undefined);
+    const dtype = arrayDTypes.find(([kind]) => array instanceof kind)?.[1];
     if (!dtype) throw new DTypeError(`tensor: no dtype for a ${(values as object).constructor.name}`);
     return { values: array, shape: [array.length], dtype };
   }
@@ -310,7 +320,7 @@ function flatten(values: unknown): Flat {
 
 /** Uniform in [low, high). */
 export function uniform(shape: Shape, low = 0, high = 1, options: RandomOptions = {}): Tensor {
-  return random("uniform", shape, options, (generator, array) => generator.fillUniform(array, low, high));
+  return random("uniform", shape, options, (generator, values) => generator.fillUniform(values, low, high));
 }
 
 /** Uniform in [0, 1). */
@@ -320,23 +330,19 @@ export function rand(shape: Shape, options: RandomOptions = {}): Tensor {
 
 /** Normal with mean 0 and standard deviation 1. */
 export function randn(shape: Shape, options: RandomOptions = {}): Tensor {
-  return random("randn", shape, options, (generator, array) => generator.fillNormal(array));
+  return random("randn", shape, options, (generator, values) => generator.fillNormal(values));
 }
 
 function random(
   operation: string,
   shape: Shape,
   options: RandomOptions,
-  fill: (generator: Generator, array: Float32Array | Float64Array) => void,
+  fill: (generator: Generator, values: Float32Array | Float64Array) => void,
 ): Tensor {
-  const { backend, dtype } = target(operation, options);
+  const { dtype } = target(operation, options);
   if (!isFloat(dtype)) throw new DTypeError(`${operation}: random numbers are floats, not ${dtype}`);
-  checkShape(operation, shape);
-  const size = sizeOf(shape);
-  const values =
-    dtype === "float64"
-      ? hostArray(operation, 8 * size, () => new Float64Array(size))
-      : hostArray(operation, 4 * size, () => new Float32Array(size));
-  fill(options.generator ?? defaultGenerator(), values);
-  return withOptions(fromValues(backend, dtype, [...shape], values), options);
+  const kind = dtype === "float64" ? Float64Array : Float32Array;
+  return generated<Float32Array | Float64Array>(operation, shape, options, kind, (values) =>
+    fill(options.generator ?? defaultGenerator(), values),
+  );
 }

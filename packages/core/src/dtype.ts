@@ -12,6 +12,8 @@ interface DTypeInfo {
   /** Bytes of one element. */
   readonly bytes: number;
   readonly kind: "float" | "integer" | "bool";
+  /** The least and the largest integer. */
+  readonly range?: readonly [low: number, high: number];
   readonly array: {
     new (buffer: ArrayBufferLike, byteOffset: number, length: number): DTypeArray;
     new (length: number): DTypeArray;
@@ -23,15 +25,23 @@ export const dtypes: Readonly<Record<DType, DTypeInfo>> = {
   float32: { bytes: 4, kind: "float", array: Float32Array },
   float16: { bytes: 2, kind: "float", array: Uint16Array },
   bfloat16: { bytes: 2, kind: "float", array: Uint16Array },
-  int32: { bytes: 4, kind: "integer", array: Int32Array },
-  int8: { bytes: 1, kind: "integer", array: Int8Array },
-  uint8: { bytes: 1, kind: "integer", array: Uint8Array },
+  int32: { bytes: 4, kind: "integer", array: Int32Array, range: [-2147483648, 2147483647] },
+  int8: { bytes: 1, kind: "integer", array: Int8Array, range: [-128, 127] },
+  uint8: { bytes: 1, kind: "integer", array: Uint8Array, range: [0, 255] },
   bool: { bytes: 1, kind: "bool", array: Uint8Array },
 };
 
 /** True for a string that names a dtype. */
 export function isDType(name: unknown): name is DType {
   return typeof name === "string" && Object.hasOwn(dtypes, name);
+}
+
+/** Throws unless `name` names a dtype. */
+export function requireDType(operation: string, name: unknown): asserts name is DType {
+  if (!isDType(name))
+    throw new DTypeError(
+      `${operation}: unknown dtype "${String(name)}" (known: ${Object.keys(dtypes).join(", ")})`,
+    );
 }
 
 /** Bytes of one element of `dtype`. */

@@ -2,6 +2,7 @@
 // 1, 2, 3" (SC 2011). Numbers alone, made on the host, so they are the same on every backend and for every thread count.
 // Normal numbers go through Math.log, cos and sin, whose last bit may differ between JavaScript engines. Not for secrets.
 
+import { requireProbability, requireThat } from "./arguments.js";
 import { ArgumentError } from "./errors.js";
 import { runtime } from "./runtime.js";
 
@@ -10,10 +11,16 @@ const multiplier1 = 0xcd9e8d57;
 const weyl0 = 0x9e3779b9; // golden ratio
 const weyl1 = 0xbb67ae85; // √3 − 1
 
-const low0 = multiplier0 & 0xffff;
-const high0 = multiplier0 >>> 16;
-const low1 = multiplier1 & 0xffff;
-const high1 = multiplier1 >>> 16;
+/** The high word of a 32 × 32 bit product from four 16 × 16 bit ones; no sum exceeds 2³² − 1. */
+function highProduct(x: number, y: number): number {
+  const a = x & 0xffff;
+  const b = x >>> 16;
+  const low = y & 0xffff;
+  const high = y >>> 16;
+  const t = (Math.imul(b, low) + (Math.imul(a, low) >>> 16)) >>> 0;
+  const u = (Math.imul(a, high) + (t & 0xffff)) >>> 0;
+  return (Math.imul(b, high) + (t >>> 16) + (u >>> 16)) | 0;
+}
 
 /**
  * Fills `out`, whose length is a multiple of 4, with the Philox4x32-10 blocks of one counter after another, starting at
@@ -38,23 +45,14 @@ export function philox4x32(
     let k0 = key0 | 0;
     let k1 = key1 | 0;
     for (let round = 0; round < 10; round++) {
-      // The high word of a 32 × 32 bit product from four 16 × 16 bit ones; no sum exceeds 2³² − 1.
-      let a = c0 & 0xffff;
-      let b = c0 >>> 16;
-      let t = (Math.imul(b, low0) + (Math.imul(a, low0) >>> 16)) >>> 0;
-      let u = (Math.imul(a, high0) + (t & 0xffff)) >>> 0;
-      const productHigh0 = (Math.imul(b, high0) + (t >>> 16) + (u >>> 16)) | 0;
-      a = c2 & 0xffff;
-      b = c2 >>> 16;
-      t = (Math.imul(b, low1) + (Math.imul(a, low1) >>> 16)) >>> 0;
-      u = (Math.imul(a, high1) + (t & 0xffff)) >>> 0;
-      const productHigh1 = (Math.imul(b, high1) + (t >>> 16) + (u >>> 16)) | 0;
-      const productLow0 = Math.imul(c0, multiplier0);
-      const productLow1 = Math.imul(c2, multiplier1);
-      c0 = productHigh1 ^ c1 ^ k0;
-      c1 = productLow1;
-      c2 = productHigh0 ^ c3 ^ k1;
-      c3 = productLow0;
+      const high0 = highProduct(c0, multiplier0);
+      const high1 = highProduct(c2, multiplier1);
+      const low0 = Math.imul(c0, multiplier0);
+      const low1 = Math.imul(c2, multiplier1);
+      c0 = high1 ^ c1 ^ k0;
+      c1 = low1;
+      c2 = high0 ^ c3 ^ k1;
+      c3 = low0;
       k0 = (k0 + weyl0) | 0;
       k1 = (k1 + weyl1) | 0;
     }
@@ -84,12 +82,8 @@ const limit64 = 2n ** 64n;
 
 function uint64(name: string, value: number | bigint): bigint {
   const wide = typeof value === "bigint" ? value : Number.isSafeInteger(value) ? BigInt(value) : -1n;
-  if (wide >= 0n && wide < limit64) return wide;
-  throw new ArgumentError(`Generator: ${name} must be an integer within 0 … 2⁶⁴ − 1, not ${value}`);
-}
-
-function requireNumber(operation: string, name: string, value: number, valid: boolean, rule: string): void {
-  if (!valid) throw new ArgumentError(`${operation}: ${name} must be ${rule}, not ${value}`);
+  requireThat(wide >= 0n && wide < limit64, "Generator", name, "an integer within 0 … 2⁶⁴ − 1", value);
+  return wide;
 }
 
 /**
@@ -151,7 +145,7 @@ export class Generator {
    */
   nextUint32s(count: number): Uint32Array {
     const valid = Number.isInteger(count) && count >= 0 && count < 2 ** 32;
-    requireNumber("nextUint32s", "count", count, valid, "an integer within 0 … 2³² − 1");
+    requireThat(valid, "nextUint32s", "count", "an integer within 0 … 2³² − 1", count);
     const out = new Uint32Array(count);
     this.#chunks(count, 1, (words, start, size) => out.set(words.subarray(0, size), start));
     return out;
@@ -200,8 +194,8 @@ export class Generator {
    * @throws {ArgumentError} when mean is not finite or std not finite and ≥ 0
    */
   fillNormal(array: Float32Array | Float64Array, mean = 0, std = 1): void {
-    requireNumber("fillNormal", "mean", mean, Number.isFinite(mean), "finite");
-    requireNumber("fillNormal", "std", std, Number.isFinite(std) && std >= 0, "finite and ≥ 0");
+    requireThat(Number.isFinite(mean), "fillNormal", "mean", "finite", mean);
+    requireThat(Number.isFinite(std) && std >= 0, "fillNormal", "std", "finite and ≥ 0", std);
     const single = array instanceof Float32Array;
     this.#chunks(Math.ceil(array.length / 2) * 2, single ? 1 : 2, (words, start, count) => {
       for (let i = 0; i < count; i += 2) {
@@ -221,7 +215,7 @@ export class Generator {
    * @throws {ArgumentError} when p is not within 0 … 1
    */
   fillBernoulli(array: Uint8Array | Int32Array | Float32Array | Float64Array, p: number): void {
-    requireNumber("fillBernoulli", "p", p, p >= 0 && p <= 1, "within 0 … 1");
+    requireProbability("fillBernoulli", "p", p);
     const threshold = p * 2 ** 32;
     this.#chunks(array.length, 1, (words, start, count) => {
       for (let i = 0; i < count; i++) array[start + i] = words[i] < threshold ? 1 : 0;
@@ -234,7 +228,7 @@ export class Generator {
    * @throws {ArgumentError} when n is not an integer within 1 … 2⁵³ − 1
    */
   integer(n: number): number {
-    requireNumber("integer", "n", n, Number.isSafeInteger(n) && n >= 1, "an integer within 1 … 2⁵³ − 1");
+    requireThat(Number.isSafeInteger(n) && n >= 1, "integer", "n", "an integer within 1 … 2⁵³ − 1", n);
     const range = 2 ** 53;
     const usable = range - (range % n);
     for (;;) {
@@ -254,7 +248,7 @@ export class Generator {
    */
   permutation(n: number): Int32Array {
     const valid = Number.isInteger(n) && n >= 0 && n < 2 ** 31;
-    requireNumber("permutation", "n", n, valid, "an integer within 0 … 2³¹ − 1");
+    requireThat(valid, "permutation", "n", "an integer within 0 … 2³¹ − 1", n);
     const order = new Int32Array(n);
     for (let i = 0; i < n; i++) order[i] = i;
     const words = scratch.subarray(0, Math.min(scratch.length, Math.ceil(n / 4) * 4));
@@ -287,7 +281,7 @@ export class Generator {
    */
   fork(stream: number | string): Generator {
     if (typeof stream === "number") {
-      requireNumber("fork", "stream", stream, Number.isSafeInteger(stream), "a safe integer or a string");
+      requireThat(Number.isSafeInteger(stream), "fork", "stream", "a safe integer or a string", stream);
     }
     // Philox as a hash over the label's code units: each is encrypted together with what the ones before gave.
     const { key0, key1, stream0, stream1 } = this.#wordsOfKey();

@@ -1,9 +1,10 @@
 // Random tensors other than the uniform and normal ones: integers, coins, orders, draws by weight.
 
-import { requireOptions, use } from "./arguments.js";
+import { requireInteger, requireOptions, use } from "./arguments.js";
 import {
   type CreationOptions,
   fromValues,
+  generated,
   hostArray,
   type RandomOptions,
   target,
@@ -13,7 +14,7 @@ import { requireFloat } from "./dtype.js";
 import { ArgumentError } from "./errors.js";
 import { hostValues } from "./ops/dispatch.js";
 import { defaultGenerator, type Generator } from "./random.js";
-import { checkShape, type Shape, sizeOf } from "./shape.js";
+import { checkShape, type Shape } from "./shape.js";
 import type { Tensor } from "./tensor.js";
 
 /**
@@ -23,25 +24,25 @@ import type { Tensor } from "./tensor.js";
  */
 export function randint(low: number, high: number, shape: Shape, options: RandomOptions = {}): Tensor {
   requireOptions("randint", options);
-  const { backend, dtype } = target("randint", { ...options, dtype: options.dtype ?? "int32" });
   if (!(Number.isSafeInteger(low) && Number.isSafeInteger(high) && low < high))
     throw new ArgumentError(`randint: expected integers low < high, not ${low} and ${high}`);
-  checkShape("randint", shape);
-  const size = sizeOf(shape);
-  const values = hostArray("randint", 8 * size, () => new Float64Array(size));
-  (options.generator ?? defaultGenerator()).fillUniform(values, 0, high - low);
-  for (let i = 0; i < size; i++) values[i] = low + Math.floor(values[i]);
-  return withOptions(fromValues(backend, dtype, [...shape], values), options);
+  return generated(
+    "randint",
+    shape,
+    { ...options, dtype: options.dtype ?? "int32" },
+    Float64Array,
+    (values) => {
+      (options.generator ?? defaultGenerator()).fillUniform(values, 0, high - low);
+      for (let i = 0; i < values.length; i++) values[i] = low + Math.floor(values[i]);
+    },
+  );
 }
 
 /** 1 with probability `p`, else 0. @throws {ArgumentError} unless 0 ≤ p ≤ 1 */
 export function bernoulli(shape: Shape, p = 0.5, options: RandomOptions = {}): Tensor {
-  const { backend, dtype } = target("bernoulli", options);
-  checkShape("bernoulli", shape);
-  const size = sizeOf(shape);
-  const values = hostArray("bernoulli", size, () => new Uint8Array(size));
-  (options.generator ?? defaultGenerator()).fillBernoulli(values, p);
-  return withOptions(fromValues(backend, dtype, [...shape], values), options);
+  return generated("bernoulli", shape, options, Uint8Array, (values) =>
+    (options.generator ?? defaultGenerator()).fillBernoulli(values, p),
+  );
 }
 
 /** 0 … n − 1 in random order, int32 unless `dtype` says otherwise. */
@@ -72,15 +73,14 @@ export function multinomial(weights: Tensor, numSamples: number, options: Multin
     throw new ArgumentError(
       `multinomial: weights must be [classes] or [rows, classes], not rank ${weights.rank}`,
     );
-  if (!(Number.isInteger(numSamples) && numSamples >= 0))
-    throw new ArgumentError(`multinomial: numSamples must be an integer of at least 0, not ${numSamples}`);
+  requireInteger("multinomial", "numSamples", numSamples, 0);
   const classes = weights.shape[weights.rank - 1];
   const rows = weights.rank === 2 ? weights.shape[0] : 1;
   checkShape("multinomial", [rows, numSamples]);
   const all = Float64Array.from(hostValues("multinomial", weights));
   const generator = options.generator ?? defaultGenerator();
   const draw = options.replacement ? drawAgain : drawOnce;
-  const drawn = hostArray("multinomial", 4 * rows * numSamples, () => new Int32Array(rows * numSamples));
+  const drawn = hostArray("multinomial", rows * numSamples, Int32Array);
   for (let row = 0; row < rows; row++) {
     const line = all.subarray(row * classes, (row + 1) * classes);
     const positive = line.reduce((count, weight, i) => {

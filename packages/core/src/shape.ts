@@ -1,8 +1,18 @@
 // Shapes as arrays of integers: sizes, axes, broadcasting. Nothing here knows of memory or strides.
 
-import { ArgumentError, ShapeError } from "./errors.js";
+import { ShapeError } from "./errors.js";
 
 export type Shape = readonly number[];
+
+/** 0 … count − 1: the axes of a tensor, mostly. */
+export function range(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+/** One number, or several, as a list. */
+export function listOf(values: number | readonly number[]): readonly number[] {
+  return Array.isArray(values) ? values : [values as number];
+}
 
 /** Number of elements; 1 for a scalar. */
 export function sizeOf(shape: Shape): number {
@@ -61,10 +71,8 @@ export function normalizeAxes(
   axes: number | readonly number[] | undefined,
   rank: number,
 ): number[] {
-  if (axes === undefined) return Array.from({ length: rank }, (_, i) => i);
-  const list = (Array.isArray(axes) ? (axes as readonly number[]) : [axes as number]).map((axis) =>
-    normalizeAxis(operation, axis, rank),
-  );
+  if (axes === undefined) return range(rank);
+  const list = listOf(axes).map((axis) => normalizeAxis(operation, axis, rank));
   list.sort((a, b) => a - b);
   for (let i = 1; i < list.length; i++) {
     if (list[i] === list[i - 1]) throw new ShapeError(`${operation}: axis ${list[i]} is named twice`);
@@ -122,17 +130,4 @@ export function reducedShape(shape: Shape, axes: readonly number[], keepDims: bo
   return keepDims
     ? shape.map((extent, i) => (axes.includes(i) ? 1 : extent))
     : shape.filter((_, i) => !axes.includes(i));
-}
-
-/** Throws unless `value` is a finite number. */
-export function requireFinite(operation: string, name: string, value: unknown): asserts value is number {
-  if (typeof value !== "number" || !Number.isFinite(value)) {
-    throw new ArgumentError(`${operation}: ${name} must be a finite number, not ${String(value)}`);
-  }
-}
-
-/** Throws unless `value` is finite and at least 0. */
-export function requireNonNegative(operation: string, name: string, value: unknown): asserts value is number {
-  if (!(Number.isFinite(value) && (value as number) >= 0))
-    throw new ArgumentError(`${operation}: ${name} must be finite and not negative, not ${String(value)}`);
 }

@@ -10,7 +10,7 @@ import * as ops from "../ops/index.js";
 import { matmulBackward } from "../ops/matmul.js";
 import { prodReference, sumTo } from "../ops/reduce.js";
 import { cumprodReference } from "../ops/scan.js";
-import { sliceBackward } from "../ops/view.js";
+import { along, sliceBackward } from "../ops/view.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
 import type { RuleContext } from "./record.js";
@@ -215,11 +215,10 @@ export const rules: RuleTable = {
     backward: (c, dy) => {
       let start = 0;
       return c.wants.map((wanted, i) => {
+        const { axis } = c.attributes;
         const from = start;
-        start += c.shape(i)[c.attributes.axis];
-        const ranges: ops.Range[] = c.shape(i).map(() => null);
-        ranges[c.attributes.axis] = [from, start];
-        return wanted ? ops.slice(dy, ...ranges) : undefined;
+        start += c.shape(i)[axis];
+        return wanted ? along(dy, axis, [from, start]) : undefined;
       });
     },
   },

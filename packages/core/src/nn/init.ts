@@ -1,12 +1,12 @@
 // Initial values of parameters, by PyTorch's names and formulas. Weights are [outFeatures, inFeatures] or, of convolutions,
 // [outChannels, inChannels, kernel…].
 
-import { requireOptions } from "../arguments.js";
+import { requireFinite, requireNonNegative, requireOptions } from "../arguments.js";
 import { type CreationOptions, fromValues, randn, target, uniform } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { mul } from "../ops/elementwise.js";
 import { defaultGenerator, type Generator } from "../random.js";
-import { checkShape, formatShape, requireFinite, requireNonNegative, type Shape, sizeOf } from "../shape.js";
+import { checkShape, formatShape, type Shape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 
 export interface InitOptions extends Pick<CreationOptions, "dtype" | "device"> {

@@ -1,13 +1,12 @@
 // Embedding, RMSNorm, Dropout.
 
-import { requireOptions, use } from "../arguments.js";
+import { requireNonNegative, requireOptions, use } from "../arguments.js";
 import { ones } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { dropout } from "../ops/dropout.js";
 import { embedding } from "../ops/indexing.js";
 import { rmsNorm } from "../ops/norm.js";
 import type { Generator } from "../random.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, normal } from "./init.js";
 import { Module, parameter } from "./module.js";

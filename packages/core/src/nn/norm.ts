@@ -1,10 +1,10 @@
 // LayerNorm and GroupNorm.
 
-import { requireOptions, use } from "../arguments.js";
+import { requireNonNegative, requireOptions, use } from "../arguments.js";
 import { ones, zeros } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { groupNorm, layerNorm } from "../ops/norm.js";
-import { requireNonNegative, type Shape } from "../shape.js";
+import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import type { InitOptions } from "./init.js";
 import { Module, parameter } from "./module.js";

@@ -1,11 +1,11 @@
 // Activations that are more than one primitive.
 
-import { use } from "../arguments.js";
+import { requireFinite, use } from "../arguments.js";
 import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, requireFinite, sameShape } from "../shape.js";
+import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { greater, mul, silu, where } from "./elementwise.js";

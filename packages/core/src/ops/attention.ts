@@ -1,18 +1,18 @@
 // Scaled-dot-product attention with grouped heads.
 
+import { requireFinite, requireProbability } from "../arguments.js";
 import { fusedBackward, type OwnRule } from "../autograd/rule.js";
-import type { BackendName } from "../backend/registry.js";
 import type { AttentionOptions } from "../backend/types.js";
-import { arange } from "../creation.js";
+import { positions } from "../creation.js";
 import { requireFloat } from "../dtype.js";
-import { ArgumentError, ShapeError } from "../errors.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import type { Generator } from "../random.js";
-import { broadcastShapes, formatShape, requireFinite, sameShape } from "../shape.js";
+import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { dropout } from "./dropout.js";
-import { add, cast, greater, less, mul, sub, where } from "./elementwise.js";
+import { add, cast, greater, less, mul, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { matmul } from "./matmul.js";
 import { max } from "./reduce.js";
@@ -78,8 +78,7 @@ export function scaledDotProductAttention(
   const scale = options.scale ?? 1 / Math.sqrt(q.shape[3]);
   requireFinite("scaledDotProductAttention", "scale", scale);
   const { mask, dropoutP = 0, generator } = options;
-  if (!(dropoutP >= 0 && dropoutP <= 1))
-    throw new ArgumentError(`scaledDotProductAttention: dropoutP must be within 0 … 1, not ${dropoutP}`);
+  requireProbability("scaledDotProductAttention", "dropoutP", dropoutP);
   if (mask) {
     commonBackend("scaledDotProductAttention", [q, mask]);
     if (mask.dtype !== "bool") requireFloat("scaledDotProductAttention", "mask", mask.dtype);
@@ -162,13 +161,8 @@ export function attentionReference(
       options.scale,
     );
     if (options.causal) {
-      const device = { device: q.device as BackendName };
-      const last = add(reshape(arange(queries, undefined, 1, device), [-1, 1]), keys - queries);
-      scores = where(
-        greater(sub(arange(keys, undefined, 1, device), last), 0),
-        Number.NEGATIVE_INFINITY,
-        scores,
-      );
+      const last = add(reshape(positions(queries, q), [-1, 1]), keys - queries);
+      scores = where(greater(positions(keys, q), last), Number.NEGATIVE_INFINITY, scores);
     }
     if (options.mask) scores = masked(scores, options.mask, [batch, heads, queries, keys]);
     let weights = options.mask ? softmaxOrZero(scores) : softmax(scores, -1);

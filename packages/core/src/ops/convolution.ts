@@ -1,7 +1,7 @@
 // Convolutions over one and two spatial axes: windows as a strided view, one copy of them (im2col), one matrix product a group.
 // As everywhere in deep learning this is cross-correlation: the kernel is not mirrored.
 
-import { requireList, requireOptions } from "../arguments.js";
+import { requireInteger, requireList, requireOptions } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sizeOf } from "../shape.js";
@@ -11,7 +11,7 @@ import { add } from "./elementwise.js";
 import { matmul } from "./matmul.js";
 import { pad } from "./rearrange.js";
 import { permute, reshape } from "./view.js";
-import { requirePositive, unfold } from "./windows.js";
+import { unfold } from "./windows.js";
 
 /** One number for all spatial axes or one for each. */
 export type PerAxis = number | readonly number[];
@@ -34,15 +34,12 @@ export function perAxis(
   value: PerAxis,
   count: number,
   least: number,
-): number[] {
-  if (typeof value !== "number") requireList(operation, name, value);
-  const list = typeof value === "number" ? Array<number>(count).fill(value) : [...value];
+): readonly number[] {
+  const list = typeof value === "number" ? Array<number>(count).fill(value) : value;
+  requireList(operation, name, list);
   if (list.length !== count)
     throw new ArgumentError(`${operation}: ${name} [${list.join(", ")}] should have ${count} entries`);
-  for (const entry of list) {
-    if (!(Number.isInteger(entry) && entry >= least))
-      throw new ArgumentError(`${operation}: ${name} must be an integer of at least ${least}, not ${entry}`);
-  }
+  for (const entry of list) requireInteger(operation, name, entry, least);
   return list;
 }
 
@@ -79,7 +76,7 @@ function convolution(
   commonBackend(operation, bias ? [x, weight, bias] : [x, weight]);
   requireOptions(operation, options);
   const { groups = 1 } = options;
-  requirePositive(operation, { groups });
+  requireInteger(operation, "groups", groups, 1);
   const stride = perAxis(operation, "stride", options.stride ?? 1, spatial, 1);
   const padding = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);
   const dilation = perAxis(operation, "dilation", options.dilation ?? 1, spatial, 1);

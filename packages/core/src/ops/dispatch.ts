@@ -21,6 +21,13 @@ export function empty(backend: Backend, dtype: DType, shape: Shape): Tensor {
   return new Tensor(allocate(backend, dtype, shape), dtype, contiguousLayout(shape));
 }
 
+/** A new contiguous tensor, every element `value`. */
+export function filled(backend: Backend, dtype: DType, shape: Shape, value: number): Tensor {
+  const out = empty(backend, dtype, shape);
+  backend.fill(operand(out), value);
+  return out;
+}
+
 /** Memory for a tensor of `shape`. */
 export function allocate(backend: Backend, dtype: DType, shape: Shape): Storage {
   if (!backend.dtypes.has(dtype)) {

@@ -1,9 +1,8 @@
 // Dropout (Srivastava et al. 2014), scaled so that expectations stay.
 
-import { requireOptions, use } from "../arguments.js";
+import { requireOptions, requireProbability, use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { requireFloat } from "../dtype.js";
-import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { defaultGenerator, type Generator } from "../random.js";
 import type { Tensor } from "../tensor.js";
@@ -21,7 +20,7 @@ export function dropout(x: Tensor, p = 0.5, options: DropoutArguments = {}): Ten
   use("dropout", x);
   requireFloat("dropout", "x", x.dtype);
   requireOptions("dropout", options);
-  if (!(p >= 0 && p <= 1)) throw new ArgumentError(`dropout: p must be within 0 … 1, not ${p}`);
+  requireProbability("dropout", "p", p);
   if (p === 0 || !(options.training ?? true)) return alias(x);
   return tidy(() => mul(x, dropoutMask(x, p, options.generator ?? defaultGenerator())));
 }

@@ -1,7 +1,7 @@
 // Sums of products by labels. Pairs of operands are brought to [batch, m, k] · [batch, k, n] and multiplied by matmul; the cheapest
 // pair first.
 
-import { describe } from "../arguments.js";
+import { requireThat } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sizeOf } from "../shape.js";
@@ -28,8 +28,7 @@ interface Labelled {
  * @throws {ShapeError} naming the label whose lengths differ
  */
 export function einsum(equation: string, ...operands: readonly Tensor[]): Tensor {
-  if (typeof equation !== "string")
-    throw new ArgumentError(`einsum: equation must be a string, not ${describe(equation)}`);
+  requireThat(typeof equation === "string", "einsum", "equation", "a string", equation);
   const { inputs, output } = parse(equation);
   if (inputs.length !== operands.length) {
     throw new ArgumentError(

@@ -1,9 +1,9 @@
 // Elementwise operations with broadcasting and promotion: arithmetic, functions, comparison, choice, cast.
 
-import { use } from "../arguments.js";
+import { requireThat, use } from "../arguments.js";
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
-import { type DType, dtypes, isDType, isFloat, promote } from "../dtype.js";
+import { type DType, dtypes, isFloat, promote, requireDType } from "../dtype.js";
 import { ArgumentError, DTypeError } from "../errors.js";
 import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
@@ -125,17 +125,11 @@ function broadcastOperand(operation: string, x: Tensor, shape: readonly number[]
   return operand(x, sameShape(x.shape, shape) ? x.layout : expandLayout(operation, x.layout, shape));
 }
 
-const integerRanges: Partial<Record<DType, readonly [low: number, high: number]>> = {
-  int32: [-2147483648, 2147483647],
-  int8: [-128, 127],
-  uint8: [0, 255],
-};
-
 /** The dtype of a number that meets a tensor of `dtype`: that one where it holds the value, else int32, else float32. */
 function dtypeBeside(dtype: DType, value: number): DType {
   if (isFloat(dtype)) return dtype;
   const holds = (kind: DType) => {
-    const [low, high] = integerRanges[kind] ?? [1, 0];
+    const [low, high] = dtypes[kind].range ?? [1, 0];
     return Number.isInteger(value) && value >= low && value <= high;
   };
   return holds(dtype) ? dtype : holds("int32") ? "int32" : "float32";
@@ -283,8 +277,13 @@ export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
 /** x · Φ(x); "tanh" is the approximation of Hendrycks and Gimpel (arXiv:1606.08415). */
 export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
   use("gelu", x);
-  if (approximate !== "none" && approximate !== "tanh")
-    throw new ArgumentError(`gelu: approximate must be "none" or "tanh", not "${String(approximate)}"`);
+  requireThat(
+    approximate === "none" || approximate === "tanh",
+    "gelu",
+    "approximate",
+    '"none" or "tanh"',
+    approximate,
+  );
   return unary(approximate === "tanh" ? "geluTanh" : "gelu", x);
 }
 
@@ -317,13 +316,8 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
 /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends. */
 export function clip(x: Tensor, low: number, high: number): Tensor {
   use("clip", x);
-  for (const [name, bound] of [
-    ["low", low],
-    ["high", high],
-  ] as const) {
-    if (typeof bound !== "number" || Number.isNaN(bound))
-      throw new ArgumentError(`clip: ${name} must be a number, not ${String(bound)}`);
-  }
+  for (const [name, bound] of Object.entries({ low, high }))
+    requireThat(typeof bound === "number" && !Number.isNaN(bound), "clip", name, "a number", bound);
   return tidy(() => {
     const raised = where(less(x, low), low, x);
     return where(greater(raised, high), high, raised);
@@ -336,8 +330,7 @@ export function clip(x: Tensor, low: number, high: number): Tensor {
  */
 export function cast(x: Tensor, dtype: DType): Tensor {
   const backend = commonBackend("cast", [x]);
-  if (!isDType(dtype))
-    throw new DTypeError(`cast: unknown dtype "${String(dtype)}" (known: ${Object.keys(dtypes).join(", ")})`);
+  requireDType("cast", dtype);
   if (dtype === x.dtype) return alias(x);
   const out = empty(backend, dtype, x.shape);
   backend.cast(operand(x), operand(out));

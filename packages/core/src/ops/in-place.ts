@@ -1,7 +1,7 @@
 // Operations that write their result over their first operand, for running means, gradients and states that should not be
 // allocated anew. They are not recorded; a graph that saved the old values reports it in backward.
 
-import { use } from "../arguments.js";
+import { requireFinite, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { BinaryKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
@@ -9,7 +9,7 @@ import { AutogradError, DTypeError, ShapeError } from "../errors.js";
 import { expandLayout, isContiguous } from "../layout.js";
 import { tidy } from "../memory.js";
 import { runtime } from "../runtime.js";
-import { broadcastShapes, formatShape, requireFinite, sameShape } from "../shape.js";
+import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, operand } from "./dispatch.js";
 import { add, clip, div, mul, sub } from "./elementwise.js";

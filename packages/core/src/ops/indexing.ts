@@ -6,7 +6,7 @@ import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { checkShape, formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, filled, finish, operand } from "./dispatch.js";
 import { cast } from "./elementwise.js";
 
 function checkedIndices(operation: string, indices: Tensor): Tensor {
@@ -55,8 +55,7 @@ export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tenso
       return cast(scatterAdd(rows, indices, cast(source, "float32")), source.dtype);
     const list = checkedIndices("scatterAdd", indices);
     const values = contiguous(source);
-    const out = empty(backend, source.dtype, [rows, ...source.shape.slice(lead)]);
-    backend.fill(operand(out), 0);
+    const out = filled(backend, source.dtype, [rows, ...source.shape.slice(lead)], 0);
     backend.scatterAdd(operand(values), operand(list), operand(out));
     return finish("scatterAdd", [values, list], null, out);
   });

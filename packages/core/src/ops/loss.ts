@@ -1,11 +1,11 @@
 // Cross entropy, on logits or fused with the linear layer that makes them.
 
-import { requireOptions } from "../arguments.js";
+import { requireInteger, requireOneOf, requireOptions, requireProbability } from "../arguments.js";
 import { defineFunction } from "../autograd/function.js";
 import { noGrad } from "../autograd/graph.js";
 import { dense, fusedBackward, like, type OwnRule } from "../autograd/rule.js";
-import { arange, fullLike } from "../creation.js";
-import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
+import { fullLike, positions } from "../creation.js";
+import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -14,6 +14,7 @@ import { add, div, equal, mul, neg, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { gather } from "./indexing.js";
 import { matmul } from "./matmul.js";
+import { reductions } from "./pointwise-loss.js";
 import { mean, sum } from "./reduce.js";
 import { logSoftmax } from "./softmax.js";
 import { clone, slice, unsqueeze } from "./view.js";
@@ -27,20 +28,13 @@ export interface CrossEntropyArguments {
   reduction?: "mean" | "sum" | "none";
 }
 
-const reductions = ["mean", "sum", "none"];
-
 /** `options` with defaults. */
 function checkOptions(operation: string, options: CrossEntropyArguments): Required<CrossEntropyArguments> {
   requireOptions(operation, options);
   const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
-  if (!reductions.includes(reduction))
-    throw new ArgumentError(
-      `${operation}: unknown reduction "${String(reduction)}" (known: ${reductions.join(", ")})`,
-    );
-  if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
-    throw new ArgumentError(`${operation}: labelSmoothing must be within 0 … 1, not ${labelSmoothing}`);
-  if (!Number.isInteger(ignoreIndex))
-    throw new ArgumentError(`${operation}: ignoreIndex must be an integer, not ${ignoreIndex}`);
+  requireOneOf(operation, "reduction", reduction, reductions);
+  requireProbability(operation, "labelSmoothing", labelSmoothing);
+  requireInteger(operation, "ignoreIndex", ignoreIndex);
   return { ignoreIndex, labelSmoothing, reduction };
 }
 
@@ -156,7 +150,7 @@ export function crossEntropyReference(
   return tidy(() => {
     const classes = logits.shape[logits.rank - 1];
     const logProbabilities = logSoftmax(logits, -1);
-    const hit = equal(unsqueeze(targets, -1), arange(classes, undefined, 1, { device: logits.device }));
+    const hit = equal(unsqueeze(targets, -1), positions(classes, logits));
     let losses = neg(sum(where(hit, logProbabilities, 0), -1));
     if (labelSmoothing !== 0) {
       losses = add(mul(losses, 1 - labelSmoothing), mul(mean(logProbabilities, -1), -labelSmoothing));

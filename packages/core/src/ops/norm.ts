@@ -1,12 +1,13 @@
 // Normalisations: over the last axes, and over groups of channels.
 
+import { requireNonNegative } from "../arguments.js";
 import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
 import type { BackendName } from "../backend/registry.js";
 import { ones, zeros } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, requireNonNegative, sameShape, sizeOf } from "../shape.js";
+import { formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { add, mul, rsqrt, square, sub } from "./elementwise.js";

@@ -1,8 +1,8 @@
 // Losses that compare element by element: mean squared error, binary cross entropy, Kullback-Leibler divergence.
 
-import { requireOptions } from "../arguments.js";
+import { requireOneOf, requireOptions } from "../arguments.js";
 import { requireFloat } from "../dtype.js";
-import { ArgumentError, ShapeError } from "../errors.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -10,7 +10,11 @@ import { commonBackend } from "./dispatch.js";
 import { add, div, exp, greater, log, mul, neg, softplus, square, sub, where } from "./elementwise.js";
 import { mean, sum } from "./reduce.js";
 
+/** What becomes of the losses of elements: their mean, their sum, or they stay as they are. */
 export type Reduction = "mean" | "sum" | "none";
+
+/** Names of {@link Reduction}s. */
+export const reductions: readonly Reduction[] = ["mean", "sum", "none"];
 
 function check(operation: string, input: Tensor, target: Tensor): void {
   commonBackend(operation, [input, target]);
@@ -24,12 +28,8 @@ function check(operation: string, input: Tensor, target: Tensor): void {
 }
 
 function reduced(operation: string, losses: Tensor, reduction: Reduction): Tensor {
-  if (reduction === "none") return losses;
-  if (reduction === "sum") return sum(losses);
-  if (reduction === "mean") return mean(losses);
-  throw new ArgumentError(
-    `${operation}: reduction must be "mean", "sum" or "none", not "${String(reduction)}"`,
-  );
+  requireOneOf(operation, "reduction", reduction, reductions);
+  return reduction === "none" ? losses : (reduction === "sum" ? sum : mean)(losses);
 }
 
 /** (prediction − target)², averaged, summed or for each element, as torch.nn.functional.mse_loss. Shapes must be equal. */

@@ -1,7 +1,7 @@
 // Pooling: the largest or the mean of each window, windows being a strided view; and windows made to fit a given number of outputs.
 
 import { requireOptions, use } from "../arguments.js";
-import { arange, hostArray, ones, tensor } from "../creation.js";
+import { fromValues, hostArray, ones, positions } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -12,7 +12,7 @@ import { alias, cast, div, less, where } from "./elementwise.js";
 import { pad } from "./rearrange.js";
 import { argmax, mean, sum } from "./reduce.js";
 import { take, takeFound } from "./selection.js";
-import { expand, reshape, slice, squeeze, transpose, unsqueeze } from "./view.js";
+import { along, expand, reshape, squeeze, transpose, unsqueeze } from "./view.js";
 
 export interface PoolingArguments {
   /** Distance of windows (default: their size). */
@@ -133,9 +133,8 @@ function maxPoolWithIndices(
   const plan = planOf(operation, x, size, options, spatial);
   return tidy(() => {
     const plane = x.shape.slice(2);
-    const positions = arange(sizeOf(plane), undefined, 1, { device: x.device });
     const windows = apart(plan.windows(x, outside, outside), spatial);
-    const places = apart(plan.windows(reshape(positions, [1, 1, ...plane]), 0, 0), spatial);
+    const places = apart(plan.windows(reshape(positions(sizeOf(plane), x), [1, 1, ...plane]), 0, 0), spatial);
     const first = argmax(windows.detach(), -1, true);
     const indices = takeFound(expand(places, windows.shape), first, -1);
     return { values: firstLargest(windows, first), indices: squeeze(indices, -1) };
@@ -167,12 +166,12 @@ type WindowReduction = (windows: Tensor, lengths: Tensor | null) => Tensor;
 function adaptiveAxis(x: Tensor, axis: number, count: number, reduce: WindowReduction): Tensor {
   const extent = x.shape[axis];
   if (extent === count) return alias(x);
-  if (count === 0) return slice(x, ...x.shape.map((_, k) => (k === axis ? ([0, 0] as const) : null)));
+  if (count === 0) return along(x, axis, [0, 0]);
   const last = transpose(x, axis, -1);
   const windows = (y: Tensor, length: number) => reshape(y, [...last.shape.slice(0, -1), count, length]);
   if (extent % count === 0) return transpose(reduce(windows(last, extent / count), null), axis, -1);
   const integers = (size: number, value: (at: number) => number) =>
-    hostArray("adaptive pooling", 4 * size, () => new Int32Array(size)).map((_, at) => value(at));
+    hostArray("adaptive pooling", size, Int32Array).map((_, at) => value(at));
   const start = (i: number) => Math.floor((i * extent) / count);
   const lengths = integers(count, (i) => Math.ceil(((i + 1) * extent) / count) - start(i));
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
@@ -181,7 +180,7 @@ function adaptiveAxis(x: Tensor, axis: number, count: number, reduce: WindowRedu
     const i = Math.floor(at / longest);
     return start(i) + Math.min(at % longest, lengths[i] - 1);
   });
-  const indices = (values: Int32Array) => tensor(values, { device: x.device });
+  const indices = (values: Int32Array) => fromValues(x.storage.backend, "int32", [values.length], values);
   const parts = windows(take(last, indices(places), -1), longest);
   return transpose(reduce(parts, indices(lengths)), axis, -1);
 }
@@ -206,8 +205,8 @@ function adaptivePool(
 
 const meanOver: WindowReduction = (windows, lengths) => {
   if (lengths === null) return mean(windows, -1);
-  const within = arange(windows.shape[windows.rank - 1], undefined, 1, { device: windows.device });
-  const counted = where(less(within, unsqueeze(lengths, -1)), windows, 0);
+  const within = less(positions(windows.shape[windows.rank - 1], windows), unsqueeze(lengths, -1));
+  const counted = where(within, windows, 0);
   return div(sum(counted, -1), cast(lengths, windows.dtype));
 };
 const maxOver: WindowReduction = (windows) => firstLargest(windows, argmax(windows.detach(), -1, true));

@@ -1,16 +1,26 @@
 // What is made of views and joins: elements shifted, mirrored, repeated, padded, cut to a triangle. All are compositions of
 // differentiable operations.
 
-import { requireList, use } from "../arguments.js";
-import { arange, scalarLike } from "../creation.js";
+import { requireInteger, requireList, requireOneOf, use } from "../arguments.js";
+import { positions, scalarLike } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { reshapeLayout } from "../layout.js";
 import { tidy } from "../memory.js";
-import { checkShape, formatShape, inferShape, normalizeAxes, normalizeAxis } from "../shape.js";
+import { checkShape, formatShape, inferShape, listOf, normalizeAxes, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { viewOf } from "./dispatch.js";
-import { alias, greaterEqual, where } from "./elementwise.js";
-import { concat, expand, type Range, reshape, slice, sliceBackward, split, unsqueeze } from "./view.js";
+import { add, alias, greaterEqual, where } from "./elementwise.js";
+import {
+  along,
+  concat,
+  expand,
+  type Range,
+  reshape,
+  slice,
+  sliceBackward,
+  split,
+  unsqueeze,
+} from "./view.js";
 
 /**
  * The same elements in another shape, never copied; one extent may be −1.
@@ -38,16 +48,10 @@ export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
 /** At most `chunks` views of equal length (the last may be shorter) along `axis`, as torch.chunk. */
 export function chunk(x: Tensor, chunks: number, axis = 0): Tensor[] {
   use("chunk", x);
-  if (!(Number.isInteger(chunks) && chunks > 0))
-    throw new ArgumentError(`chunk: chunks must be a positive integer, not ${chunks}`);
+  requireInteger("chunk", "chunks", chunks, 1);
   const at = normalizeAxis("chunk", axis, x.rank);
   if (x.shape[at] === 0) return [alias(x)];
   return split(x, Math.ceil(x.shape[at] / chunks), at);
-}
-
-/** Ranges that take everything but for one axis. */
-function along(x: Tensor, axis: number, range: Range): Tensor {
-  return slice(x, ...x.shape.map((_, i) => (i === axis ? range : null)));
 }
 
 /** The elements of `axes` (left out: all) in reverse. A view. */
@@ -67,15 +71,14 @@ export function roll(
   axes?: number | readonly number[],
 ): Tensor {
   use("roll", x);
-  const shifts = typeof shift === "number" ? [shift] : shift;
+  const shifts = listOf(shift);
   requireList("roll", "shift", shifts);
-  for (const value of shifts)
-    if (!Number.isInteger(value)) throw new ArgumentError(`roll: shift must be an integer, not ${value}`);
+  for (const value of shifts) requireInteger("roll", "shift", value);
   if (axes === undefined) {
     if (shifts.length !== 1) throw new ArgumentError(`roll: ${shifts.length} shifts for no axes`);
     return tidy(() => reshape(roll(reshape(x, [-1]), shifts[0], 0), x.shape));
   }
-  const named = typeof axes === "number" ? [axes] : axes;
+  const named = listOf(axes);
   requireList("roll", "axes", named);
   const list = named.map((axis) => normalizeAxis("roll", axis, x.rank));
   if (shifts.length !== 1 && shifts.length !== list.length)
@@ -114,7 +117,7 @@ export function repeat(x: Tensor, repeats: number, axis?: number): Tensor {
 /** The whole of `x` repeated `repetitions[i]` times along axis i, as numpy.tile; the shorter of shape and list gets ones in front. */
 export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor {
   use("tile", x);
-  const list = typeof repetitions === "number" ? [repetitions] : repetitions;
+  const list = listOf(repetitions);
   checkShape("tile", list);
   const rank = Math.max(x.rank, list.length);
   const front = (values: readonly number[]) => [...Array<number>(rank - values.length).fill(1), ...values];
@@ -187,8 +190,7 @@ export function pad(
   filling: number | PadMode = 0,
 ): Tensor {
   use("pad", x);
-  if (typeof filling !== "number" && !padModes.includes(filling))
-    throw new ArgumentError(`pad: unknown mode "${String(filling)}" (known: ${padModes.join(", ")})`);
+  if (typeof filling !== "number") requireOneOf("pad", "mode", filling, padModes);
   requireList("pad", "widths", widths);
   if (widths.length > x.rank)
     throw new ShapeError(`pad: ${widths.length} pairs of widths for ${x.rank} axes`);
@@ -230,12 +232,11 @@ function triangle(operation: string, x: Tensor, k: number, lower: boolean): Tens
   use(operation, x);
   if (x.rank < 2)
     throw new ShapeError(`${operation}: expected [..., rows, columns], not ${formatShape(x.shape)}`);
-  if (!Number.isInteger(k)) throw new ArgumentError(`${operation}: k must be an integer, not ${k}`);
+  requireInteger(operation, "k", k);
   const [rows, columns] = x.shape.slice(-2);
   return tidy(() => {
-    const device = { device: x.device };
-    const diagonal = reshape(arange(k, k + rows, 1, device), [rows, 1]);
-    const column = arange(columns, undefined, 1, device);
+    const diagonal = reshape(add(positions(rows, x), k), [rows, 1]);
+    const column = positions(columns, x);
     return where(lower ? greaterEqual(diagonal, column) : greaterEqual(column, diagonal), x, 0);
   });
 }

@@ -1,11 +1,11 @@
 // Reductions over one, several or all axes. No axes named means all; an empty list means none.
 
-import { use } from "../arguments.js";
+import { requireFinite, use } from "../arguments.js";
 import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, normalizeAxes, normalizeAxis, reducedShape, requireFinite, sizeOf } from "../shape.js";
+import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";

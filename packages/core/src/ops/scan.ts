@@ -7,7 +7,7 @@ import { normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { cast, mul } from "./elementwise.js";
-import { concat, type Range, slice } from "./view.js";
+import { along, concat } from "./view.js";
 
 function scan(kind: ScanKind, x: Tensor, axis: number): Tensor {
   const backend = commonBackend(kind, [x]);
@@ -30,11 +30,12 @@ export const cumprod = (x: Tensor, axis: number): Tensor => scan("cumprod", x, a
 export function cumprodReference(x: Tensor, axis: number): Tensor {
   return tidy(() => {
     const extent = x.shape[axis];
-    const along = (t: Tensor, range: Range) =>
-      slice(t, ...t.shape.map((_, i) => (i === axis ? range : null)));
     let y = x;
     for (let step = 1; step < extent; step *= 2) {
-      y = concat([along(y, [0, step]), mul(along(y, [step]), along(y, [0, extent - step]))], axis);
+      y = concat(
+        [along(y, axis, [0, step]), mul(along(y, axis, [step]), along(y, axis, [0, extent - step]))],
+        axis,
+      );
     }
     return y === x ? cast(x, x.dtype) : y;
   });

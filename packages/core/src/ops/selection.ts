@@ -1,10 +1,10 @@
 // Elements by position along an axis: take, takeAlongAxis, scatter, oneHot. All come down to gather and scatterAdd of rows, so
 // that gradients need no rule of their own. Positions may be negative and then count from the end.
 
-import { use } from "../arguments.js";
-import { arange, fromValues } from "../creation.js";
+import { requireInteger, requireThat, use } from "../arguments.js";
+import { fromValues, positions } from "../creation.js";
 import { type DType, isFloat } from "../dtype.js";
-import { ArgumentError, DTypeError, ShapeError } from "../errors.js";
+import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, normalizeAxis, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -90,7 +90,7 @@ function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number, 
   const wrapped = inRange ? cast(indices, "int32") : wrapIndices(operation, indices, n, at);
   const list = transpose(expand(wrapped, rows.with(at, m)), at, -1);
   const count = sizeOf(rows);
-  const starts = mul(reshape(arange(count, undefined, 1, { device: x.device }), [count, 1]), n);
+  const starts = mul(reshape(positions(count, x), [count, 1]), n);
   const flat = reshape(add(reshape(list, [count, m]), starts), [count * m]);
   return { source, list, flat, axis: at };
 }
@@ -134,8 +134,7 @@ export function scatter(
 ): Tensor {
   const { mode = "replace" } = options;
   const backend = commonBackend("scatter", [x, indices, source]);
-  if (mode !== "replace" && mode !== "add")
-    throw new ArgumentError(`scatter: mode must be "replace" or "add", not "${String(mode)}"`);
+  requireThat(mode === "replace" || mode === "add", "scatter", "mode", '"replace" or "add"', mode);
   if (source.dtype !== x.dtype) throw new DTypeError(`scatter: source is ${source.dtype}, x is ${x.dtype}`);
   return tidy(() => {
     const place = alongAxis("scatter", x, indices, axis);
@@ -176,8 +175,7 @@ export function scatter(
  */
 export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: DType } = {}): Tensor {
   use("oneHot", indices);
-  if (!(Number.isInteger(numClasses) && numClasses >= 0))
-    throw new ArgumentError(`oneHot: numClasses must be an integer of at least 0, not ${numClasses}`);
+  requireInteger("oneHot", "numClasses", numClasses, 0);
   return tidy(() => {
     const list = cast(indices, "int32");
     if (isFloat(indices.dtype))
@@ -188,7 +186,6 @@ export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: D
           throw new ShapeError(`oneHot: index ${value} is not within 0 to ${numClasses - 1}`);
       }
     }
-    const classes = arange(numClasses, undefined, 1, { device: indices.device });
-    return cast(equal(unsqueeze(list, -1), classes), options.dtype ?? "float32");
+    return cast(equal(unsqueeze(list, -1), positions(numClasses, indices)), options.dtype ?? "float32");
   });
 }

@@ -1,8 +1,9 @@
 // Orders: argsort, sort, topk, unique. The order is found on the host; values are picked by it with gradients. NaN counts as the
 // largest number, as in NumPy and PyTorch.
 
+import { requireInteger } from "../arguments.js";
 import { fromValues } from "../creation.js";
-import { ArgumentError, ShapeError } from "../errors.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -81,8 +82,7 @@ function firstOf(line: ArrayLike<number>, k: number, descending: boolean): Array
 export function topk(x: Tensor, k: number, axis = -1, largest = true): { values: Tensor; indices: Tensor } {
   commonBackend("topk", [x]);
   const at = normalizeAxis("topk", axis, x.rank);
-  if (!(Number.isInteger(k) && k >= 0))
-    throw new ArgumentError(`topk: k must be an integer of at least 0, not ${k}`);
+  requireInteger("topk", "k", k, 0);
   if (k > x.shape[at]) {
     throw new ShapeError(
       `topk: k ${k} exceeds axis ${at} of ${formatShape(x.shape)} (${k} > ${x.shape[at]})`,

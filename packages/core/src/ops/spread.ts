@@ -1,10 +1,9 @@
 // Standard deviation and p-norms: roots of sums, whose gradient is taken as 0 where the root of 0 has none.
 
-import { use } from "../arguments.js";
+import { requireFinite, requireThat, use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
-import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { normalizeAxes, requireFinite } from "../shape.js";
+import { normalizeAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { abs, cast, equal, notEqual, pow, sqrt, square, where } from "./elementwise.js";
 import { max, min, sum, variance } from "./reduce.js";
@@ -33,7 +32,7 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
 export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
   use("norm", x);
   normalizeAxes("norm", axes, x.rank);
-  if (typeof p !== "number" || Number.isNaN(p)) throw new ArgumentError(`norm: p must be a number, not ${p}`);
+  requireThat(typeof p === "number" && !Number.isNaN(p), "norm", "p", "a number", p);
   if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, axes, keepDims));
   return tidy(() => {
     if (p === 0) return sum(cast(notEqual(x, 0), x.dtype), axes, keepDims);

@@ -17,7 +17,7 @@ import {
   sizeOf,
 } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend, contiguous, empty, finish, operand, viewOf } from "./dispatch.js";
+import { commonBackend, contiguous, empty, filled, finish, operand, viewOf } from "./dispatch.js";
 import { cast } from "./elementwise.js";
 
 /** The same elements in another shape; one extent may be −1. A view where the layout allows it, else a copy. */
@@ -130,6 +130,11 @@ export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
   return squeezed;
 }
 
+/** The part of `x` that a range takes of one axis, and all of the others. A view. */
+export function along(x: Tensor, axis: number, range: Range): Tensor {
+  return slice(x, ...x.shape.map((_, i) => (i === axis ? range : null)));
+}
+
 function checkedIndex(index: number, extent: number, axis: number): number {
   if (!Number.isInteger(index) || index < -extent || index >= extent) {
     throw new ShapeError(`slice: index ${index} is out of range for axis ${axis} of length ${extent}`);
@@ -168,8 +173,7 @@ export function sliceBackward(
   steps: readonly number[],
 ): Tensor {
   const backend = commonBackend("sliceBackward", [x]);
-  const out = empty(backend, x.dtype, shape);
-  backend.fill(operand(out), 0);
+  const out = filled(backend, x.dtype, shape, 0);
   if (x.size > 0) backend.copy(operand(x), operand(out, sliceLayout(out.layout, starts, x.shape, steps)));
   return finish("sliceBackward", [x], { starts, steps }, out);
 }
@@ -256,10 +260,8 @@ export function split(x: Tensor, size: number | readonly number[], axis = 0): Te
   }
   let start = 0;
   return sizes.map((part) => {
-    const ranges: Range[] = x.shape.map(() => null);
-    ranges[at] = [start, start + part];
     start += part;
-    return slice(x, ...ranges);
+    return along(x, at, [start - part, start]);
   });
 }
 

@@ -1,23 +1,15 @@
 // Sliding windows along an axis as a view, and their adjoint, which adds windows up where they overlap. Convolutions and pooling
 // are made of them.
 
-import { use } from "../arguments.js";
+import { requireInteger, use } from "../arguments.js";
 import type { OwnRule } from "../autograd/rule.js";
-import { ArgumentError, ShapeError } from "../errors.js";
+import { ShapeError } from "../errors.js";
 import { type Layout, sliceLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, empty, finishBy, operand, withLayout } from "./dispatch.js";
+import { commonBackend, filled, finishBy, operand, withLayout } from "./dispatch.js";
 import { cast } from "./elementwise.js";
-
-/** Throws unless every value is a positive integer. */
-export function requirePositive(operation: string, values: Readonly<Record<string, number>>): void {
-  for (const [name, value] of Object.entries(values)) {
-    if (!(Number.isInteger(value) && value > 0))
-      throw new ArgumentError(`${operation}: ${name} must be a positive integer, not ${value}`);
-  }
-}
 
 /**
  * Every window of `size` elements along `axis`, `step` apart, as torch.Tensor.unfold: a view in which `axis` counts windows and a
@@ -27,7 +19,8 @@ export function requirePositive(operation: string, values: Readonly<Record<strin
 export function unfold(x: Tensor, axis: number, size: number, step = 1, dilation = 1): Tensor {
   use("unfold", x);
   const at = normalizeAxis("unfold", axis, x.rank);
-  requirePositive("unfold", { size, step, dilation });
+  for (const [name, value] of Object.entries({ size, step, dilation }))
+    requireInteger("unfold", name, value, 1);
   const span = dilation * (size - 1) + 1;
   const extent = x.shape[at];
   if (span > extent) {
@@ -75,13 +68,12 @@ export function fold(x: Tensor, axis: number, extent: number, step: number, dila
     return tidy(() => cast(fold(cast(x, "float32"), axis, extent, step, dilation), x.dtype));
   const size = x.shape[x.rank - 1];
   const one = x.shape.slice(0, -1);
-  const out = empty(backend, x.dtype, one.with(axis, extent));
-  backend.fill(operand(out), 0);
+  const zeros = () => filled(backend, x.dtype, one.with(axis, extent), 0);
+  const out = zeros();
   // Places of neighbouring elements do not overlap within a step, so these are copied side by side and added at once.
   const together = dilation === 1 ? step : 1;
   for (let first = 0; first < size && x.size > 0; first += together) {
-    const target = first === 0 ? out : empty(backend, x.dtype, out.shape);
-    if (first > 0) backend.fill(operand(target), 0);
+    const target = first === 0 ? out : zeros();
     for (let i = first; i < Math.min(first + together, size); i++) {
       const { strides, offset } = x.layout;
       const part = { shape: one, strides: strides.slice(0, -1), offset: offset + i * strides[x.rank - 1] };

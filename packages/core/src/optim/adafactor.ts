@@ -1,12 +1,12 @@
 // Adafactor (Shazeer and Stern, arXiv:1804.04235): the mean of squared gradients of a matrix is kept as its row and column means.
 // The formulas are those of torch.optim.Adafactor.
 
+import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
 import { hostValues } from "../ops/dispatch.js";
 import { add, div, maximum, mul, rsqrt, square, sub } from "../ops/elementwise.js";
 import { mean } from "../ops/reduce.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Optimizer, type ParameterGroup, type SlotForm, type UpdateContext } from "./optimizer.js";
 

@@ -1,12 +1,12 @@
 // Adam (Kingma and Ba, arXiv:1412.6980) and what AdamW shares with it.
 
+import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { operand } from "../ops/dispatch.js";
 import { add, div, maximum, mul, sqrt, square, sub } from "../ops/elementwise.js";
 import { fusedKernels } from "../ops/fused.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
 

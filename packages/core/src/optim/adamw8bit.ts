@@ -1,11 +1,11 @@
 // AdamW whose running means take one byte an entry instead of four (Dettmers et al., arXiv:2110.02861): blocks of 256 entries, each
 // scaled to its largest, in a code whose steps are finer near 0. The step runs on the host, over the backend's memory.
 
+import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError, BackendError, DTypeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { contiguous, operand } from "../ops/dispatch.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { AdamFamily, type AdamOptions } from "./adam.js";
 import type { ParameterGroup, SlotForm, UpdateContext } from "./optimizer.js";

@@ -1,9 +1,9 @@
 // Lion (Chen et al., arXiv:2302.06675): steps of one size, in the direction of the sign of a running mean.
 
+import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
 import { add, mul, sign, sub } from "../ops/elementwise.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { requireBetas } from "./adam.js";
 import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";

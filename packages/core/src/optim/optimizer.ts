@@ -1,11 +1,11 @@
 // What optimizers share: parameter groups, steps, savable state.
 
-import { requireList, requireOptions, use } from "../arguments.js";
+import { requireList, requireNonNegative, requireOptions, use } from "../arguments.js";
 import { zeros } from "../creation.js";
 import type { DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { keep } from "../memory.js";
-import { formatShape, requireNonNegative, sameShape } from "../shape.js";
+import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 
 /** Parameters that share options, the learning rate among them; what a group leaves out comes from the optimizer. */

@@ -1,8 +1,7 @@
 // Learning-rate schedules: factors of the base rate by step.
 
-import { requireOptions } from "../arguments.js";
+import { requireFinite, requireOptions } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
-import { requireFinite } from "../shape.js";
 
 export interface ScheduleOptions {
   /** Steps of linear growth from 0 (default 0). */

@@ -1,10 +1,10 @@
 // Stochastic gradient descent, as torch.optim.SGD.
 
+import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { add, mul, sub } from "../ops/elementwise.js";
-import { requireNonNegative } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
 

@@ -140,7 +140,7 @@ export const layers: Record<string, WrongCall[]> = {
     [
       () => nm.conv1d(f(1, 1, 3), f(1, 1, 2), null, { stride: 0 }),
       nm.ArgumentError,
-      "conv1d: stride must be an integer of at least 1, not 0",
+      "conv1d: stride must be a positive integer, not 0",
     ],
   ],
   conv2d: [
@@ -276,7 +276,7 @@ export const layers: Record<string, WrongCall[]> = {
       "full: value must be a finite number, not NaN",
     ],
   ],
-  eye: [[() => nm.eye(1.5), nm.ShapeError, "eye: [1.5] is no shape"]],
+  eye: [[() => nm.eye(1.5), nm.ShapeError, "eye: [1.5, 1.5] is no shape"]],
   arange: [
     [
       () => nm.arange(0, 1, 0),

@@ -162,7 +162,7 @@ test("errors name the operation and the numbers", () => {
   fails(() => ops.conv1d(zeros(image), zeros([1, 2, 1])), "conv1d: expected x [batch, inChannels, length]");
   fails(
     () => ops.conv2d(zeros(image), zeros([1, 2, 1, 1]), null, { stride: 0 }),
-    "conv2d: stride must be an integer of at least 1, not 0",
+    "conv2d: stride must be a positive integer, not 0",
   );
   fails(
     () => ops.conv2d(zeros(image), zeros([1, 2, 1, 1]), null, { padding: [1] }),

@@ -1,7 +1,7 @@
 // Elementwise primitives: fill, copy, cast, unary, binary, compare, where. float32 is computed in float64 and rounded at the
 // store; int32 wraps modulo 2³².
 
-import { type DType, type DTypeArray, isFloat } from "../../dtype.js";
+import { type DType, type DTypeArray, dtypes, isFloat } from "../../dtype.js";
 import type { BinaryKind, CompareKind, Operand, UnaryKind } from "../types.js";
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from "./half.js";
 import {
@@ -18,18 +18,12 @@ import {
 } from "./math.js";
 import { elements, numbers, rawElements, walk } from "./strided.js";
 
-const integerRange: Partial<Record<DType, readonly [number, number]>> = {
-  int32: [-(2 ** 31), 2 ** 31 - 1],
-  int8: [-128, 127],
-  uint8: [0, 255],
-};
-
 /** How a value is stored as `dtype`: the rules of {@link Backend.cast}. Gives the typed array's element. */
 export function encoder(dtype: DType): (value: number) => number {
   if (dtype === "float16") return toFloat16Bits;
   if (dtype === "bfloat16") return toBfloat16Bits;
   if (dtype === "bool") return (value) => (value !== 0 ? 1 : 0);
-  const range = integerRange[dtype];
+  const range = dtypes[dtype].range;
   if (!range) return (value) => value;
   const [low, high] = range;
   return (value) => (Number.isNaN(value) ? 0 : Math.trunc(Math.min(Math.max(value, low), high)));
