@@ -116,111 +116,141 @@ export async function saveLoraGguf(
   }
 }
 
+/** Runs `check` and notes what it finds wrong with the file; other errors pass. */
+function noting<T>(found: string[], file: string, check: () => T): T | null {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    found.push(error.message.replace(`${file}: `, ""));
+    return null;
+  }
+}
+
 /** Checks what kind of file it is; the alpha, 0 where every update counts once. */
-function readAlpha(meta: Metadata): number {
+function readAlpha(meta: Metadata, found: string[]): number {
+  const { file } = meta;
   for (const [key, wanted] of [
     ["general.type", "adapter"],
     ["general.architecture", "llama"],
     ["adapter.type", "lora"],
-  ] as const) {
-    const value = meta.text(key);
-    if (value !== wanted)
-      meta.fail(key, `expected "${wanted}", not ${JSON.stringify(value?.slice(0, 60)) ?? "nothing"}`);
-  }
+  ] as const)
+    noting(found, file, () => {
+      const value = meta.text(key);
+      if (value !== wanted)
+        meta.fail(key, `expected "${wanted}", not ${JSON.stringify(value?.slice(0, 60)) ?? "nothing"}`);
+    });
   for (const key of meta.values.keys())
-    if (key.startsWith("adapter.alora.")) meta.fail(key, "activated LoRA is not supported");
-  const alpha = meta.number(alphaKey) ?? 0;
-  if (!(Number.isFinite(alpha) && alpha >= 0))
-    meta.fail(alphaKey, `expected a number of at least 0, not ${alpha}`);
-  return alpha;
+    if (key.startsWith("adapter.alora."))
+      noting(found, file, () => meta.fail(key, "activated LoRA is not supported"));
+  const read = noting(found, file, () => {
+    const alpha = meta.number(alphaKey) ?? 0;
+    if (!(Number.isFinite(alpha) && alpha >= 0))
+      meta.fail(alphaKey, `expected a number of at least 0, not ${alpha}`);
+    return alpha;
+  });
+  return read ?? 0;
 }
 
-interface Factors {
-  a?: string;
-  b?: string;
-}
-
-/** Names of the factors in the file, by module; all faults of their names and shapes together. */
+/** Names of the factors in the file and the rank, by module. */
 function matchFactors(
   gguf: GgufFile,
   model: LlamaForCausalLM,
-  file: string,
-): Map<string, { a: string; b: string; r: number }> {
-  const faults: string[] = [];
-  const found = new Map<string, Factors>();
-  for (const key of gguf.tensors.keys()) {
+  found: string[],
+): Map<string, { a?: string; b?: string; r: number }> {
+  const layers = new Map<string, { a?: string; b?: string; r: number }>();
+  for (const [key, { shape }] of gguf.tensors) {
     const [, weight, part] = /^(.*\.weight)\.lora_([ab])$/.exec(key) ?? [];
     const ours = weight === undefined ? undefined : fromGgufName(weight);
     const module = ours?.replace(/\.weight$/, "");
-    if (module === undefined) faults.push(`unexpected ${JSON.stringify(key.slice(0, 100))}`);
-    else found.set(module, { ...found.get(module), [part]: key });
-  }
-  const layers = new Map<string, { a: string; b: string; r: number }>();
-  for (const [module, { a, b }] of found) {
-    if (a === undefined || b === undefined) {
-      faults.push(`${a ?? b} has no lora_${a === undefined ? "a" : "b"}`);
+    if (module === undefined) {
+      found.push(`unexpected ${JSON.stringify(key.slice(0, 100))}`);
       continue;
     }
-    const [left, right] = [a, b].map((key) => gguf.tensors.get(key)?.shape ?? []);
-    const r = right[1];
-    if (left.length !== 2 || right.length !== 2 || left[module === embedding ? 1 : 0] !== r)
-      faults.push(`${a} [${left.join(", ")}] and ${b} [${right.join(", ")}] are no factors of one product`);
-    else if (rotated.test(module) && right[0] % model.config.headDim !== 0)
-      faults.push(`${b} has ${right[0]} rows, which are no heads of ${model.config.headDim}`);
-    layers.set(module, { a, b, r });
+    const layer = { r: 1, ...layers.get(module), [part]: key };
+    // B's columns; of A alone its rows.
+    if (part === "b" || layer.b === undefined)
+      layer.r = shape[part === "b" || module === embedding ? 1 : 0] ?? 1;
+    layers.set(module, layer);
   }
-  if (found.size === 0) faults.push("there are no adapter's tensors");
-  if (faults.length === 0) return layers;
-  const more = faults.length > 8 ? `; and ${faults.length - 8} more` : "";
-  throw new FormatError(`${faults.slice(0, 8).join("; ")}${more}`, { file });
+  for (const [module, { b }] of layers) {
+    const rows = b === undefined ? 0 : (gguf.tensors.get(b)?.shape[0] ?? 0);
+    if (rotated.test(module) && rows % model.config.headDim !== 0)
+      found.push(`${b} has ${rows} rows, which are no heads of ${model.config.headDim}`);
+  }
+  if (layers.size === 0) found.push("there are no adapter's tensors");
+  return layers;
 }
 
-/**
- * A GGUF adapter of llama.cpp as the files of a PEFT folder, for `loadAdapter`.
- *
- * @param config - of the model that it is for
- * @throws {FormatError} for other kinds of files, and listing every tensor that is unexpected, missing or misshapen
- */
-export async function loraGgufToPeft(
+/** The files of a PEFT folder, and what is wrong with the file; null where that is too much. */
+async function convert(
   model: LlamaForCausalLM,
   source: SourceLike,
-): Promise<Map<string, Uint8Array>> {
+): Promise<{ file: string; found: string[]; files: Map<string, Uint8Array> | null }> {
   const file = typeof source === "string" ? source : "adapter.gguf";
   const gguf = await readGguf(source);
   const tensors = new Map<string, Tensor>();
+  const found: string[] = [];
   try {
-    const alpha = readAlpha(new Metadata(gguf.metadata, file));
-    const layers = matchFactors(gguf, model, file);
+    const alpha = readAlpha(new Metadata(gguf.metadata, file), found);
+    const layers = matchFactors(gguf, model, found);
+    if (layers.size === 0) return { file, found, files: null };
     for (const [module, { a, b }] of layers) {
       const names = suffixes(module);
-      const load = (name: string) => gguf.load(name, { dequantize: true });
-      tensors.set(`${peftPrefix}${module}.${names.a}`, turned(await load(a), module, "a", model.config));
-      tensors.set(`${peftPrefix}${module}.${names.b}`, turned(await load(b), module, "b", model.config));
+      for (const [part, name, key] of [
+        ["a", names.a, a],
+        ["b", names.b, b],
+      ] as const) {
+        if (key === undefined) continue;
+        const tensor = await gguf.load(key, { dequantize: true });
+        tensors.set(`${peftPrefix}${module}.${name}`, turned(tensor, module, part, model.config));
+      }
     }
+    // A rank out of range is one of a misshapen factor.
+    const inRange = (r: number) => Math.min(Math.max(r, 1), 2 ** 20);
     const ranks = new Map(
-      Array.from(layers, ([module, { r }]) => [module, { r, alpha: alpha === 0 ? r : alpha }]),
+      Array.from(layers, ([module, { r }]) => [module, { r: inRange(r), alpha: alpha || inRange(r) }]),
     );
-    return await peftFiles(layerwiseConfig(ranks), tensors);
+    return { file, found, files: await peftFiles(layerwiseConfig(ranks), tensors) };
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();
     await gguf.close();
   }
 }
 
+/**
+ * A GGUF adapter of llama.cpp as the files of a PEFT folder, for `loadAdapter`, which finds factors that are missing or misshapen.
+ *
+ * @param model - that it is for
+ * @throws {FormatError} for other kinds of files, and listing every tensor that is unexpected
+ */
+export async function loraGgufToPeft(
+  model: LlamaForCausalLM,
+  source: SourceLike,
+): Promise<Map<string, Uint8Array>> {
+  const { file, found, files } = await convert(model, source);
+  if (found.length > 0 || !files) throw new FormatError(found.join("; "), { file });
+  return files;
+}
+
 /** A factor in the place where PEFT has it; takes `tensor` over. */
 function turned(tensor: Tensor, module: string, part: "a" | "b", config: LlamaConfig): Tensor {
   let out = tensor;
+  // What has no such shape is left as it is, for `loadAdapter` to refuse.
+  if (tensor.rank !== 2) return tensor;
   if (part === "a" && module === embedding) {
     const view = tensor.transpose();
     out = view.clone();
     view.dispose();
-  } else if (part === "b" && rotated.test(module)) out = permuteRows(tensor, config.headDim, true);
+  } else if (part === "b" && rotated.test(module) && tensor.shape[0] % config.headDim === 0)
+    out = permuteRows(tensor, config.headDim, true);
   if (out !== tensor) tensor.dispose();
   return out;
 }
 
 /**
  * Puts an adapter out of llama.cpp's GGUF file on a LLaMA; see {@link loraGgufToPeft} and `loadAdapter`, whose checks and errors apply too.
+ * All faults are reported together.
  */
 export async function loadLoraGguf(
   model: LlamaForCausalLM,
@@ -228,5 +258,8 @@ export async function loadLoraGguf(
   name = "default",
   options: LoadAdapterOptions = {},
 ): Promise<Adapter> {
-  return loadAdapter(model, await loraGgufToPeft(model, source), name, options);
+  const { file, found, files } = await convert(model, source);
+  if (!files) throw new FormatError(found.join("; "), { file });
+  const faults = new Map(found.length > 0 ? [[file, found]] : []);
+  return loadAdapter(model, files, name, { ...options, faults });
 }

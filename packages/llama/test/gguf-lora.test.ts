@@ -3,10 +3,11 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FormatError, init, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { FormatError, init, memoryStats, NomoatError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { loadSafetensors } from "@nomoat/core/safetensors";
 import { type Adapter, applyLora, type LoraConfig } from "@nomoat/lora";
 import { type GgufValue, readGguf, serializeGguf } from "@nomoat/quant/gguf";
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LlamaForCausalLM, loadLoraGguf, parseConfig, saveLoraGguf } from "../src/index.js";
 import { goldenFolder, relativeError, tinyModel } from "./support.js";
@@ -129,10 +130,16 @@ describe("an adapter of llama.cpp", () => {
       }
     };
     const pair = { [`${q}.lora_a`]: matrix(2, 16), [`${q}.lora_b`]: matrix(16, 2) };
-    const refuse = async (tensors: Record<string, Tensor>, message: RegExp, metadata = {}) => {
+    const refuse = async (
+      tensors: Record<string, Tensor>,
+      message: RegExp,
+      metadata = {},
+      more = message,
+    ) => {
       const error = await load(tensors, metadata).catch((thrown: unknown) => thrown);
       expect(error).toBeInstanceOf(FormatError);
       expect((error as Error).message).toMatch(message);
+      expect((error as Error).message).toMatch(more);
     };
     expect((await load(pair)).config.loraAlpha).toBe(2);
     await refuse(
@@ -144,7 +151,12 @@ describe("an adapter of llama.cpp", () => {
         "blk.0.attn_k.weight.lora_a": matrix(2, 16),
         "blk.0.attn_k.weight.lora_b": matrix(7, 2),
       },
-      /unexpected "blk.0.attn_q.weight".*attn_v.weight.lora_a has no lora_b.*no factors of one product.*7 rows, which are no heads of 4/,
+      /unexpected "blk.0.attn_q.weight".*7 rows, which are no heads of 4.*q_proj.lora_A.weight has rank 2, but r and rank_pattern give 3.*k_proj.lora_B.weight is \[7, 2\].*missing .*v_proj.lora_B/,
+      {
+        "adapter.type": text("control_vector"),
+        "adapter.lora.alpha": { type: "float32", value: Number.NaN },
+      },
+      /adapter.type.*expected "lora".*alpha.*not NaN/,
     );
     await refuse({}, /no adapter's tensors/);
     await refuse(
@@ -157,5 +169,41 @@ describe("an adapter of llama.cpp", () => {
     await refuse(pair, /architecture/, { "general.architecture": text("gemma") });
     await refuse(pair, /alpha.*not NaN/, { "adapter.lora.alpha": { type: "float32", value: Number.NaN } });
     await refuse(pair, /activated LoRA/, { "adapter.alora.invocation_tokens": text("x") });
+  });
+
+  it("is loaded or refused by an error of ours, whatever its bytes, and leaves the model as it was", async () => {
+    const model = tinyModel();
+    await saveLoraGguf(
+      randomize(applyLora(model, { r: 2, targetModules: ["q_proj", "embed_tokens"] })),
+      path,
+    );
+    model.dispose();
+    const good = readFileSync(path);
+    const other = tinyModel();
+    const state = () => [...other.stateDict()].map(([name, value]) => [name, [...value.dataSync()]]);
+    const before = state();
+    const { tensors } = memoryStats();
+    let refused = 0;
+    const patch = fc.tuple(fc.nat(), fc.uint8Array({ minLength: 1, maxLength: 9 }));
+    await fc.assert(
+      fc.asyncProperty(fc.array(patch, { maxLength: 3 }), fc.option(fc.nat()), async (patches, end) => {
+        const bytes = Uint8Array.from(end === null ? good : good.subarray(0, end % good.length));
+        for (const [at, values] of patches) {
+          // Mostly what stands before the values.
+          const start = at % Math.max(1, Math.min(bytes.length, 900));
+          bytes.set(values.subarray(0, Math.max(0, bytes.length - start)), start);
+        }
+        const result = await loadLoraGguf(other, bytes).catch((thrown: unknown) => thrown);
+        if (result instanceof Error) {
+          refused++;
+          expect(result).toBeInstanceOf(NomoatError);
+        } else (result as Adapter).remove();
+        expect(memoryStats().tensors).toBe(tensors);
+      }),
+      { numRuns: 150 },
+    );
+    expect(refused).toBeGreaterThan(50);
+    expect(state()).toEqual(before);
+    other.dispose();
   });
 });

@@ -7,7 +7,7 @@ import { TrainedBiases } from "./biases.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
 import { type LoraConfig, resolveLoraConfig } from "./config.js";
 import { type AdaptedLayer, adaptable } from "./layer.js";
-import { Replacements } from "./replacements.js";
+import { type Replacement, Replacements } from "./replacements.js";
 import { SavedModules } from "./saved-modules.js";
 import { resolveTargets, type Target } from "./targets.js";
 import { TrainedTokens } from "./trained-tokens.js";
@@ -98,10 +98,18 @@ export function replacementsOf(
   targets: readonly Target[],
   dtype: "float32" | "float64",
 ): Replacements {
-  // Rows of tokens first: whatever replaces modules must not find them.
-  const tokens = new TrainedTokens(model, config, targets, dtype);
-  const modules = new SavedModules(model, config.modulesToSave ?? [], dtype);
-  return new Replacements([modules, tokens, new TrainedBiases(model, config, targets, dtype)]);
+  const parts: Replacement[] = [];
+  try {
+    // Rows of tokens first: whatever replaces modules must not find them.
+    const tokens = new TrainedTokens(model, config, targets, dtype);
+    parts.push(tokens);
+    parts.unshift(new SavedModules(model, config.modulesToSave ?? [], dtype));
+    parts.push(new TrainedBiases(model, config, targets, dtype));
+    return new Replacements(parts);
+  } catch (error) {
+    for (const part of parts) part.dispose();
+    throw error;
+  }
 }
 
 /** Puts branches into the model, wrapping layers that are not adapted yet. */

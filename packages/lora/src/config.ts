@@ -278,6 +278,19 @@ function shown(value: unknown): string {
   return json.length > 60 ? `${json.slice(0, 60)}…` : json;
 }
 
+/** What is wrong with the value of single fields, one line each, by field. */
+export function fieldFaults(
+  config: Partial<Record<keyof LoraConfig, unknown>>,
+  name = (field: keyof LoraConfig): string => field,
+): Map<keyof LoraConfig, string> {
+  const faults = new Map<keyof LoraConfig, string>();
+  for (const field of Object.keys(checks) as (keyof LoraConfig)[]) {
+    const fault = config[field] === undefined ? null : checks[field](config[field]);
+    if (fault) faults.set(field, `${name(field)} ${fault}`);
+  }
+  return faults;
+}
+
 /**
  * Faults of a configuration, one line each; none for a good one.
  * @param name - how a field is called to the reader: PEFT's way in files
@@ -286,12 +299,7 @@ export function configFaults(
   config: Partial<Record<keyof LoraConfig, unknown>>,
   name = (field: keyof LoraConfig): string => field,
 ): string[] {
-  const faults: string[] = [];
-  for (const field of Object.keys(checks) as (keyof LoraConfig)[]) {
-    if (config[field] === undefined) continue;
-    const fault = checks[field](config[field]);
-    if (fault) faults.push(`${name(field)} ${fault}`);
-  }
+  const faults = [...fieldFaults(config, name).values()];
   if (config.useDora === true && /^(pissa|olora)/.test(String(config.initLoraWeights)))
     faults.push(
       `${name("useDora")} cannot be used with ${name("initLoraWeights")} ${config.initLoraWeights}`,

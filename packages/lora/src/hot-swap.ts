@@ -5,9 +5,9 @@ import type { Adapter } from "./adapter.js";
 import { placeOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { isPrincipal } from "./init/principal.js";
-import { asFormatError, type Expected, readTensors } from "./peft-checks.js";
-import type { WarningHandler } from "./peft-config.js";
-import { type AdapterSource, configFile, openFolder, openWeights, readConfig } from "./peft-folder.js";
+import { type Expected, Faults, readTensors } from "./peft-checks.js";
+import { type WarningHandler, warnOfUnknown } from "./peft-config.js";
+import { type AdapterSource, openFolder, openWeights, readConfig, weightsFile } from "./peft-folder.js";
 import { resolveTargets } from "./targets.js";
 
 /** Why the values of an adapter of this configuration cannot serve in the place of `adapter`'s. */
@@ -48,32 +48,41 @@ export async function hotSwapAdapter(
   };
   unmerged();
   const folder = openFolder(source);
-  const config = await readConfig(folder, options.onWarning);
-  asFormatError(() => {
-    const faults = obstacles(adapter, config);
-    if (faults.length > 0) throw new ArgumentError(faults.join("; "));
-  }, `${folder.name}/${configFile}`);
-  const { opened, file } = await openWeights(folder);
+  const faults = new Faults();
+  const read = await readConfig(folder, faults);
+  const { file: configPath, broken } = read;
+  const config = broken.size === 0 ? read.config : null;
+  if (config)
+    faults.add(configPath, (await faults.attempt(configPath, () => obstacles(adapter, config))) ?? []);
   const loaded = new Map<string, Tensor>();
   try {
-    const expected = new Map<string, Expected>();
     const own = adapter.swappableTensors();
-    for (const [key, { shape }] of own) {
-      const suffix = key.slice(key.lastIndexOf(".lora_") + 1);
-      const axis = suffix.startsWith("lora_A") ? 0 : 1;
-      expected.set(key, { r: shape[axis] ?? null, suffix, shape });
+    const weights = await faults.attempt(`${folder.name}/${weightsFile}`, () => openWeights(folder));
+    if (weights) {
+      const { opened, file } = weights;
+      try {
+        const expected = new Map<string, Expected>();
+        for (const [key, { shape }] of own) {
+          const rankAxis = key.includes(".lora_A") ? 0 : key.includes(".lora_B.w") ? 1 : -1;
+          expected.set(key, { layer: null, rankAxis, shape });
+        }
+        await readTensors(opened, expected, { file, faults, tensors: loaded, ...placeOf(adapter.model) });
+      } finally {
+        await opened.close();
+      }
     }
-    await readTensors(opened, expected, { file, tensors: loaded, ...placeOf(adapter.model) });
+    faults.throwIfAny();
+    warnOfUnknown(read, configPath, options.onWarning ?? console.warn);
     unmerged();
+    const next = config as LoraConfig;
     noGrad(() => {
       for (const [key, tensor] of own) tensor.copyFrom(loaded.get(key) as Tensor);
     });
     const branches = adapter.branches();
-    for (const target of resolveTargets(adapter.model, config))
-      branches.get(target.name)?.reconfigure(target, config);
-    adapter.setConfig(config);
+    for (const target of resolveTargets(adapter.model, next))
+      branches.get(target.name)?.reconfigure(target, next);
+    adapter.setConfig(next);
   } finally {
     for (const tensor of loaded.values()) tensor.dispose();
-    await opened.close();
   }
 }

@@ -1,8 +1,8 @@
 // Adapters of mlx-lm (https://github.com/ml-explore/mlx-lm, tuner/lora.py and tuner/utils.py), both ways: adapter_config.json and
 // adapters.safetensors with lora_a [in, r], lora_b [r, out] and, for DoRA, m [out]; y + scale · (x · lora_a) · lora_b.
 
-import { ArgumentError, FormatError, type Tensor } from "@nomoat/core";
-import { type JsonObject, type JsonValue, parseJson } from "@nomoat/core/io";
+import { ArgumentError, FormatError, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { type JsonValue, parseJson } from "@nomoat/core/io";
 import type { Module } from "@nomoat/core/nn";
 import {
   openSafetensors,
@@ -13,8 +13,15 @@ import {
 import { type Adapter, peftPrefix } from "./adapter.js";
 import { resolveLoraConfig } from "./config.js";
 import { type LoadAdapterOptions, loadAdapter } from "./peft.js";
-import { listed } from "./peft-checks.js";
-import { type AdapterSource, configFile, openFolder, peftFiles, required } from "./peft-folder.js";
+import { Faults } from "./peft-checks.js";
+import {
+  type AdapterSource,
+  configFile,
+  type Folder,
+  openFolder,
+  peftFiles,
+  required,
+} from "./peft-folder.js";
 
 const mlxWeightsFile = "adapters.safetensors";
 const maxConfigBytes = 2 ** 24;
@@ -26,89 +33,107 @@ const suffixes: Readonly<Record<string, string>> = {
   m: "lora_magnitude_vector",
 };
 
-function asObject(value: JsonValue | undefined, what: string, file: string): JsonObject {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw new FormatError(`${what} is no object`, { file });
-  return value;
-}
+/** A field of an object; undefined where there is none, or no object. */
+const own = (value: JsonValue | undefined, key: string): JsonValue | undefined =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && Object.hasOwn(value, key)
+    ? value[key]
+    : undefined;
 
-const own = (object: JsonObject, key: string): JsonValue | undefined =>
-  Object.hasOwn(object, key) ? object[key] : undefined;
+/** The transpose, a new tensor outside the graph. */
+const turnedOver = (matrix: Tensor): Tensor => noGrad(() => tidy(() => matrix.transpose().clone()));
 
-function numberAt(object: JsonObject, key: string, file: string, fallback?: number): number {
-  const value = own(object, key) ?? fallback;
-  if (typeof value !== "number" || !Number.isFinite(value))
-    throw new FormatError(`lora_parameters.${key} must be a finite number`, { file });
-  return value;
-}
-
-/**
- * An adapter of mlx-lm as the files of a PEFT folder, for `loadAdapter`.
- * @param source - the folder's path, or its files by name
- * @throws {FormatError} for another kind of fine-tuning, parameters out of range, or tensors that are no adapter's
- * @throws {NomoatError} with code `"IO"` when files cannot be read
- */
-export async function mlxToPeft(source: AdapterSource): Promise<Map<string, Uint8Array>> {
-  const folder = openFolder(source);
+/** What adapter_config.json says, with something in the place of what is wrong. */
+async function readMlxConfig(
+  folder: Folder,
+  faults: Faults,
+): Promise<{ scale: number; dropout: number; useDora: boolean }> {
   const input = await openSource(await required(folder, configFile), configFile);
   const file = input.name;
-  let json: JsonObject;
+  let json: JsonValue | undefined;
   try {
-    if (input.size > maxConfigBytes) throw new FormatError(`${input.size} bytes are too many`, { file });
-    json = asObject(parseJson(await input.read(0, input.size), { file }), "the configuration", file);
+    json = (
+      await faults.attempt(file, async () => {
+        if (input.size > maxConfigBytes) throw new FormatError(`${input.size} bytes are too many`, { file });
+        return { read: parseJson(await input.read(0, input.size), { file }) };
+      })
+    )?.read;
   } finally {
     await input.close();
   }
+  const found: string[] = [];
+  const shown = (value: JsonValue | undefined) => JSON.stringify(value)?.slice(0, 60) ?? "missing";
   const kind = own(json, "fine_tune_type") ?? "lora";
   if (kind !== "lora" && kind !== "dora")
-    throw new FormatError(`fine_tune_type is ${JSON.stringify(kind)}, expected "lora" or "dora"`, { file });
-  const given = asObject(own(json, "lora_parameters"), "lora_parameters", file);
-  const scale = numberAt(given, "scale", file);
-  const dropout = numberAt(given, "dropout", file, 0);
-  const opened = await openSafetensors(await required(folder, mlxWeightsFile));
+    found.push(`fine_tune_type is ${shown(kind)}, expected "lora" or "dora"`);
+  const given = own(json, "lora_parameters");
+  const numberAt = (key: string, instead: number, holds: (value: number) => boolean, wanted: string) => {
+    const value = own(given, key);
+    if (typeof value === "number" && holds(value)) return value;
+    if (value !== undefined || key === "scale")
+      found.push(`lora_parameters.${key} must be ${wanted}, not ${shown(value)}`);
+    return instead;
+  };
+  const scale = numberAt("scale", 1, (s) => Number.isFinite(s) && s > 0, "a positive finite number");
+  const dropout = numberAt("dropout", 0, (p) => p >= 0 && p < 1, "a number at least 0 and below 1");
+  if (json !== undefined) faults.add(file, found);
+  return { scale, dropout, useDora: kind === "dora" };
+}
+
+/** An adapter of mlx-lm as the files of a PEFT folder; null where there is too much wrong with it for that. */
+async function convert(source: AdapterSource, faults: Faults): Promise<Map<string, Uint8Array> | null> {
+  const folder = openFolder(source);
+  const { scale, dropout, useDora } = await readMlxConfig(folder, faults);
+  const weightsName = `${folder.name}/${mlxWeightsFile}`;
+  const opened = await faults.attempt(weightsName, async () =>
+    openSafetensors(await required(folder, mlxWeightsFile)),
+  );
+  if (!opened) return null;
   const tensors = new Map<string, Tensor>();
   try {
-    const faults: string[] = [];
     const targets = new Set<string>();
     let r = 0;
-    for (const [key, { shape, dtype }] of opened.entries) {
+    for (const [key, { shape }] of opened.entries) {
       const [, name, part] = /^(.+)\.(lora_a|lora_b|m)$/.exec(key) ?? [];
-      if (name === undefined || shape.length !== (part === "m" ? 1 : 2) || !/^B?F/.test(dtype)) {
-        faults.push(
-          `${JSON.stringify(key.slice(0, 200))} is no part of an adapter: ${dtype} [${shape.join(", ")}]`,
-        );
+      const loaded = await opened.load(key);
+      if (name === undefined) {
+        // For `loadAdapter` to refuse, with all else that does not belong there.
+        tensors.set(key, loaded);
         continue;
       }
       targets.add(name);
-      const rank = part === "m" ? r : shape[part === "lora_a" ? 1 : 0];
-      if (r !== 0 && rank !== r) faults.push(`${key} has rank ${rank}, others ${r}`);
-      r ||= rank;
-      const loaded = await opened.load(key, { dtype: "float32" });
-      const turned = part === "m" ? loaded : loaded.transpose().clone();
+      if (part !== "m") r ||= shape[part === "lora_a" ? 1 : 0] ?? 0;
+      const turned = part === "m" || shape.length !== 2 ? loaded : turnedOver(loaded);
       if (turned !== loaded) loaded.dispose();
       tensors.set(`${peftPrefix}${name}.${suffixes[part]}`, turned);
     }
-    const weights = `${folder.name}/${mlxWeightsFile}`;
-    if (targets.size === 0) faults.push("there are no adapter's tensors");
-    if (faults.length > 0) throw new FormatError(listed(faults), { file: weights });
-    let config: ReturnType<typeof resolveLoraConfig>;
-    try {
-      const targetModules = [...targets].sort();
-      config = resolveLoraConfig({
-        r,
-        loraAlpha: scale * r,
-        loraDropout: dropout,
-        useDora: kind === "dora",
-        targetModules,
-      });
-    } catch (cause) {
-      throw new FormatError((cause as Error).message, { file }, { cause });
+    if (targets.size === 0 || r === 0) {
+      faults.add(weightsName, ["there are no adapter's tensors"]);
+      return null;
     }
-    return await peftFiles(config, tensors);
+    const targetModules = [...targets].sort();
+    return await faults.attempt(weightsName, () =>
+      peftFiles(
+        resolveLoraConfig({ r, loraAlpha: scale * r, loraDropout: dropout, useDora, targetModules }),
+        tensors,
+      ),
+    );
   } finally {
     for (const tensor of tensors.values()) tensor.dispose();
     await opened.close();
   }
+}
+
+/**
+ * An adapter of mlx-lm as the files of a PEFT folder, for `loadAdapter`, which finds what is wrong with its tensors.
+ * @param source - the folder's path, or its files by name
+ * @throws {FormatError} for another kind of fine-tuning, parameters out of range, or files that are not valid
+ * @throws {NomoatError} with code `"IO"` when files cannot be read
+ */
+export async function mlxToPeft(source: AdapterSource): Promise<Map<string, Uint8Array>> {
+  const faults = new Faults();
+  const files = await convert(source, faults);
+  faults.throwIfAny();
+  return files as Map<string, Uint8Array>;
 }
 
 /** Puts an adapter of mlx-lm on `model`; see `loadAdapter`, whose checks and errors apply too. */
@@ -118,7 +143,10 @@ export async function loadMlxAdapter(
   name = "default",
   options: LoadAdapterOptions = {},
 ): Promise<Adapter> {
-  return loadAdapter(model, await mlxToPeft(source), name, options);
+  const faults = new Faults();
+  const files = await convert(source, faults);
+  if (!files) faults.throwIfAny();
+  return loadAdapter(model, files as AdapterSource, name, { ...options, faults: faults.found });
 }
 
 /**
@@ -152,8 +180,7 @@ export async function serializeMlxAdapter(adapter: Adapter): Promise<Map<string,
         const part = Object.keys(suffixes).find((key) => suffixes[key] === suffix);
         if (part === undefined || state.get(suffix) !== tensor || tensor.rank > 2)
           refuse(`${at} has a ${suffix} that mlx-lm does not know`);
-        else
-          tensors.set(`${at}.${part}`, part === "m" ? tensor.detach() : tensor.detach().transpose().clone());
+        else tensors.set(`${at}.${part}`, part === "m" ? tensor.detach() : turnedOver(tensor));
       }
     }
     const json = {

@@ -1,27 +1,10 @@
-// Faults of an adapter's file, found before anything is touched.
+// Faults of an adapter's files, found before anything is touched and reported together.
 
-import { ArgumentError, type BackendName, FormatError, type Tensor } from "@nomoat/core";
+import { ArgumentError, type BackendName, FormatError, NomoatError, type Tensor } from "@nomoat/core";
 import type { OpenSafetensors } from "@nomoat/core/safetensors";
 
-/** Faults that one message lists. */
+/** Faults of one file that one message lists. */
 const maxListed = 30;
-
-/** A tensor that a file should hold. */
-export interface Expected {
-  /** Rank of the layer's factors; null for a tensor that has none. */
-  readonly r: number | null;
-  readonly suffix: string;
-  /** Files may lack it. */
-  readonly optional?: boolean;
-  readonly shape: readonly number[];
-}
-
-/** Keys of tensors with values that are not finite. */
-export async function nonFinite(tensors: ReadonlyMap<string, Tensor>): Promise<string[]> {
-  const found: string[] = [];
-  for (const [key, tensor] of tensors) if (!(await tensor.data()).every(Number.isFinite)) found.push(key);
-  return found;
-}
 
 /** Faults as one line. */
 export function listed(items: readonly string[]): string {
@@ -29,8 +12,74 @@ export function listed(items: readonly string[]): string {
   return items.length > maxListed ? `${shown}; and ${items.length - maxListed} more` : shown;
 }
 
+/** What is wrong with an adapter's files, so far. */
+export class Faults {
+  readonly #found = new Map<string, string[]>();
+
+  add(file: string, texts: readonly string[]): void {
+    if (texts.length > 0) this.#found.set(file, [...(this.#found.get(file) ?? []), ...texts]);
+  }
+
+  /** By file. */
+  get found(): ReadonlyMap<string, readonly string[]> {
+    return this.#found;
+  }
+
+  get none(): boolean {
+    return this.#found.size === 0;
+  }
+
+  /** Runs `fn`; what it finds wrong with a file, or asks for in vain, is noted and gives null. Other errors pass. */
+  async attempt<T>(file: string, fn: () => T | Promise<T>): Promise<T | null> {
+    try {
+      return await fn();
+    } catch (error) {
+      // A file that is not there matters less than what is wrong with those that are.
+      const counts =
+        error instanceof FormatError ||
+        error instanceof ArgumentError ||
+        (error instanceof NomoatError && error.code === "IO" && !this.none);
+      if (!counts) throw error;
+      const prefix = `${file}: `;
+      this.add(file, [error.message.startsWith(prefix) ? error.message.slice(prefix.length) : error.message]);
+      return null;
+    }
+  }
+
+  /** @throws {FormatError} listing all of them, if there are any */
+  throwIfAny(): void {
+    if (this.none) return;
+    const [[file, texts], ...others] = this.#found;
+    const more = others.map(([name, items]) => `; ${name}: ${listed(items)}`).join("");
+    throw new FormatError(`${listed(texts)}${more}`, { file });
+  }
+}
+
+/** A tensor that a file should hold. */
+export interface Expected {
+  /** Name of the layer whose factor it is; null for a tensor that has no rank. */
+  readonly layer: string | null;
+  /** Files may lack it. */
+  readonly optional?: boolean;
+  /** Null for extents that depend on a rank that is not known. */
+  readonly shape: readonly (number | null)[];
+  /** The axis that is as long as the rank, or −1. */
+  readonly rankAxis: number;
+}
+
+/** Keys of tensors with values that are not finite. */
+export async function nonFinite(tensors: ReadonlyMap<string, Tensor>): Promise<string[]> {
+  const found: string[] = [];
+  for (const [key, tensor] of tensors) if (!(await allFinite(tensor))) found.push(key);
+  return found;
+}
+
+const allFinite = async (tensor: Tensor): Promise<boolean> => (await tensor.data()).every(Number.isFinite);
+
 /** Safetensors' dtypes that adapters are read from. */
 const floats: ReadonlySet<string> = new Set(["F64", "F32", "F16", "BF16"]);
+
+const quoted = (key: string): string => JSON.stringify(key.slice(0, 200));
 
 /** Faults of a file's header, against what is expected. */
 function headerFaults(
@@ -38,58 +87,68 @@ function headerFaults(
   expected: ReadonlyMap<string, Expected>,
 ): string[] {
   const faults: string[] = [];
-  for (const [key, { r, suffix, shape, optional }] of expected) {
+  const ranks = new Map<string, Set<number>>();
+  for (const [key, { layer, shape, rankAxis, optional }] of expected) {
     const entry = entries.get(key);
     if (!entry) {
-      if (!optional) faults.push(`missing ${key} [${shape.join(", ")}]`);
+      if (!optional) faults.push(`missing ${key} [${shape.map((extent) => extent ?? "r").join(", ")}]`);
       continue;
     }
-    if (!floats.has(entry.dtype)) faults.push(`${key} is ${entry.dtype}, expected a float`);
-    if (entry.shape.join() === shape.join()) continue;
-    const axis = suffix === "lora_A.weight" ? 0 : suffix === "lora_B.weight" ? 1 : -1;
-    const rankOnly =
-      entry.shape.length === shape.length &&
-      entry.shape.every((extent, i) => i === axis || extent === shape[i]);
+    const matches = (i: number) => shape[i] === null || entry.shape[i] === shape[i];
+    const others = entry.shape.length === shape.length && shape.every((_, i) => i === rankAxis || matches(i));
+    if (others && rankAxis >= 0 && shape[rankAxis] === null)
+      ranks.set(layer ?? "", (ranks.get(layer ?? "") ?? new Set()).add(entry.shape[rankAxis]));
+    if (others && (rankAxis < 0 || matches(rankAxis))) continue;
     faults.push(
-      rankOnly && r !== null
-        ? `${key} has rank ${entry.shape[axis]}, but r and rank_pattern give ${r}`
-        : `${key} is [${entry.shape.join(", ")}], expected [${shape.join(", ")}]`,
+      others
+        ? `${key} has rank ${entry.shape[rankAxis]}, but r and rank_pattern give ${shape[rankAxis]}`
+        : `${key} is [${entry.shape.join(", ")}], expected [${shape.map((extent) => extent ?? "r").join(", ")}]`,
     );
   }
-  for (const key of entries.keys())
-    if (!expected.has(key)) faults.push(`unexpected ${JSON.stringify(key.slice(0, 200))}`);
+  for (const [layer, found] of ranks)
+    if (found.size > 1) faults.push(`the tensors of ${layer} have ranks ${[...found].join(" and ")}`);
   return faults;
 }
 
-/** What a configuration asks for in vain is a fault of its file. */
-export function asFormatError<T>(fn: () => T, file: string): T {
-  try {
-    return fn();
-  } catch (error) {
-    if (error instanceof ArgumentError) throw new FormatError(error.message, { file }, { cause: error });
-    throw error;
-  }
+export interface ReadOptions {
+  readonly file: string;
+  readonly faults: Faults;
+  /** Takes the tensors; the caller disposes them, also after a fault. */
+  readonly tensors: Map<string, Tensor>;
+  readonly dtype: "float32" | "float64";
+  readonly device: BackendName;
+  /** False where not all that may be in the file is known. */
+  readonly complete?: boolean;
 }
 
 /**
- * Reads the expected tensors of an open file into `tensors`, which the caller disposes, also after a fault.
+ * Reads the expected tensors of an open file, and notes every missing, unexpected, misshapen, non-float and non-finite one. Without
+ * expectations nothing is read into `tensors`, and what can be told without them is noted.
  * @returns optional tensors that the file lacks
- * @throws {FormatError} listing every missing, unexpected, misshapen, non-float and non-finite tensor
  */
 export async function readTensors(
   opened: OpenSafetensors,
-  expected: ReadonlyMap<string, Expected>,
-  options: { file: string; tensors: Map<string, Tensor>; dtype: "float32" | "float64"; device: BackendName },
+  expected: ReadonlyMap<string, Expected> | null,
+  { file, faults, tensors, dtype, device, complete = true }: ReadOptions,
 ): Promise<{ missing: string[] }> {
-  const { file, tensors, dtype, device } = options;
-  const faults = headerFaults(opened.entries, expected);
-  const missing: string[] = [];
-  for (const key of expected.keys()) {
-    const entry = opened.entries.get(key);
-    if (!entry) missing.push(key);
-    else if (floats.has(entry.dtype)) tensors.set(key, await opened.load(key, { dtype, device }));
+  const { entries } = opened;
+  const found = expected ? headerFaults(entries, expected) : [];
+  const unexpected = (key: string) =>
+    expected && complete ? !expected.has(key) : !key.startsWith("base_model.");
+  for (const [key, entry] of entries) {
+    if (unexpected(key)) {
+      found.push(`unexpected ${quoted(key)}`);
+      continue;
+    }
+    if (!floats.has(entry.dtype)) {
+      found.push(`${key} is ${entry.dtype}, expected a float`);
+      continue;
+    }
+    const tensor = await opened.load(key, { dtype, device });
+    if (!(await allFinite(tensor))) found.push(`${key} has values that are not finite`);
+    if (expected?.has(key)) tensors.set(key, tensor);
+    else tensor.dispose();
   }
-  faults.push(...(await nonFinite(tensors)).map((key) => `${key} has values that are not finite`));
-  if (faults.length > 0) throw new FormatError(listed(faults), { file });
-  return { missing };
+  faults.add(file, found);
+  return { missing: expected ? [...expected.keys()].filter((key) => !entries.has(key)) : [] };
 }

@@ -2,7 +2,7 @@
 
 import { FormatError } from "@nomoat/core";
 import type { JsonObject, JsonValue } from "@nomoat/core/io";
-import { configFaults, defaultsOf, type LoraConfig, type PeftType } from "./config.js";
+import { configFaults, defaultsOf, fieldFaults, type LoraConfig, type PeftType } from "./config.js";
 
 type Names = Readonly<Partial<Record<keyof LoraConfig, string>>>;
 
@@ -145,28 +145,34 @@ export function toPeftJson(config: LoraConfig): Record<string, JsonValue> {
 /** Warnings about a file that is accepted nevertheless. */
 export type WarningHandler = (message: string) => void;
 
-/**
- * The configuration in a parsed adapter_config.json. Fields that neither PEFT 0.19 nor we know are kept for saving, with a warning.
- *
- * @param json - as `parseJson` of core gives it
- * @param options - `file`: name for messages; `onWarning`: default `console.warn`
- * @throws {FormatError} naming every fault: values out of range, another kind of adapter, fields that are not supported
- */
-export function fromPeftJson(
-  json: JsonValue,
-  options: { file?: string; onWarning?: WarningHandler } = {},
-): LoraConfig {
-  const { file, onWarning = console.warn } = options;
-  const fail = (faults: string[]) => new FormatError(faults.join("; "), file === undefined ? {} : { file });
+/** What a parsed adapter_config.json says, as far as it can be understood. */
+export interface PeftJson {
+  /** With defaults in the places of faulty fields; null where not even the kind of adapter is told. */
+  readonly config: LoraConfig | null;
+  /** Fields whose own values are faulty. */
+  readonly broken: ReadonlySet<keyof LoraConfig>;
+  /** Values out of range, another kind of adapter, fields that are not supported: one line each. */
+  readonly faults: readonly string[];
+  /** Names of fields that have no effect. */
+  readonly unknown: readonly string[];
+}
+
+/** Reads a parsed adapter_config.json and finds all its faults. */
+export function readPeftJson(json: JsonValue): PeftJson {
+  const hopeless = (fault: string): PeftJson => ({
+    ...{ config: null, broken: new Set(), faults: [fault], unknown: [] },
+  });
   if (typeof json !== "object" || json === null || Array.isArray(json))
-    throw fail(["expected an object of PEFT's fields"]);
+    return hopeless("expected an object of PEFT's fields");
   const faults: string[] = [];
   const unknown: string[] = [];
   const unknownFields: JsonObject = Object.create(null);
   const kind = get(json, "peft_type");
   if (typeof kind !== "string" || !Object.hasOwn(namesOf, kind)) {
     const known = Object.keys(namesOf).join(", ");
-    throw fail([`peft_type is ${JSON.stringify(kind)?.slice(0, 60) ?? "missing"}, expected one of ${known}`]);
+    return hopeless(
+      `peft_type is ${JSON.stringify(kind)?.slice(0, 60) ?? "missing"}, expected one of ${known}`,
+    );
   }
   const peftType = kind as PeftType;
   const names = namesOf[peftType];
@@ -202,14 +208,36 @@ export function fromPeftJson(
   const tied = get(json, "ensure_weight_tying") === true ? tiedParts(values) : [];
   if (tied.length > 0) faults.push(`ensure_weight_tying with ${tied.join(" and ")} is not supported`);
   faults.push(...configFaults(values, (field) => names[field] ?? field));
-  if (faults.length > 0) throw fail(faults);
-  if (unknown.length > 0) {
-    const list = unknown.slice(0, 10).map((name) => JSON.stringify(name.slice(0, 60)));
-    onWarning(
-      `${file ?? "adapter_config.json"}: unknown fields are kept but have no effect: ${list.join(", ")}`,
-    );
-  }
-  return { ...defaultsOf(peftType), ...(values as Partial<LoraConfig>), unknownFields };
+  const broken = new Set(fieldFaults(values).keys());
+  for (const field of broken) delete values[field];
+  const config = { ...defaultsOf(peftType), ...(values as Partial<LoraConfig>), unknownFields };
+  return { config, broken, faults, unknown };
+}
+
+/** Tells about fields of newer versions. */
+export function warnOfUnknown({ unknown }: PeftJson, file: string, onWarning: WarningHandler): void {
+  if (unknown.length === 0) return;
+  const list = unknown.slice(0, 10).map((name) => JSON.stringify(name.slice(0, 60)));
+  onWarning(`${file}: unknown fields are kept but have no effect: ${list.join(", ")}`);
+}
+
+/**
+ * The configuration in a parsed adapter_config.json. Fields that neither PEFT 0.20 nor we know are kept for saving, with a warning.
+ *
+ * @param json - as `parseJson` of core gives it
+ * @param options - `file`: name for messages; `onWarning`: default `console.warn`
+ * @throws {FormatError} naming every fault: values out of range, another kind of adapter, fields that are not supported
+ */
+export function fromPeftJson(
+  json: JsonValue,
+  options: { file?: string; onWarning?: WarningHandler } = {},
+): LoraConfig {
+  const { file, onWarning = console.warn } = options;
+  const read = readPeftJson(json);
+  if (read.faults.length > 0 || !read.config)
+    throw new FormatError(read.faults.join("; "), file === undefined ? {} : { file });
+  warnOfUnknown(read, file ?? "adapter_config.json", onWarning);
+  return read.config;
 }
 
 /** What PEFT would put on, or copy for, layers that share a weight: with ensure_weight_tying once for all of them. */

@@ -10,7 +10,8 @@ import {
   serializeSafetensors,
 } from "@nomoat/core/safetensors";
 import type { LoraConfig } from "./config.js";
-import { fromPeftJson, toPeftJson, type WarningHandler } from "./peft-config.js";
+import type { Faults } from "./peft-checks.js";
+import { type PeftJson, readPeftJson, toPeftJson } from "./peft-config.js";
 
 export const configFile = "adapter_config.json";
 export const weightsFile = "adapter_model.safetensors";
@@ -77,15 +78,22 @@ export async function peftFiles(
   ]);
 }
 
-/** Reads and checks adapter_config.json of a folder. */
-export async function readConfig(folder: Folder, onWarning: WarningHandler | undefined): Promise<LoraConfig> {
+/**
+ * adapter_config.json of a folder, its faults being gathered.
+ * @throws {NomoatError} with code `"IO"` when there is no such file
+ */
+export async function readConfig(folder: Folder, faults: Faults): Promise<PeftJson & { file: string }> {
   const source = await openSource(await required(folder, configFile), configFile);
   const file = source.name;
   try {
-    if (source.size > maxConfigBytes)
-      throw new FormatError(`${source.size} bytes, more than the ${maxConfigBytes} allowed`, { file });
-    const json = parseJson(await source.read(0, source.size), { file });
-    return fromPeftJson(json, onWarning ? { file, onWarning } : { file });
+    const read = await faults.attempt(file, async () => {
+      if (source.size > maxConfigBytes)
+        throw new FormatError(`${source.size} bytes, more than the ${maxConfigBytes} allowed`, { file });
+      return readPeftJson(parseJson(await source.read(0, source.size), { file }));
+    });
+    if (!read) return { file, config: null, broken: new Set(), faults: [], unknown: [] };
+    faults.add(file, read.faults);
+    return { ...read, file };
   } finally {
     await source.close();
   }

@@ -8,15 +8,15 @@ import { type Adapter, checkAdapterName, peftPrefix } from "./adapter.js";
 import { type ApplyOptions, attach, placeOf, replacementsOf, variantOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { savedConfig } from "./init/principal.js";
-import { asFormatError, type Expected, listed, nonFinite, readTensors } from "./peft-checks.js";
-import type { WarningHandler } from "./peft-config.js";
+import { type Expected, Faults, listed, nonFinite, readTensors } from "./peft-checks.js";
+import { type WarningHandler, warnOfUnknown } from "./peft-config.js";
 import {
   type AdapterSource,
-  configFile,
   openFolder,
   openWeights,
   peftFiles,
   readConfig,
+  weightsFile,
 } from "./peft-folder.js";
 import type { Replacements } from "./replacements.js";
 import { namedTargets, resolveTargets, type Target } from "./targets.js";
@@ -80,6 +80,8 @@ export interface LoadAdapterOptions extends ApplyOptions {
   trainable?: boolean;
   /** Told about what is accepted though it has no effect here (default `console.warn`). */
   onWarning?: WarningHandler;
+  /** Faults by file that whoever made these files out of others found already: reported with what else is wrong. */
+  faults?: ReadonlyMap<string, readonly string[]>;
 }
 
 /** The configuration of an adapter's folder. @throws {FormatError} naming every fault */
@@ -87,34 +89,64 @@ export async function readAdapterConfig(
   source: AdapterSource,
   options: { onWarning?: WarningHandler } = {},
 ): Promise<LoraConfig> {
-  return readConfig(openFolder(source), options.onWarning);
+  const faults = new Faults();
+  const read = await readConfig(openFolder(source), faults);
+  faults.throwIfAny();
+  warnOfUnknown(read, read.file, options.onWarning ?? console.warn);
+  return read.config as LoraConfig;
 }
 
 /** What the file should hold, by key. */
-function expectedTensors(
-  targets: readonly Target[],
-  config: LoraConfig,
-  saved: Replacements,
-): Map<string, Expected> {
+function expectedTensors(targets: readonly Target[], config: LoraConfig): Map<string, Expected> {
   const expected = new Map<string, Expected>();
+  const rankAxis = (suffix: string) =>
+    ["A", "B"].indexOf(/^lora_(?:embedding_)?([AB])(?:\.weight)?$/.exec(suffix)?.[1] ?? "");
   for (const target of targets) {
-    const { layer } = target;
+    const { layer, name } = target;
     for (const [suffix, shape] of variantOf(config, layer).shapes(target, layer, config))
-      expected.set(`${peftPrefix}${target.name}.${suffix}`, { r: target.r, suffix, shape });
+      expected.set(`${peftPrefix}${name}.${suffix}`, { layer: name, rankAxis: rankAxis(suffix), shape });
   }
   for (const [key, shape] of variantOf(config, targets[0].layer).shared?.shapes(targets, config) ?? [])
-    expected.set(key, { r: null, suffix: key, shape });
-  // PEFT does not write the biases of layers that it wraps with "lora_only".
-  const optional = config.bias === "lora_only";
-  for (const [key, { shape }] of saved.tensors())
-    expected.set(`${peftPrefix}${key}`, {
-      r: null,
-      suffix: key,
-      shape,
-      optional: optional && key.endsWith("bias"),
-    });
+    expected.set(key, { layer: null, rankAxis: -1, shape });
   return expected;
 }
+
+/** Two ranks: what differs between them depends on the rank. */
+const anyRanks = [720720, 1441440] as const;
+
+/** What the file should hold whatever the ranks are; null where even the names depend on them. */
+function expectedOfAnyRank(targets: readonly Target[], config: LoraConfig): Map<string, Expected> | null {
+  const [one, other] = anyRanks.map((r) =>
+    expectedTensors(
+      targets.map((target) => ({ ...target, r })),
+      { ...config, r },
+    ),
+  );
+  if ([...one.keys()].join() !== [...other.keys()].join()) return null;
+  return new Map(
+    Array.from(one, ([key, { shape, ...rest }]) => {
+      const second = other.get(key)?.shape ?? [];
+      return [key, { ...rest, shape: shape.map((extent, i) => (extent === second[i] ? extent : null)) }];
+    }),
+  );
+}
+
+/** Fields that only ranks depend on. */
+const rankFields: ReadonlySet<keyof LoraConfig> = new Set(["r", "rankPattern", "initR", "rankMasks"]);
+/** Fields that no tensor's name or shape depends on. */
+const freeFields: ReadonlySet<keyof LoraConfig> = new Set([
+  ...(["loraAlpha", "alphaPattern", "loraDropout", "useRslora", "initLoraWeights", "fanInFanOut"] as const),
+  ...(["dInitial", "projectionKey", "saveProjection", "targetR", "tinit", "tfinal", "deltaT"] as const),
+  ...([
+    "beta1",
+    "beta2",
+    "orthRegWeight",
+    "totalStep",
+    "taskType",
+    "baseModelNameOrPath",
+    "revision",
+  ] as const),
+]);
 
 /**
  * Puts a saved adapter on `model`: PEFT's folder with adapter_config.json and adapter_model.safetensors. The model's parameters are
@@ -122,8 +154,9 @@ function expectedTensors(
  *
  * @param source - the folder's path, or its files by name
  * @param name - as in `applyLora`
- * @throws {FormatError} listing all faults: fields out of range or not supported, tensors that are missing, unexpected, misshapen, of
- *   another rank than the configuration says, not float, or not finite; and for pickles. The model is as it was then.
+ * @throws {FormatError} listing all faults of all files together: fields out of range or not supported, tensors that are missing,
+ *   unexpected, misshapen, of another rank than the configuration says, not float, or not finite; and for pickles. The model is as it
+ *   was then.
  * @throws {ArgumentError} for a name that is taken
  * @throws {NomoatError} with code `"IO"` when files cannot be read
  */
@@ -134,31 +167,64 @@ export async function loadAdapter(
   options: LoadAdapterOptions = {},
 ): Promise<Adapter> {
   checkAdapterName(model, name);
+  const { onWarning = console.warn } = options;
   const folder = openFolder(source);
-  const config = await readConfig(folder, options.onWarning);
-  const configPath = `${folder.name}/${configFile}`;
-  const targets = asFormatError(() => resolveTargets(model, config), configPath);
+  const faults = new Faults();
+  for (const [file, texts] of options.faults ?? []) faults.add(file, texts);
+  const read = await readConfig(folder, faults);
+  const { config, broken, file: configPath } = read;
   const place = placeOf(model);
   const dtype = options.dtype ?? place.dtype;
-  const { opened, file } = await openWeights(folder);
-  let saved: Replacements | null = null;
-  const tensors = new Map<string, Tensor>();
   const fresh = { ...place, dtype };
+  // What the configuration says of the tensors, as far as it says anything.
+  const told =
+    config !== null && [...broken].every((field) => rankFields.has(field) || freeFields.has(field));
+  const targets = told ? await faults.attempt(configPath, () => resolveTargets(model, config)) : null;
+  const saved =
+    config && targets
+      ? await faults.attempt(configPath, () => replacementsOf(model, config, targets, dtype))
+      : null;
+  const tensors = new Map<string, Tensor>();
+  let adapter: Adapter | null = null;
   try {
-    saved = asFormatError(() => replacementsOf(model, config, targets, dtype), configPath);
-    const expected = expectedTensors(targets, config, saved);
-    const { missing } = await readTensors(opened, expected, { file, tensors, ...fresh });
-    if (missing.length > 0)
-      (options.onWarning ?? console.warn)(`${file}: the base's values are kept for ${listed(missing)}`);
+    const weights = await faults.attempt(`${folder.name}/${weightsFile}`, () => openWeights(folder));
+    if (weights) {
+      const { opened, file } = weights;
+      try {
+        const ranked = ![...broken].some((field) => rankFields.has(field));
+        const expected =
+          config &&
+          targets &&
+          (ranked ? expectedTensors(targets, config) : expectedOfAnyRank(targets, config));
+        // PEFT does not write the biases of layers that it wraps with "lora_only".
+        const optional = config?.bias === "lora_only";
+        for (const [key, { shape }] of saved?.tensors() ?? [])
+          expected?.set(`${peftPrefix}${key}`, {
+            ...{ layer: null, rankAxis: -1, shape },
+            optional: optional && key.endsWith("bias"),
+          });
+        const { missing } = await readTensors(opened, expected, {
+          ...{ file, faults, tensors, ...fresh },
+          complete: saved !== null,
+        });
+        if (faults.none && missing.length > 0)
+          onWarning(`${file}: the base's values are kept for ${listed(missing)}`);
+      } finally {
+        await opened.close();
+      }
+    }
+    faults.throwIfAny();
+    warnOfUnknown(read, configPath, onWarning);
     checkAdapterName(model, name);
-    saved.checkFree();
-    return build(model, name, config, targets, tensors, saved, { ...fresh, ...options });
-  } catch (error) {
-    for (const tensor of tensors.values()) tensor.dispose();
-    saved?.dispose();
-    throw error;
+    const [known, free, layers] = [config as LoraConfig, saved as Replacements, targets as Target[]];
+    free.checkFree();
+    adapter = build(model, name, known, layers, tensors, free, { ...fresh, ...options });
+    return adapter;
   } finally {
-    await opened.close();
+    if (!adapter) {
+      for (const tensor of tensors.values()) tensor.dispose();
+      saved?.dispose();
+    }
   }
 }
 

@@ -64,21 +64,28 @@ export class SavedModules implements Replacement {
 
   /**
    * Copies the modules that `names` names (by their names or ends); the model stays as it is.
-   * @throws {ArgumentError} for a name that matches nothing, or a module that carries adapters
+   * @throws {ArgumentError} listing names that match nothing; for a module that carries adapters
    */
   constructor(model: Module, names: readonly string[], dtype: "float32" | "float64") {
     this.#model = model;
     const modules = candidateModules(model);
+    const found = new Map<string, Module>();
+    const faults: string[] = [];
     for (const entry of names) {
-      const found = [...modules].filter(([name]) => matchesName(name, entry));
-      if (found.length === 0)
-        throw new ArgumentError(`modulesToSave: no module is called ${JSON.stringify(entry)}`);
+      const named = [...modules].filter(([name]) => matchesName(name, entry));
+      if (named.length === 0) faults.push(`no module is called ${JSON.stringify(entry)}`);
+      for (const [name, original] of named) found.set(name, original);
+    }
+    if (faults.length > 0) throw new ArgumentError(`modulesToSave: ${faults.join("; ")}`);
+    try {
       for (const [name, original] of found) {
-        if (this.#entries.has(name)) continue;
         const copy = copyModule(original, dtype);
         copies.add(copy);
         this.#entries.set(name, { original, copy });
       }
+    } catch (error) {
+      this.dispose();
+      throw error;
     }
   }
 
