@@ -5,12 +5,9 @@ import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
-import { layerPlacer, type MergeQuantizer } from "./merge-quantizer.js";
-import { MergeReport, mayRound, mergeEnergies } from "./merge-report.js";
-import type { WarningHandler } from "./peft-config.js";
+import { type MergeOptions, mergeLayers } from "./merge-layers.js";
 import type { Replacements } from "./replacements.js";
 import { runThenRestore } from "./scope.js";
-import type { MergePlan } from "./slots.js";
 
 /** What stands before a module's name in PEFT's files. */
 export const peftPrefix = "base_model.model.";
@@ -64,6 +61,23 @@ export class Adapter {
     this.#saved = saved;
     this.#shared = shared;
     registryOf(model).set(name, this);
+    for (const layer of layers.values()) {
+      const branch = layer.slots.branch(name);
+      if (branch) branch.onDispose = () => this.#disposeWithModel();
+    }
+  }
+
+  /** A model that is disposed takes its adapters along, and what they hold besides their branches. */
+  #disposeWithModel(): void {
+    if (this.#removed) return;
+    this.#forget();
+    this.#saved.disposeAll();
+  }
+
+  #forget(): void {
+    for (const tensor of this.#shared.values()) tensor.dispose();
+    this.#removed = true;
+    registryOf(this.model).delete(this.name);
   }
 
   /** Its name on the model. */
@@ -271,9 +285,7 @@ export class Adapter {
   unload(): void {
     if (this.active) this.#saved.releaseOriginals();
     else this.#saved.dispose();
-    for (const tensor of this.#shared.values()) tensor.dispose();
-    this.#removed = true;
-    registryOf(this.model).delete(this.name);
+    this.#forget();
   }
 
   /** Takes it off the model and disposes it (unmerged first); a layer without adapters is the base's own layer again. Idempotent. */
@@ -282,9 +294,7 @@ export class Adapter {
     this.unmerge();
     this.#saved.setActive(false);
     this.#saved.dispose();
-    for (const tensor of this.#shared.values()) tensor.dispose();
-    this.#removed = true;
-    registryOf(this.model).delete(this.name);
+    this.#forget();
     for (const layer of this.layers.values()) layer.slots.take(this.name).dispose();
     for (const [at, layer] of adaptedLayers(this.model)) {
       if (layer.adapters.length === 0) this.model.replaceModule(at, layer.slots.original);
@@ -330,86 +340,4 @@ function withDisabled<T>(adapters: readonly Adapter[], fn: () => T): T {
     for (const adapter of enabled) adapter.enable();
   };
   return runThenRestore(fn, restore);
-}
-
-export interface MergeOptions {
-  /**
-   * Makes the layers that the merged weights go into (default: the base's own kind, quantized again where the base is quantized):
-   * `denseMerge`, or a quantizer with error compensation. The next change of what is merged does it the same way.
-   */
-  quantize?: MergeQuantizer;
-  /** Told when rounding the merged weights would lose the update (default `console.warn`); `mergeReport` tells it beforehand. */
-  onWarning?: WarningHandler;
-}
-
-type MergeChoice = (merged: string[], layer: AdaptedLayer) => string[];
-
-/** Changes what is merged, in all layers or, after a fault, in none; `anew`: also where the names stay the same. */
-function mergeLayers(
-  layers: Iterable<readonly [name: string, layer: AdaptedLayer]>,
-  choose: MergeChoice,
-  { quantize, onWarning = console.warn, anew = false }: MergeOptions & { anew?: boolean } = {},
-): void {
-  const plans: MergePlan[] = [];
-  const rounded = new Map<string, ReturnType<typeof mergeEnergies>>();
-  try {
-    for (const [name, layer] of layers) {
-      const merged = layer.slots.merged;
-      const names = choose(merged, layer);
-      if (names.join() === merged.join() && !anew) continue;
-      const plan = layer.slots.planMerge(names, layerPlacer(name, quantize));
-      plans.push(plan);
-      const grows = names.some((one) => !merged.includes(one));
-      if (plan.merged && grows && mayRound(plan.merged))
-        rounded.set(name, mergeEnergies(layer, names, plan.merged));
-    }
-  } catch (error) {
-    for (const plan of plans) plan.merged?.dispose();
-    throw error;
-  }
-  for (const plan of plans) plan.slots.commitMerge(plan);
-  const warning = rounded.size > 0 ? new MergeReport(rounded).warning : null;
-  if (warning) onWarning(`merge: ${warning}`);
-}
-
-/** The enabled adapters of a layer. */
-const enabledOf = (layer: AdaptedLayer): string[] =>
-  layer.adapters.filter((branch) => branch.enabled).map((branch) => branch.adapter);
-
-/**
- * Merges an adapter, or every enabled adapter of a model, into the base's weights, dense or quantized.
- * @throws {ArgumentError} for values that are not finite; nothing is changed then
- */
-export function merge(target: Adapter | Module, options: MergeOptions = {}): void {
-  if (target instanceof Adapter) target.merge(options);
-  else
-    mergeLayers(
-      adaptedLayers(target),
-      (merged, layer) => [...new Set([...merged, ...enabledOf(layer)])],
-      options,
-    );
-}
-
-/** Takes an adapter, or every adapter of a model, out of the base's weights again. */
-export function unmerge(target: Adapter | Module): void {
-  if (target instanceof Adapter) target.unmerge();
-  else mergeLayers(adaptedLayers(target), () => []);
-}
-
-/**
- * Merges every enabled adapter for good: the model has plain layers again, and adapters and original weights are disposed.
- * Adapter objects of this model are of no use afterwards.
- */
-export function mergeAndUnload<M extends Module>(model: M, options: MergeOptions = {}): M {
-  const layers = adaptedLayers(model);
-  mergeLayers(layers, (_, layer) => enabledOf(layer), { ...options, anew: true });
-  for (const [at, layer] of layers) {
-    const { base_layer } = layer;
-    const { original } = layer.slots;
-    model.replaceModule(at, base_layer);
-    if (original !== base_layer) original.dispose();
-  }
-  for (const adapter of [...registryOf(model).values()]) adapter.unload();
-  for (const layer of layers.values()) for (const branch of layer.adapters) branch.dispose();
-  return model;
 }

@@ -99,4 +99,9 @@ export class TrainedBiases implements Replacement {
   dispose(): void {
     for (const { copy } of this.#entries) copy.dispose();
   }
+
+  disposeAll(): void {
+    this.dispose();
+    for (const { original } of this.#entries) original.dispose();
+  }
 }

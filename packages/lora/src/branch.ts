@@ -44,6 +44,9 @@ export abstract class AdapterBranch extends Module {
   /** What dropout draws from; null for the default generator. */
   dropoutGenerator: Generator | null = null;
 
+  /** @internal Told when it is disposed, by the model or by whoever took it out. */
+  onDispose: (() => void) | null = null;
+
   constructor(adapter: string) {
     super();
     this.adapter = adapter;
@@ -91,6 +94,11 @@ export abstract class AdapterBranch extends Module {
   /** Why this update cannot become part of the weight of `original`; null when it can. */
   mergeObstacle(_original: Module): string | null {
     return null;
+  }
+
+  override dispose(): void {
+    super.dispose();
+    this.onDispose?.();
   }
 
   override forward(): never {

@@ -4,12 +4,8 @@ export {
   Adapter,
   adaptedLayers,
   adaptersOf,
-  type MergeOptions,
-  merge,
-  mergeAndUnload,
   peftPrefix,
   setActiveAdapters,
-  unmerge,
   withAdaptersDisabled,
 } from "./adapter.js";
 export { type ApplyOptions, adapterShapes, applyLora } from "./apply.js";
@@ -37,6 +33,8 @@ export { type KohyaPrefix, kohyaToPeft, loadKohyaAdapter } from "./kohya.js";
 export { type AdaptedLayer, LoraConv2d, LoraEmbedding, LoraLinear } from "./layer.js";
 export { correctLoraFaGradients, freezeA } from "./lora-fa.js";
 export { type LoraPlusGroup, type LoraPlusOptions, loraPlusGroups } from "./lora-plus.js";
+export { merge, mergeAndUnload, unmerge } from "./merge.js";
+export type { MergeOptions } from "./merge-layers.js";
 export { denseMerge, type MergeQuantizer } from "./merge-quantizer.js";
 export { type MergeFidelity, MergeReport, type MergeReportOptions, mergeReport } from "./merge-report.js";
 export { withAdapterRows } from "./mixed.js";

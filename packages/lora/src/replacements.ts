@@ -17,6 +17,8 @@ export interface Replacement {
   releaseOriginals(): void;
   /** Disposes the adapter's parts. */
   dispose(): void;
+  /** Disposes the adapter's parts and the originals, those in the model and those beside it. */
+  disposeAll(): void;
 }
 
 /** Several kinds of replaced parts as one. */
@@ -54,5 +56,9 @@ export class Replacements implements Replacement {
 
   dispose(): void {
     for (const part of this.#parts) part.dispose();
+  }
+
+  disposeAll(): void {
+    for (const part of this.#parts) part.disposeAll();
   }
 }

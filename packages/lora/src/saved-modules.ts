@@ -143,4 +143,9 @@ export class SavedModules implements Replacement {
   dispose(): void {
     for (const { copy } of this.#entries.values()) copy.dispose();
   }
+
+  disposeAll(): void {
+    this.dispose();
+    for (const { original } of this.#entries.values()) original.dispose();
+  }
 }

@@ -281,6 +281,11 @@ export class TrainedTokens implements Replacement {
   dispose(): void {
     for (const { copy } of this.#entries) copy.release();
   }
+
+  disposeAll(): void {
+    // With the originals, which they stand before.
+    for (const { copy } of this.#entries) copy.dispose();
+  }
 }
 
 /** The rows as a parameter. */
