@@ -12,6 +12,7 @@ import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { add, mul, rsqrt, square, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
+import { throughFloat32 } from "./narrow.js";
 import { mean } from "./reduce.js";
 import { reshape } from "./view.js";
 
@@ -60,11 +61,16 @@ export const rmsNormRule: OwnRule<{ eps: number }> = {
 
 /** rmsNorm in primitives. */
 export function rmsNormReference(x: Tensor, weight: Tensor, eps: number): Tensor {
-  return tidy(() => mul(mul(x, rsqrt(add(mean(square(x), -1, true), eps))), weight));
+  return tidy(() => {
+    const scaled = (rows: Tensor) => mul(rows, rsqrt(add(mean(square(rows), -1, true), eps)));
+    return mul(throughFloat32(x, scaled) ?? scaled(x), weight);
+  });
 }
 
 /** (x − mean) / √(variance + eps) over `axes`; the variance is the biased one. */
 function standardize(x: Tensor, axes: readonly number[], eps: number): Tensor {
+  const narrow = throughFloat32(x, (wide) => standardize(wide, axes, eps));
+  if (narrow) return narrow;
   const centred = sub(x, mean(x, axes, true));
   return mul(centred, rsqrt(add(mean(square(centred), axes, true), eps)));
 }

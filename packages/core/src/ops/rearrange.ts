@@ -9,7 +9,7 @@ import { tidy } from "../memory.js";
 import { checkShape, formatShape, inferShape, listOf, normalizeAxes, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { viewOf } from "./dispatch.js";
-import { add, alias, greaterEqual, where } from "./elementwise.js";
+import { add, alias, cast, greaterEqual, where } from "./elementwise.js";
 import {
   along,
   concat,
@@ -237,7 +237,8 @@ function triangle(operation: string, x: Tensor, k: number, lower: boolean): Tens
   return tidy(() => {
     const diagonal = reshape(add(positions(rows, x), k), [rows, 1]);
     const column = positions(columns, x);
-    return where(lower ? greaterEqual(diagonal, column) : greaterEqual(column, diagonal), x, 0);
+    const kept = where(lower ? greaterEqual(diagonal, column) : greaterEqual(column, diagonal), x, 0);
+    return cast(kept, x.dtype);
   });
 }
 

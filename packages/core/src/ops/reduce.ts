@@ -9,6 +9,7 @@ import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from 
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
+import { throughFloat32 } from "./narrow.js";
 import { concat, permute, reshape, slice } from "./view.js";
 
 type Axes = number | readonly number[] | undefined;
@@ -90,6 +91,8 @@ export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 
   use("variance", x);
   const list = normalizeAxes("variance", axes, x.rank);
   requireFinite("variance", "correction", correction);
+  const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
+  if (narrow) return narrow;
   return tidy(() => {
     const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
     return div(squares, Math.max(0, countOver("variance", x, list) - correction));
@@ -99,6 +102,8 @@ export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 
 /** log Σ e^x without overflow; −∞ over empty axes, as in PyTorch. */
 export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   use("logsumexp", x);
+  const narrow = throughFloat32(x, (wide) => logsumexp(wide, axes, keepDims));
+  if (narrow) return narrow;
   return tidy(() => {
     const list = normalizeAxes("logsumexp", axes, x.rank);
     if (list.some((axis) => x.shape[axis] === 0))

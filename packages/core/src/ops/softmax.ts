@@ -8,6 +8,7 @@ import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import { cast, div, exp, log, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
+import { throughFloat32 } from "./narrow.js";
 import { max, sum } from "./reduce.js";
 import { transpose } from "./view.js";
 
@@ -15,6 +16,8 @@ import { transpose } from "./view.js";
 function alongLast(operation: string, x: Tensor, axis: number, fn: (x: Tensor) => Tensor): Tensor {
   requireFloat(operation, "x", x.dtype);
   const at = normalizeAxis(operation, axis, x.rank);
+  const narrow = throughFloat32(x, (wide) => alongLast(operation, wide, axis, fn));
+  if (narrow) return narrow;
   return tidy(() => (at === x.rank - 1 ? fn(x) : transpose(fn(transpose(x, at, -1)), at, -1)));
 }
 

@@ -6,6 +6,7 @@ import { tidy } from "../memory.js";
 import { normalizeAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { abs, cast, equal, notEqual, pow, sqrt, square, where } from "./elementwise.js";
+import { throughFloat32 } from "./narrow.js";
 import { max, min, sum, variance } from "./reduce.js";
 
 type Axes = number | readonly number[];
@@ -21,6 +22,8 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
   use("std", x);
   const list = normalizeAxes("std", axes, x.rank);
   requireFinite("std", "correction", correction);
+  const narrow = throughFloat32(x, (wide) => std(wide, list, keepDims, correction));
+  if (narrow) return narrow;
   return tidy(() => rootOrZero(variance(x, list, keepDims, correction), sqrt));
 }
 
@@ -34,6 +37,8 @@ export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
   normalizeAxes("norm", axes, x.rank);
   requireThat(typeof p === "number" && !Number.isNaN(p), "norm", "p", "a number", p);
   if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, axes, keepDims));
+  const narrow = throughFloat32(x, (wide) => norm(wide, p, axes, keepDims));
+  if (narrow) return narrow;
   return tidy(() => {
     if (p === 0) return sum(cast(notEqual(x, 0), x.dtype), axes, keepDims);
     if (p === 2) return rootOrZero(sum(square(x), axes, keepDims), sqrt);
