@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import * as nm from "../src/index.js";
+import * as nn from "../src/nn/index.js";
 import * as optim from "../src/optim/index.js";
 import { on, type Subject, subjects } from "./support/backends.js";
 import { expectClose, expectNoLeak } from "./support/numbers.js";
@@ -157,6 +158,33 @@ describe("optimizers", () => {
     expect(a.toArray()).toEqual([1, 1]);
     expect(b.toArray()).toEqual([1, 1]);
     expect(optimizer.learningRates()).toEqual([0.1, 0]);
+  });
+
+  test("weight decay spares vectors, or what a mask says, and what is frozen", () => {
+    const layer = nn.Linear.create(3, 2);
+    const [matrices, vectors] = optim.weightDecayGroups(layer, 0.5);
+    expect(matrices).toEqual({ parameters: [layer.weight], weightDecay: 0.5 });
+    expect(vectors).toEqual({ parameters: [layer.bias], weightDecay: 0 });
+    expect(optim.weightDecayGroups(layer, 0.5, (name) => name === "bias")).toEqual([
+      { parameters: [layer.bias], weightDecay: 0.5 },
+      { parameters: [layer.weight], weightDecay: 0 },
+    ]);
+    layer.bias!.requiresGrad = false;
+    const groups = optim.weightDecayGroups(layer, 0.5);
+    expect(groups).toEqual([matrices]);
+    const before = layer.weight.toArray() as number[][];
+    layer.weight.grad = nm.keep(nm.zeros([2, 3]));
+    new optim.AdamW(groups, { learningRate: 0.5 }).step();
+    expectClose(
+      layer.weight.dataSync(),
+      before.flat().map((w) => 0.75 * w),
+      1e-6,
+    );
+    layer.dispose();
+    for (const wrong of [-1, Number.NaN])
+      expect(() => optim.weightDecayGroups(layer, wrong)).toThrow(
+        `weightDecay must be finite and not negative, not ${wrong}`,
+      );
   });
 
   test("schedules scale each group's own rate", () => {

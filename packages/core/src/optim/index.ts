@@ -5,6 +5,7 @@ export { Adam, type AdamOptions } from "./adam.js";
 export { AdamW, type AdamWOptions } from "./adamw.js";
 export { AdamW8bit, type AdamW8bitOptions } from "./adamw8bit.js";
 export { clipGradNorm, clipGradValue, clipScale, gradNorm, readGradNorm } from "./clip.js";
+export { type WeightDecayGroup, weightDecayGroups } from "./groups.js";
 export { Lion, type LionOptions } from "./lion.js";
 export {
   Optimizer,
