@@ -1,7 +1,8 @@
 // What this host can do at most, measured in the run whose kernels are compared with it: multiply-adds in registers, integer
 // dot products in registers, and bytes moved per second from a cache and from memory.
 
-import { init, operand, type Tensor, wasmRuntime, zeros } from "@nomoat/core";
+import { init, type Tensor, zeros } from "@nomoat/core";
+import { operand, wasmRuntime } from "@nomoat/core/extend";
 import { dotChains, dotRounds, peakKernels, streamUnit } from "./emitter.js";
 import { type Effort, timeEntry } from "./timing.js";
 import { workersRunning } from "./workers.js";

@@ -1,6 +1,7 @@
 // Threads that are started run before anything is timed.
 
-import { wasmRuntime, zeros } from "@nomoat/core";
+import { zeros } from "@nomoat/core";
+import { wasmRuntime } from "@nomoat/core/extend";
 
 /** Waits until the wasm backend's workers run; a page may not block for them. */
 export async function workersRunning(threads: number): Promise<void> {

@@ -25,8 +25,7 @@ export {
 } from "./autograd/function.js";
 export { type GradcheckOptions, gradcheck } from "./autograd/gradcheck.js";
 export { enableGrad, noGrad } from "./autograd/graph.js";
-export type { Backend, ElementScope, Operand, PackedWeight } from "./backend/types.js";
-export { wasmRuntime } from "./backend/wasm/access.js";
+export type { Backend } from "./backend/types.js";
 export {
   arange,
   type CreationOptions,
@@ -51,9 +50,6 @@ export {
 export { bytesPerElement, type DType, type DTypeArray, isFloat, promote } from "./dtype.js";
 export * from "./errors.js";
 export { keep, type MemoryStats, memoryStats, resetPeakMemory, tidy } from "./memory.js";
-export { allocate, commonBackend, empty, hostValues, operand } from "./ops/dispatch.js";
-export { withReferenceOperations } from "./ops/fused.js";
-export { type GroupedTarget, groupedWeightGradients } from "./ops/grouped.js";
 export * from "./ops/index.js";
 export { defaultGenerator, Generator, manualSeed } from "./random.js";
 export { bernoulli, type MultinomialArguments, multinomial, permutation, randint } from "./sampling.js";

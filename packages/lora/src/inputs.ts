@@ -1,7 +1,8 @@
 // What linear layers get as inputs while a model runs over some text: sums that tell how much of an output an error of the weight
 // changes, and along which directions the inputs vary.
 
-import { hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import type { LinearBase, Module } from "@nomoat/core/nn";
 import { isAdaptedLayer } from "./layer.js";
 import { type Matrix, matrix, onWasm } from "./linalg.js";

@@ -1,7 +1,8 @@
 // Small dense linear algebra in float64 on the host: QR, singular values, solving. For factors of adapters and single weights, not for
 // training steps; plain loops, no tensors.
 
-import { ArgumentError, type Generator, hostValues, type Tensor } from "@nomoat/core";
+import { ArgumentError, type Generator, type Tensor } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 
 /** A row-major matrix. */
 export interface Matrix {

@@ -1,7 +1,8 @@
 // How much of an adapter survives a merge: into a quantized base the merged weight is quantized again, which can round a small update
 // away. Reported layer by layer, without merging.
 
-import { hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import { Conv2d, Embedding, Linear, type LinearBase, type Module } from "@nomoat/core/nn";
 import type { Adapter } from "./adapter.js";
 import type { InputMoments } from "./inputs.js";

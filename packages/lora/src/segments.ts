@@ -1,18 +1,14 @@
 // Low-rank updates of several adapters in one pass, each for rows of its own: one differentiable operation over segments of rows, whose
 // products of one kind run together, whatever the ranks.
 
+import { clone, defineFunction, mul, type Tensor, zeros } from "@nomoat/core";
 import {
-  clone,
-  defineFunction,
   empty,
   type GroupedTarget,
   groupedMatmul,
   groupedWeightGradients,
-  mul,
   type RowGroup,
-  type Tensor,
-  zeros,
-} from "@nomoat/core";
+} from "@nomoat/core/extend";
 import { asRows, type Mask } from "./low-rank.js";
 
 /** Rows start … end − 1 (of x as a matrix), updated by factor pair `index`, or by none. */

@@ -1,6 +1,7 @@
 // The adapters of one layer and what is merged of them: the part that all layers with adapters share, whatever they compute.
 
-import { ArgumentError, hostValues, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import type { Module } from "@nomoat/core/nn";
 import type { AdapterBranch } from "./branch.js";
 import { onWasm } from "./linalg.js";

@@ -5,7 +5,8 @@
 //
 //   npx tsx --conditions=@nomoat/source packages/quant/scripts/threads.ts [--rounds=16] [--out=4096] [PART OF A NAME ...]
 
-import { init, noGrad, operand, randn, shutdown, wasmRuntime, zeros } from "@nomoat/core";
+import { init, noGrad, randn, shutdown, zeros } from "@nomoat/core";
+import { operand, wasmRuntime } from "@nomoat/core/extend";
 import { dotChains, dotRounds, peakKernels, streamUnit } from "../../../benchmarks/src/measure/emitter.js";
 import { type FormatName, type QuantizedMatmulOptions, quantize, quantizedMatmul } from "../src/index.js";
 

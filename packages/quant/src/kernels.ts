@@ -1,7 +1,8 @@
 // The way to the wasm kernels: registers them with the runtime that holds a tensor, and puts a weight into kernel
 // arguments. Where there are none (another backend, a format without kernels), callers run the reference.
 
-import { operand, type PackedWeight, type Tensor, wasmRuntime } from "@nomoat/core";
+import type { Tensor } from "@nomoat/core";
+import { operand, type PackedWeight, wasmRuntime } from "@nomoat/core/extend";
 import { dynamicMap } from "./formats/dynamic-map.js";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { builds } from "./generated/kernels.js";

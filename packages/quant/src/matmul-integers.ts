@@ -1,7 +1,8 @@
 // The product of activations rounded to integers with a quantized weight: how activations are rounded, which weights have
 // kernels for it, and the two kernels, for a few rows and for many.
 
-import { ArgumentError, empty, type Tensor } from "@nomoat/core";
+import { ArgumentError, type Tensor } from "@nomoat/core";
+import { empty } from "@nomoat/core/extend";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { addressOf, type Kernels, weightArguments } from "./kernels.js";
 

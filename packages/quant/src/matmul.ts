@@ -4,16 +4,14 @@
 import {
   ArgumentError,
   defineFunction,
-  empty,
   matmul,
   noGrad,
-  operand,
-  type PackedWeight,
   ShapeError,
   type Tensor,
   tidy,
   zeros,
 } from "@nomoat/core";
+import { empty, operand, type PackedWeight } from "@nomoat/core/extend";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { addressOf, type Kernels, kernelsFor, packedWeight, weightArguments } from "./kernels.js";
 import {

@@ -1,15 +1,7 @@
 // From a float weight to a QuantizedTensor, by kernels where there are some.
 
-import {
-  ArgumentError,
-  hostValues,
-  noGrad,
-  type Tensor,
-  tensor,
-  tidy,
-  withBackend,
-  zeros,
-} from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tensor, tidy, withBackend, zeros } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import {
   allocateParts,
   type BlockFormat,

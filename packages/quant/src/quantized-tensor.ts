@@ -1,17 +1,8 @@
 // QuantizedTensor: the packed arrays of one weight in core's storage, their format, and the logical shape. It is no
 // Tensor and has no arithmetic; `dequantize` makes one.
 
-import {
-  ArgumentError,
-  DisposedError,
-  empty,
-  keep,
-  operand,
-  ShapeError,
-  type Tensor,
-  tensor,
-  tidy,
-} from "@nomoat/core";
+import { ArgumentError, DisposedError, keep, ShapeError, type Tensor, tensor, tidy } from "@nomoat/core";
+import { empty, operand } from "@nomoat/core/extend";
 import {
   type BlockFormat,
   dequantizeValues,

@@ -1,7 +1,8 @@
 // Quantized weights on the gpu backend, in the modes of gpu.js that Node always has: the wasm backend's numbers, from weights that
 // stay packed on the device.
 
-import { init, memoryStats, mul, noGrad, operand, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
+import { init, memoryStats, mul, noGrad, shutdown, type Tensor, tensor, tidy } from "@nomoat/core";
+import { operand } from "@nomoat/core/extend";
 import { createGpuBackend, gpuBackend } from "@nomoat/core/gpu";
 import { Linear, Sequential } from "@nomoat/core/nn";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

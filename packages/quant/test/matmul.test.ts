@@ -1,16 +1,8 @@
 // quantizedMatmul as a differentiable operation: gradients by finite differences, the adjoint identity, accumulation in
 // place, ownership.
 
-import {
-  gradcheck,
-  memoryStats,
-  noGrad,
-  type Tensor,
-  tensor,
-  tidy,
-  wasmRuntime,
-  withBackend,
-} from "@nomoat/core";
+import { gradcheck, memoryStats, noGrad, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
+import { wasmRuntime } from "@nomoat/core/extend";
 import { afterEach, describe, expect, it } from "vitest";
 import { formats } from "../src/formats/index.js";
 import { withoutKernels } from "../src/kernels.js";

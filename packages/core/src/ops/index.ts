@@ -7,7 +7,6 @@ export { type ConvolutionArguments, conv1d, conv2d, type PerAxis } from "./convo
 export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
-export { type GroupedMatmulArguments, groupedMatmul, type RowGroup } from "./grouped.js";
 export { add_, clip_, div_, fill_, mul_, sub_ } from "./in-place.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { bmm, dot, outer } from "./linalg.js";

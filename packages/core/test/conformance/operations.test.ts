@@ -4,11 +4,14 @@ import { readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import type { OwnRule } from "../../src/autograd/rule.js";
 import { rules } from "../../src/autograd/rules.js";
+import { groupedMatmul } from "../../src/extend.js";
 import * as nm from "../../src/index.js";
-import * as exported from "../../src/ops/index.js";
+import * as ops from "../../src/ops/index.js";
 import { subjects } from "../support/backends.js";
 import { checkOp } from "../support/check-op.js";
 import { allCases as cases, operationOf } from "./cases/index.js";
+
+const exported = { ...ops, groupedMatmul };
 
 /** The names of the rules that stand beside their operations. */
 async function ownRules(): Promise<string[]> {
@@ -47,9 +50,8 @@ describe("nothing goes untested", () => {
   // Functions of functions have tests of their own (functional, autograd; checkpoint among the compositions, too).
   const others = new Set(
     `anomalyMode grad gradientsOf valueAndGrad checkpoint defineFunction gradcheck enableGrad noGrad activeBackend init shutdown
-    withBackend wasmRuntime arange eye fromBuffer full fullLike linspace ones onesLike rand randn tensor toBuffer uniform zeros
-    zerosLike bytesPerElement isFloat promote keep memoryStats resetPeakMemory tidy allocate commonBackend empty hostValues operand
-    withReferenceOperations groupedWeightGradients defaultGenerator manualSeed bernoulli multinomial permutation randint`.split(
+    withBackend arange eye fromBuffer full fullLike linspace ones onesLike rand randn tensor toBuffer uniform zeros
+    zerosLike bytesPerElement isFloat promote keep memoryStats resetPeakMemory tidy defaultGenerator manualSeed bernoulli multinomial permutation randint`.split(
       /\s+/,
     ),
   );

@@ -1,5 +1,6 @@
 // Wrong calls of operations on matrices, indices and layers, and of creation, by operation.
 
+import { groupedMatmul } from "../../src/extend.js";
 import * as nm from "../../src/index.js";
 import { disposed, f, i32, inf, nan, type WrongCall } from "./wrong.js";
 
@@ -13,17 +14,17 @@ export const layers: Record<string, WrongCall[]> = {
   ],
   groupedMatmul: [
     [
-      () => nm.groupedMatmul(f(2, 3), [f(4, 5)], [{ start: 0, end: 2, index: 0 }]),
+      () => groupedMatmul(f(2, 3), [f(4, 5)], [{ start: 0, end: 2, index: 0 }]),
       nm.ShapeError,
       "groupedMatmul: a matrix [4, 5] does not fit x [2, 3]",
     ],
     [
-      () => nm.groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 1, end: 3, index: 0 }]),
+      () => groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 1, end: 3, index: 0 }]),
       nm.ShapeError,
       "groupedMatmul: group of rows 1 to 3: groups must follow each other within 2 rows",
     ],
     [
-      () => nm.groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 0, end: 1, index: 1 }]),
+      () => groupedMatmul(f(2, 3), [f(3, 5)], [{ start: 0, end: 1, index: 1 }]),
       nm.ShapeError,
       "groupedMatmul: group of rows 0 to 1: no matrix 1 of 1",
     ],

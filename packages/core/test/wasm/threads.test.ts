@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { hasRelaxedSimd, unpackBuild } from "../../src/backend/wasm/builds.js";
 import { builds } from "../../src/backend/wasm/generated/kernels.js";
 import { KernelModule } from "../../src/backend/wasm/launch.js";
+import { wasmRuntime } from "../../src/extend.js";
 import * as nm from "../../src/index.js";
 import { AdamW } from "../../src/optim/index.js";
 import { allCases } from "../conformance/cases/index.js";
@@ -59,7 +60,7 @@ function run({ fn, inputs, options }: OpCase): string {
 
 async function withThreads<T>(threads: number, fn: () => T): Promise<T> {
   await nm.init({ backend: "wasm", threads });
-  const runtime = nm.wasmRuntime(nm.zeros([1]))!;
+  const runtime = wasmRuntime(nm.zeros([1]))!;
   expect(runtime.threads).toBe(threads);
   expect(runtime.waitForWorkers()).toBe(threads - 1);
   return fn();

@@ -1,7 +1,8 @@
 // What the calibrated methods share: the lines that a format's codes stand on, and weights made of codes that a method has chosen
 // itself.
 
-import { ArgumentError, hostValues, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { ArgumentError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import {
   allocateParts,
   type BlockFormat,

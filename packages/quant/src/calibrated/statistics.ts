@@ -1,6 +1,7 @@
 // What calibrated methods need to know of a layer's inputs, gathered while a model runs.
 
-import { hostValues, keep, matmul, noGrad, ShapeError, type Tensor, tidy } from "@nomoat/core";
+import { keep, matmul, noGrad, ShapeError, type Tensor, tidy } from "@nomoat/core";
+import { hostValues } from "@nomoat/core/extend";
 import type { Module } from "@nomoat/core/nn";
 import { recordInputs } from "./recorder.js";
 

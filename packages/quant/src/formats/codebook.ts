@@ -10,7 +10,7 @@
 // same 4-bit codes wherever the decoded scale is positive, and the same decoded scales to within the map's resolution, but
 // not the same bytes of scales: their mean, and so every code of the second level, moves with the first pass's rounding.
 
-import type { ElementScope } from "@nomoat/core";
+import type { ElementScope } from "@nomoat/core/extend";
 import { dynamicCode, dynamicMap } from "./dynamic-map.js";
 import type { BlockFormat, PartArray, Parts, WeightShape } from "./format.js";
 

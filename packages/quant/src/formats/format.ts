@@ -1,7 +1,8 @@
 // What a format of quantized weights is: how blocks of floats become bytes and back, in plain TypeScript on typed
 // arrays. This is the definition that the wasm kernels are tested against; it is not what runs on the fast path.
 
-import { ArgumentError, type ElementScope, ShapeError } from "@nomoat/core";
+import { ArgumentError, ShapeError } from "@nomoat/core";
+import type { ElementScope } from "@nomoat/core/extend";
 
 /** Logical shape of a quantized weight: [outFeatures, inFeatures]. */
 export type WeightShape = readonly [outFeatures: number, inFeatures: number];

@@ -1,7 +1,8 @@
 // What ggml's formats have in common: every block is a record of fixed size, and rows are whole blocks. One file a
 // format defines the records.
 
-import { type ElementScope, ShapeError } from "@nomoat/core";
+import { ShapeError } from "@nomoat/core";
+import type { ElementScope } from "@nomoat/core/extend";
 import type { BlockFormat, GridCodes } from "./format.js";
 import { fromHalf, toHalf } from "./half.js";
 

@@ -5,7 +5,7 @@
 // quantize(dequantize(q)) need not give the bytes of q: the search weighs elements by their size and may prefer another line for
 // what lies on one exactly. It stays within the error bound again.
 
-import type { ElementScope } from "@nomoat/core";
+import type { ElementScope } from "@nomoat/core/extend";
 import { ggmlFormat, halfBits, halfElement } from "./ggml.js";
 import { fromHalf } from "./half.js";
 import { encodeQ2_K, encodeQ3_K, encodeQ4_K, encodeQ5_K, encodeQ6_K } from "./k-encode.js";

@@ -1,5 +1,6 @@
 // Cases of matrix products and of the operations that models are made of.
 
+import { groupedMatmul } from "../../../src/extend.js";
 import * as ops from "../../../src/index.js";
 import { exactly, indices, nonzero, normal, type OpCase, op, positive } from "../../support/check-op.js";
 
@@ -42,7 +43,7 @@ export const matmulCases: OpCase[] = [
   op(
     "groupedMatmul",
     (x, a, b) =>
-      ops.groupedMatmul(
+      groupedMatmul(
         x,
         [a, b],
         [
@@ -56,7 +57,7 @@ export const matmulCases: OpCase[] = [
   op(
     "groupedMatmul, transposed",
     (x, a, b) =>
-      ops.groupedMatmul(
+      groupedMatmul(
         x,
         [a, b],
         [
@@ -68,7 +69,7 @@ export const matmulCases: OpCase[] = [
       ),
     [normal(5, 4), normal(2, 4), normal(6, 3)],
   ),
-  op("groupedMatmul of no group", (x, a) => ops.groupedMatmul(x, [a], []), [normal(3, 2), normal(2, 2)]),
+  op("groupedMatmul of no group", (x, a) => groupedMatmul(x, [a], []), [normal(3, 2), normal(2, 2)]),
   op("linear", (x, w, b) => ops.linear(x, w, b), [normal(2, 3, 4), normal(5, 4), normal(5)]),
   op("linear without bias", (x, w) => ops.linear(x, w), [normal(3, 4), normal(2, 4)]),
 ];

@@ -1,6 +1,7 @@
 // What the wasm backend does where it runs: in a page, or in a page's worker.
 
-import { init, matmul, ones, shutdown, sum, tidy, wasmRuntime } from "../../../src/index.js";
+import { wasmRuntime } from "../../../src/extend.js";
+import { init, matmul, ones, shutdown, sum, tidy } from "../../../src/index.js";
 
 export interface WasmReport {
   readonly isolated: boolean;
