@@ -47,7 +47,7 @@ export function remainder4(a: v128, b: v128): v128 {
   const bHigh = f64x2.promote_low_f32x4(i32x4.shuffle(b, b, 2, 3, 2, 3));
   const low = quotient(aLow, bLow);
   const high = quotient(aHigh, bHigh);
-  if (!small(low, high) || v128.any_true(infinite(b))) return remainderScalar(a, b);
+  if (!small(low, high) || v128.any_true(infinite(b))) return divideLanes(a, b, true);
   const rest = narrow(f64x2.sub(aLow, f64x2.mul(low, bLow)), f64x2.sub(aHigh, f64x2.mul(high, bHigh)));
   return signedZero(rest, b);
 }
@@ -61,7 +61,7 @@ export function floorDivide4(a: v128, b: v128): v128 {
     f64x2.promote_low_f32x4(i32x4.shuffle(a, a, 2, 3, 2, 3)),
     f64x2.promote_low_f32x4(i32x4.shuffle(b, b, 2, 3, 2, 3)),
   );
-  if (!small(low, high) || v128.any_true(infinite(b))) return floorDivideScalar(a, b);
+  if (!small(low, high) || v128.any_true(infinite(b))) return divideLanes(a, b, false);
   return signedZero(narrow(low, high), v128.xor(a, b));
 }
 
@@ -103,16 +103,15 @@ function floorDivide(a: f32, b: f32): f32 {
   return quotient == 0 ? copysign<f32>(0, a / b) : quotient;
 }
 
-function remainderScalar(a: v128, b: v128): v128 {
-  let y = f32x4.splat(remainder(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0)));
-  y = f32x4.replace_lane(y, 1, remainder(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1)));
-  y = f32x4.replace_lane(y, 2, remainder(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2)));
-  return f32x4.replace_lane(y, 3, remainder(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3)));
+/** Lane by lane: the remainder, or the quotient. */
+function divideLanes(a: v128, b: v128, rest: bool): v128 {
+  let y = a;
+  y = f32x4.replace_lane(y, 0, divide(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0), rest));
+  y = f32x4.replace_lane(y, 1, divide(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1), rest));
+  y = f32x4.replace_lane(y, 2, divide(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2), rest));
+  return f32x4.replace_lane(y, 3, divide(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3), rest));
 }
 
-function floorDivideScalar(a: v128, b: v128): v128 {
-  let y = f32x4.splat(floorDivide(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0)));
-  y = f32x4.replace_lane(y, 1, floorDivide(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1)));
-  y = f32x4.replace_lane(y, 2, floorDivide(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2)));
-  return f32x4.replace_lane(y, 3, floorDivide(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3)));
+function divide(a: f32, b: f32, rest: bool): f32 {
+  return rest ? remainder(a, b) : floorDivide(a, b);
 }

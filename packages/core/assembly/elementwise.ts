@@ -3,8 +3,8 @@
 
 import { int } from "./abi";
 import { floorDivide4, remainder4 } from "./division";
-import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, seek } from "./odometer";
-import { pow4 } from "./power";
+import { advance, nextRun, rowAddress, rowStride, runBlocks, runStart, STATE_BYTES, seek } from "./odometer";
+import { powRow } from "./power";
 
 const F_ADD: i32 = 0;
 const F_SUB: i32 = 1;
@@ -41,46 +41,13 @@ function floorDivideInt(a: i32, b: i32): i32 {
   return a % b != 0 && a < 0 != b < 0 ? quotient - 1 : quotient;
 }
 
+/** What integers have no lanes for. */
 // @ts-ignore: decorator
 @inline
-function shiftLeft(a: i32, b: i32): i32 {
-  return a << (b & 31);
-}
-
-// @ts-ignore: decorator
-@inline
-function shiftRight(a: i32, b: i32): i32 {
-  return a >> (b & 31);
-}
-
-// What has no lanes goes one number at a time.
-
-function remainderInt4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(remainderInt(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, remainderInt(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, remainderInt(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, remainderInt(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
-}
-
-function floorDivideInt4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(floorDivideInt(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, floorDivideInt(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, floorDivideInt(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, floorDivideInt(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
-}
-
-function shiftLeft4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(shiftLeft(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, shiftLeft(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, shiftLeft(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, shiftLeft(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
-}
-
-function shiftRight4(a: v128, b: v128): v128 {
-  let y = i32x4.splat(shiftRight(i32x4.extract_lane(a, 0), i32x4.extract_lane(b, 0)));
-  y = i32x4.replace_lane(y, 1, shiftRight(i32x4.extract_lane(a, 1), i32x4.extract_lane(b, 1)));
-  y = i32x4.replace_lane(y, 2, shiftRight(i32x4.extract_lane(a, 2), i32x4.extract_lane(b, 2)));
-  return i32x4.replace_lane(y, 3, shiftRight(i32x4.extract_lane(a, 3), i32x4.extract_lane(b, 3)));
+function scalar(kind: i32, a: i32, b: i32): i32 {
+  if (kind == I_FLOORDIVIDE) return floorDivideInt(a, b);
+  if (kind == I_REMAINDER) return remainderInt(a, b);
+  return kind == I_SHIFTLEFT ? a << (b & 31) : a >> (b & 31);
 }
 
 // @ts-ignore: decorator
@@ -92,7 +59,6 @@ function apply(kind: i32, a: v128, b: v128): v128 {
   if (kind == F_DIV) return f32x4.div(a, b);
   if (kind == F_MINIMUM) return f32x4.min(a, b);
   if (kind == F_MAXIMUM) return f32x4.max(a, b);
-  if (kind == F_POW) return pow4(a, b);
   if (kind == I_ADD) return i32x4.add(a, b);
   if (kind == I_SUB) return i32x4.sub(a, b);
   if (kind == I_MUL) return i32x4.mul(a, b);
@@ -103,10 +69,6 @@ function apply(kind: i32, a: v128, b: v128): v128 {
   if (kind == I_XOR) return v128.xor(a, b);
   if (kind == F_FLOORDIVIDE) return floorDivide4(a, b);
   if (kind == F_REMAINDER) return remainder4(a, b);
-  if (kind == I_FLOORDIVIDE) return floorDivideInt4(a, b);
-  if (kind == I_REMAINDER) return remainderInt4(a, b);
-  if (kind == I_SHIFTLEFT) return shiftLeft4(a, b);
-  if (kind == I_SHIFTRIGHT) return shiftRight4(a, b);
   return a;
 }
 
@@ -154,22 +116,16 @@ function rowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, splatA: bool, 
 
 // @ts-ignore: decorator
 @inline
-function slow(kind: i32): bool {
-  return kind == F_POW || kind == I_FLOORDIVIDE || kind == I_REMAINDER || kind == I_SHIFTLEFT || kind == I_SHIFTRIGHT;
+function hasNoLanes(kind: i32): bool {
+  return kind == I_FLOORDIVIDE || kind == I_REMAINDER || kind == I_SHIFTLEFT || kind == I_SHIFTRIGHT;
 }
 
-/** As {@link rowOf} for what takes far longer than loading: one loop for all ways to broadcast. */
+/** As {@link rowOf}, one number at a time. */
 // @ts-ignore: decorator
 @inline
-function slowRowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, strideA: usize, strideB: usize): void {
+function scalarRowOf(kind: i32, dst: usize, a: usize, b: usize, n: i32, strideA: usize, strideB: usize): void {
   const stop = dst + ((<usize>n) << 2);
-  const whole = dst + ((<usize>(n & ~3)) << 2);
-  for (; dst < whole; dst += 16, a += 4 * strideA, b += 4 * strideB) {
-    v128.store(dst, apply(kind, take(a, !strideA), take(b, !strideB)));
-  }
-  for (; dst < stop; dst += 4, a += strideA, b += strideB) {
-    v128.store_lane<u32>(dst, apply(kind, v128.load32_splat(a), v128.load32_splat(b)), 0);
-  }
+  for (; dst < stop; dst += 4, a += strideA, b += strideB) store<i32>(dst, scalar(kind, load<i32>(a), load<i32>(b)));
 }
 
 // @ts-ignore: decorator
@@ -184,7 +140,8 @@ function zip(kind: i32, args: usize, begin: i32, end: i32, state: usize): void {
     const dst = rowAddress(state, 0) + (start << 2);
     const a = rowAddress(state, 1) + start * strideA;
     const b = rowAddress(state, 2) + start * strideB;
-    if (slow(kind)) slowRowOf(kind, dst, a, b, n, strideA, strideB);
+    if (kind == F_POW) powRow(dst, a, b, n, strideA, strideB, state + STATE_BYTES);
+    else if (hasNoLanes(kind)) scalarRowOf(kind, dst, a, b, n, strideA, strideB);
     else if (strideA && strideB) rowOf(kind, dst, a, b, n, false, false);
     else if (strideA) rowOf(kind, dst, a, b, n, false, true);
     else if (strideB) rowOf(kind, dst, a, b, n, true, false);

@@ -115,6 +115,33 @@ it("pow is within an ulp", () => {
   }
 });
 
+it("pow is within an ulp where the exponent takes most digits, and where the result is denormal", () => {
+  // x between ln of the least denormal number and ln of the largest one; bases around 1, where |b| is largest.
+  const bases = floats(0.7, 1.45, 1009, [1]).map((a) => (a === 1 ? 2 : a));
+  for (let x = -103.9; x < 88.72; x += 3.21) {
+    const powers = bases.map((a) => x / Math.log(a));
+    const values = evaluateBinary("pow", bases, powers);
+    for (let i = 0; i < bases.length; i++) {
+      const error = ulpError(values[i], bases[i] ** powers[i]);
+      if (error > 1) expect(error, `${bases[i]} ^ ${powers[i]}`).toBeLessThanOrEqual(1);
+    }
+  }
+});
+
+it("pow of special numbers is C's, in every place of a vector", () => {
+  const numbers = [0, 1, Infinity, 0.5, 1.5, 2, 3, 1e-40, 1e38, 16777215, 16777216, 33554432, 3.4e38, 0.99];
+  const signed = [...numbers, ...numbers.map((x) => -x), Number.NaN].map(Math.fround);
+  const pairs = signed.flatMap((a) => signed.map((b) => [a, b]));
+  const exact = ([a, b]: number[]) => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b);
+  const [a, b] = [0, 1].map((side) => Float32Array.from(pairs, (pair) => pair[side]));
+  const values = evaluateBinary("pow", a, b);
+  for (let i = 0; i < pairs.length; i++) {
+    const error = ulpError(values[i], exact(pairs[i]));
+    if (!(error <= 1)) expect(error, `${pairs[i]}: ${values[i]}`).toBeLessThanOrEqual(1);
+    expect(Object.is(values[i], -0), `${pairs[i]}`).toBe(Object.is(Math.fround(exact(pairs[i])), -0));
+  }
+});
+
 it("remainder and floorDivide are exact for numbers of every size", () => {
   // Integers scaled by powers of two, whose quotients BigInt can tell exactly; neighbours of multiples among them.
   const one = fc.tuple(fc.integer({ min: -16777215, max: 16777215 }), fc.integer({ min: 0, max: 24 }));

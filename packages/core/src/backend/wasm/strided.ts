@@ -9,8 +9,8 @@ import type { WasmBuffer, WasmRuntime } from "./runtime.js";
 
 /** Outer axes that a kernel's odometer counts. */
 const maximumOuterRank = 8;
-/** Scratch bytes that an odometer needs. */
-export const odometerBytes = 64;
+/** Scratch bytes that an odometer needs, and the kernels beside it (pow). */
+export const odometerBytes = 224;
 
 /** The odometer's argument block, used again by every launch: what a kernel has no axis or operand for, it does not read. */
 const block = new Int32Array(16 + (2 + maximumOuterRank) * 4);
