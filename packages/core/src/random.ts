@@ -76,9 +76,9 @@ export interface GeneratorState {
   readonly block: string;
 }
 
-const scratch = new Uint32Array(4096);
+const scratch = /* @__PURE__ */ new Uint32Array(4096);
 
-const limit64 = 2n ** 64n;
+const limit64 = 0x1_0000_0000_0000_0000n;
 
 function uint64(name: string, value: number | bigint): bigint {
   const wide = typeof value === "bigint" ? value : Number.isSafeInteger(value) ? BigInt(value) : -1n;

@@ -110,7 +110,7 @@ function sizeOf(matrix: Tensor, transB: boolean): [k: number, n: number] {
 const widest = (matrices: readonly Tensor[], transB: boolean): number =>
   Math.max(0, ...matrices.map((matrix) => sizeOf(matrix, transB)[1]));
 
-const product = defineFunction<Attributes>({
+const product = /* @__PURE__ */ defineFunction<Attributes>({
   name: "groupedMatmul",
   forward(context, [x, ...matrices], { groups, transB }) {
     const out = zeros([x.shape[0], widest(matrices, transB)], { dtype: x.dtype, device: x.device });

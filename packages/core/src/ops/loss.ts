@@ -231,7 +231,7 @@ interface SumAttributes {
  * The sum of losses times `scale`, and where there is a fourth input [rows] times that; gradients of x and weight are worked out on the
  * way.
  */
-const fusedLinearCrossEntropy = defineFunction<SumAttributes>({
+const fusedLinearCrossEntropy = /* @__PURE__ */ defineFunction<SumAttributes>({
   name: "linearCrossEntropy",
   forward(context, inputs, { ignoreIndex, scale, losses: given }) {
     const { backend } = inputs[0].storage;
@@ -256,7 +256,7 @@ const fusedLinearCrossEntropy = defineFunction<SumAttributes>({
 });
 
 /** The loss of each row. Its gradient depends on what becomes of them, so backward makes the logits again. */
-const fusedLinearCrossEntropyEach = defineFunction<{ ignoreIndex: number }>({
+const fusedLinearCrossEntropyEach = /* @__PURE__ */ defineFunction<{ ignoreIndex: number }>({
   name: "linearCrossEntropy",
   forward(context, inputs, { ignoreIndex }) {
     const losses = empty(inputs[0].storage.backend, "float32", [inputs[0].shape[0]]);

@@ -99,12 +99,13 @@ function planOf(
   };
 }
 
-/** What lies outside x where the largest is looked for. */
-const outside = Number.NEGATIVE_INFINITY;
-
 /** Windows with their elements in one axis, the last. */
 const apart = (windows: Tensor, spatial: number): Tensor =>
   reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
+
+/** Windows in which the largest is looked for: what lies outside x never is. */
+const maxWindows = (plan: Plan, x: Tensor, spatial: number): Tensor =>
+  apart(plan.windows(x, Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY), spatial);
 
 /** The element at `first` of the last axis: unlike that of `max`, the gradient goes to the first of equals alone. */
 const firstLargest = (windows: Tensor, first: Tensor): Tensor => squeeze(takeFound(windows, first, -1), -1);
@@ -118,7 +119,7 @@ function maxPool(
 ): Tensor {
   const plan = planOf(operation, x, size, options, spatial);
   return tidy(() => {
-    const windows = apart(plan.windows(x, outside, outside), spatial);
+    const windows = maxWindows(plan, x, spatial);
     return firstLargest(windows, argmax(windows.detach(), -1, true));
   });
 }
@@ -133,7 +134,7 @@ function maxPoolWithIndices(
   const plan = planOf(operation, x, size, options, spatial);
   return tidy(() => {
     const plane = x.shape.slice(2);
-    const windows = apart(plan.windows(x, outside, outside), spatial);
+    const windows = maxWindows(plan, x, spatial);
     const places = apart(plan.windows(reshape(positions(sizeOf(plane), x), [1, 1, ...plane]), 0, 0), spatial);
     const first = argmax(windows.detach(), -1, true);
     const indices = takeFound(expand(places, windows.shape), first, -1);
