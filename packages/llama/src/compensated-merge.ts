@@ -1,6 +1,6 @@
 // Merging adapters into quantized layers with error compensation: quant's GPTQ for lora's merge, which knows no quantizer.
 
-import { ArgumentError } from "@nomoat/core";
+import { ArgumentError, noGrad } from "@nomoat/core";
 import type { InputMoments, MergeQuantizer } from "@nomoat/lora";
 import { ActivationStatistics, type GptqOptions, QuantizedLinear, quantizeGptq } from "@nomoat/quant";
 
@@ -37,7 +37,7 @@ export function compensatedMerge(
     statistics.magnitudes.set(moments.magnitudes);
     statistics.count = moments.count;
     const quantized = quantizeGptq(weight, statistics, { ...options, format, name });
-    const bias = base.bias?.detach().clone() ?? null;
+    const bias = noGrad(() => base.bias?.clone() ?? null);
     return new QuantizedLinear(quantized, bias, packed ? { activations: packed.activations } : {});
   };
 }

@@ -37,6 +37,6 @@ export function denseMerge(dtype: "float32" | "float16" | "bfloat16" = "float32"
     throw new ArgumentError(`denseMerge: dtype must be "float32", "float16" or "bfloat16", not ${dtype}`);
   return (weight, base) => {
     const copy = weight.dtype === dtype ? weight.clone() : weight.cast(dtype);
-    return new Linear(copy, base.bias?.detach().clone() ?? null);
+    return noGrad(() => new Linear(copy, base.bias?.clone() ?? null));
   };
 }

@@ -1,6 +1,6 @@
 // QuantizedLinear: a linear layer whose frozen weight is packed. It stands wherever a LinearBase may, under an adapter too.
 
-import { ArgumentError, keep, type Tensor, tensor, tidy } from "@nomoat/core";
+import { ArgumentError, keep, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { checkFeatures, LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import { type ActivationGrid, roundToGrid } from "./activations.js";
 import type { BlockFormat } from "./formats/format.js";
@@ -134,7 +134,7 @@ export class QuantizedLinear extends LinearBase {
     const { activations, inputScales } = this;
     const activationGrid = this.activationGrid ?? undefined;
     const { format } = this.quantized;
-    const bias = this.bias && keep(this.bias.clone().detach());
+    const bias = noGrad(() => this.bias && keep(this.bias.clone()));
     if (!inputScales) return QuantizedLinear.from(weight, bias, format, { activations, activationGrid });
     const scales = keep(inputScales.clone());
     const options = { activations, inputScales: scales };

@@ -102,7 +102,7 @@ export function* foldScales(
           throw new ArgumentError(`quantizeModel: awq needs statistics of ${name}: see collectStatistics`);
         requireStatistics("quantizeModel", seen, channels.length);
         const given = yield layer.weight;
-        const weight = noGrad(() => keep(given.detach().clone()));
+        const weight = noGrad(() => keep(given.clone()));
         copies.push(weight);
         layers.push({ weight, statistics: seen, format, name: `${name}.weight` });
       }
