@@ -1,10 +1,10 @@
 // Operands over a reference backend, for tests that call primitives directly.
 
-import { ReferenceBackend } from "../../src/backend/reference/index.js";
+import { createReferenceBackend } from "../../src/backend/reference/index.js";
 import type { Operand } from "../../src/backend/types.js";
 import { type DType, type DTypeArray, viewAs } from "../../src/dtype.js";
 
-export const backend = new ReferenceBackend();
+export const backend = createReferenceBackend();
 
 export function rowMajor(shape: readonly number[]): number[] {
   const strides = new Array<number>(shape.length);
