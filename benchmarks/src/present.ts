@@ -156,7 +156,8 @@ export function failureLines({ results, interrupted }: Run): string[] {
   }
   const failed = [...reasons].map(([reason, cases]) => {
     const more = cases.length > 1 ? ` and ${cases.length - 1} more` : "";
-    return `failed: ${reason} (${cases[0]}${more})`;
+    // What was left out on purpose says so itself.
+    return `${/: left out: /.test(reason) ? "" : "failed: "}${reason} (${cases[0]}${more})`;
   });
   return [...(interrupted === null ? [] : [`the run is not whole: ${interrupted}`]), ...failed];
 }

@@ -1,6 +1,6 @@
 // Peers: what travels between the tool and them, one that needs no installation from end to end, and reasons in place of figures.
 
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -12,6 +12,7 @@ import { loraMlpCases } from "../src/peers/cases/lora-mlp.js";
 import { productCases } from "../src/peers/cases/products.js";
 import { trainCases } from "../src/peers/cases/train-step.js";
 import { planPeers } from "../src/peers/plan.js";
+import { PeerPool } from "../src/peers/pool.js";
 import type { LoraMlpTask, ProductTask, TrainTask } from "../src/peers/protocol.js";
 import { peersByName } from "../src/peers/registry.js";
 import { readTensors, writeTensors } from "../src/peers/stored.js";
@@ -116,6 +117,45 @@ describe("what is right", () => {
     expect(accuracy.maxError).toBeLessThan(0.5);
   });
 });
+
+/** A peer's program that tells its process for its version, and dies of every task. */
+const crashing = `#!/usr/bin/env node
+const answer = (value) => console.log(JSON.stringify({ nomoat: value }));
+require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  if (JSON.parse(line).do === "start") answer({ version: String(process.pid) });
+  else process.kill(process.pid, "SIGKILL");
+});
+`;
+
+// Windows runs no script by its first line.
+test.skipIf(process.platform === "win32")(
+  "a peer that crashes costs its case, and is started again three times",
+  async () => {
+    const command = join(folder, "crashing.cjs");
+    await writeFile(command, crashing);
+    await chmod(command, 0o755);
+    const [peer] = peersByName(["numpy"]);
+    const pool = new PeerPool([command], new Map());
+    try {
+      const processes = new Set<string>();
+      for (let start = 0; start < 4; start++) {
+        const { host, version } = await pool.get(peer, 1);
+        expect((await pool.get(peer, 1)).host).toBe(host);
+        processes.add(version);
+        await expect(host.ask({ do: "dispose" })).rejects.toThrow("ended with SIGKILL");
+        expect(host.ended).toBe(true);
+      }
+      expect(processes.size).toBe(4);
+      const last = await pool.get(peer, 1);
+      expect(processes).toContain(last.version);
+      await expect(last.host.ask({ do: "dispose" })).rejects.toThrow("ended with SIGKILL");
+      // Another number of threads is another process.
+      expect(processes).not.toContain((await pool.get(peer, 2)).version);
+    } finally {
+      pool.close();
+    }
+  },
+);
 
 describe("a plan", () => {
   const request = { threads: [1], version: "1.0.0", install: false, pythons: [], start: true };

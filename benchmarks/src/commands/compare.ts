@@ -1,7 +1,7 @@
 // `nomoat-bench compare A B …`: what got faster, what slower, and what nobody can tell.
 
 import Table from "cli-table3";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Comparison, compareRuns, machineDifferences, typicalSeconds } from "../compare/compare.js";
 import { BenchError } from "../model.js";
 import { formatSeconds } from "../present.js";
@@ -127,6 +127,11 @@ async function compare(files: string[], flags: CompareFlags): Promise<void> {
   process.exitCode = 1;
 }
 
+/** An option in percent; help shows its default as it is given. */
+function share(name: string, about: string, usual: number): Option {
+  return new Option(`${name} <percent>`, about).argParser(percent).default(usual, String(100 * usual));
+}
+
 export function addCompare(program: Command): void {
   program
     .command("compare")
@@ -137,9 +142,9 @@ export function addCompare(program: Command): void {
       "exit code 1 when a case is significantly slower by more than this",
       percent,
     )
-    .option("--confidence <percent>", "of the intervals", confidence, 0.99)
-    .option("--smallest <percent>", "changes below this count as none", percent, 0.02)
-    .option("--drift <percent>", "how far equal runs are apart, as a standard deviation", percent, 0.01)
+    .addOption(share("--confidence", "of the intervals", 0.99).argParser(confidence))
+    .addOption(share("--smallest", "changes below this count as none", 0.02))
+    .addOption(share("--drift", "how far equal runs are apart, as a standard deviation", 0.01))
     .option("--all", "show cases without significant change too")
     .action(compare);
 }

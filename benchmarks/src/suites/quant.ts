@@ -130,8 +130,9 @@ function preparePacking(format: FormatName, size: number, unpack: boolean): Prep
     verify: () =>
       tidy(() => {
         const values = quantized.dequantize().dataSync() as ArrayLike<number>;
-        // Half a step of the coarsest format: NF4's widest gap is 0.3 of a block's largest value.
-        return compareArrays(values, weight.dataSync() as ArrayLike<number>, 0.16);
+        // Of the largest value of all; searched scales may cut a group's extremes off.
+        const tolerance = known[format].errorBound(1);
+        return compareArrays(values, weight.dataSync() as ArrayLike<number>, tolerance);
       }),
     dispose() {
       weight.dispose();

@@ -1,5 +1,5 @@
 // What every public function asks of its arguments first, so that a wrong one ends in an error that names it. Packages that
-// build on this one import it as @nomoat/core/arguments.
+// build on this one import it as @nomoat/core/extend.
 
 import { ArgumentError } from "./errors.js";
 import type { Storage } from "./storage.js";
@@ -89,6 +89,18 @@ export function requireOneOf(
 ): void {
   if (!known.includes(value))
     throw new ArgumentError(`${operation}: unknown ${name} "${String(value)}" (known: ${known.join(", ")})`);
+}
+
+/** Throws unless `path` is a text. */
+export function requirePath(operation: string, path: unknown): void {
+  if (typeof path !== "string")
+    throw new ArgumentError(`${operation}: expected a path, not ${describe(path)}`);
+}
+
+/** Throws unless `map` is a Map, or another object that is read like one. */
+export function requireMap(operation: string, name: string, map: unknown): void {
+  if (typeof (map as Map<unknown, unknown> | null)?.get !== "function")
+    throw new ArgumentError(`${operation}: ${name} must be a Map, not ${describe(map)}`);
 }
 
 /** Throws unless `fn` can be called. */

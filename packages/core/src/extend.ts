@@ -1,6 +1,15 @@
 // @nomoat/core/extend: what packages that bring kernels and operations of their own need besides `defineFunction`, and operations that
-// only their layers are made of. Users of tensors need nothing of it.
+// only their layers are made of; checks of arguments, with the same messages everywhere. Users of tensors need nothing of it.
 
+export {
+  describe,
+  requireFunction,
+  requireList,
+  requireMap,
+  requireOptions,
+  requirePath,
+  use,
+} from "./arguments.js";
 export type { Backend, ElementScope, Operand, PackedWeight } from "./backend/types.js";
 export { wasmRuntime } from "./backend/wasm/access.js";
 export { allocate, commonBackend, empty, hostValues, operand } from "./ops/dispatch.js";

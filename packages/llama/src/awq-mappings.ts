@@ -2,12 +2,14 @@
 
 import type { AwqMapping } from "@nomoat/quant";
 import type { LlamaForCausalLM } from "./model/model.js";
+import { requireLlama } from "./options.js";
 
 /**
  * For `quantizeModel(model, { method: "awq", mappings: awqMappings(model), ... })`: with them the scaled layers compute nothing more
  * than others. Heads that share keys and values share scales.
  */
 export function awqMappings(model: LlamaForCausalLM): AwqMapping[] {
+  requireLlama("awqMappings", model);
   const { numLayers, numHeads, numKeyValueHeads, headDim } = model.config;
   const sharing = numHeads / numKeyValueHeads;
   // Output of v_proj that each input of o_proj is mixed from.

@@ -3,7 +3,9 @@
 
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 import { ArgumentError, FormatError } from "@nomoat/core";
+import { requireList, requireOptions } from "@nomoat/core/extend";
 import type { ChatMessage } from "./data/examples.js";
+import { requireTokenizer } from "./options.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** The longest in use (gpt-oss) has 17,000 characters. */
@@ -121,6 +123,9 @@ export function applyChatTemplate(
   messages: readonly ChatMessage[],
   options: ChatTemplateOptions = {},
 ): string {
+  requireTokenizer("applyChatTemplate", tokenizer);
+  requireList("applyChatTemplate", "messages", messages);
+  requireOptions("applyChatTemplate", options);
   const template = templateOf(tokenizer);
   try {
     const environment = new Environment();

@@ -1,10 +1,12 @@
 // A model's predictions on a text against those of the model that it was made of, by quantization say.
 
 import { ArgumentError, gather, noGrad, tidy } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import { PredictionComparison, type PredictionError } from "@nomoat/quant";
 import { batchTensors } from "./data/batches.js";
 import { inMode, nextTurn } from "./event-loop.js";
 import { type LlamaForCausalLM, nextTokenTargets } from "./model/model.js";
+import { requireLlama } from "./options.js";
 import { type PerplexityOptions, textWindows } from "./perplexity.js";
 
 export interface ComparePredictionsOptions extends PerplexityOptions {
@@ -28,10 +30,11 @@ const positionsAtOnce = 256;
  * @throws {ArgumentError} as `perplexity`; for models of different vocabularies
  */
 export async function comparePredictions(options: ComparePredictionsOptions): Promise<PredictionError> {
+  requireOptions("comparePredictions", options);
   const { reference, comparison = new PredictionComparison(), ...rest } = options;
   const { model, signal } = options;
-  if (!reference)
-    throw new ArgumentError("comparePredictions: needs the model to compare with as `reference`");
+  requireLlama("comparePredictions: model", model);
+  requireLlama("comparePredictions: reference", reference);
   if (model.config.vocabSize !== reference.config.vocabSize) {
     throw new ArgumentError(
       `comparePredictions: the model has ${model.config.vocabSize} tokens, the reference ${reference.config.vocabSize}`,

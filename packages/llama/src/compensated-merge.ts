@@ -1,6 +1,7 @@
 // Merging adapters into quantized layers with error compensation: quant's GPTQ for lora's merge, which knows no quantizer.
 
 import { ArgumentError, noGrad } from "@nomoat/core";
+import { requireMap } from "@nomoat/core/extend";
 import type { InputMoments, MergeQuantizer } from "@nomoat/lora";
 import { ActivationStatistics, type GptqOptions, QuantizedLinear, quantizeGptq } from "@nomoat/quant";
 
@@ -25,6 +26,7 @@ export function compensatedMerge(
   inputs: ReadonlyMap<string, InputMoments>,
   options: CompensatedMergeOptions = {},
 ): MergeQuantizer {
+  requireMap("compensatedMerge", "inputs", inputs);
   return (weight, base, name) => {
     const moments = inputs.get(name);
     if (!moments) throw new ArgumentError(`compensatedMerge: there are no inputs of ${name}`);

@@ -189,6 +189,8 @@ const finiteFrom0 = (value: number): boolean => value >= 0 && value < Number.POS
 export function checkOptions(options: FinetuneOptions): FinetuneSettings {
   const check = new OptionChecker("finetune");
   check.known(options, optionNames);
+  check.subjects(options, true);
+  for (const name of ["onStep", "onEvaluate"] as const) check.function(name, options[name]);
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const settings = { ...defaults, ...(given as unknown as FinetuneOptions) };
   const positions = settings.model.config.maxPositionEmbeddings;

@@ -297,6 +297,7 @@ function settingsOf(options: FinetuneTogetherOptions, given: TogetherRun): Finet
 export async function finetuneTogether(options: FinetuneTogetherOptions): Promise<FinetuneResult[]> {
   const check = new OptionChecker("finetuneTogether");
   check.known(options, optionNames);
+  check.subjects(options, true);
   const { model, runs: given, gradientCheckpointing = false, signal } = options;
   if (!Array.isArray(given) || given.length === 0) check.fail("runs", "a list of at least one run", given);
   const seen = new Set<Adapter>();

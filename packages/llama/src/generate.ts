@@ -1,6 +1,7 @@
 // Text from a model, token by token: prefill, then one position a step over the key-value cache.
 
 import { ArgumentError, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { describe } from "@nomoat/core/extend";
 import { inMode, nextTurn } from "./event-loop.js";
 import { KVCache } from "./model/cache.js";
 import type { LlamaForCausalLM } from "./model/model.js";
@@ -40,6 +41,8 @@ const tokenOptionNames = ["model", "prompt", "maxNewTokens", "eosTokenIds", "sig
 const textOptionNames = [...tokenOptionNames, "tokenizer", "stop", "addSpecialTokens"];
 
 function checkPrompt(prompt: ArrayLike<number>, model: LlamaForCausalLM): number[] {
+  if (typeof prompt !== "object" || prompt === null)
+    throw new ArgumentError(`generate: prompt must be a text or token ids, not ${describe(prompt)}`);
   const { vocabSize, maxPositionEmbeddings } = model.config;
   const ids = Array.from(prompt);
   if (ids.length === 0)
@@ -68,6 +71,7 @@ function checkPrompt(prompt: ArrayLike<number>, model: LlamaForCausalLM): number
 export async function* generateTokens(options: GenerateTokensOptions): AsyncGenerator<number, FinishReason> {
   const check = new OptionChecker("generate");
   check.known(options, tokenOptionNames);
+  check.subjects(options, false);
   const { model, signal, maxNewTokens = 128 } = options;
   check.integer("maxNewTokens", maxNewTokens, 0);
   const ids = checkPrompt(options.prompt, model);
@@ -184,10 +188,14 @@ function encodePrompt(prompt: string, tokenizer: Tokenizer, addSpecialTokens: bo
 export async function* generate(options: GenerateOptions): AsyncGenerator<string, FinishReason> {
   const check = new OptionChecker("generate");
   check.known(options, textOptionNames);
+  check.subjects(options, true);
   const { tokenizer, prompt, stop, addSpecialTokens = true, ...rest } = options;
   check.boolean("addSpecialTokens", addSpecialTokens);
   const filter = new StopFilter(stopStrings(stop, check));
-  const ids = typeof prompt === "string" ? encodePrompt(prompt, tokenizer, addSpecialTokens) : prompt;
+  const ids =
+    typeof prompt === "string"
+      ? encodePrompt(prompt, tokenizer, addSpecialTokens)
+      : checkPrompt(prompt, options.model);
   const { eosTokenId } = tokenizer;
   const eosTokenIds = options.eosTokenIds ?? [
     ...options.model.config.eosTokenIds,

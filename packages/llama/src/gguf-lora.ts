@@ -3,6 +3,7 @@
 // alpha / r times. An embedding's lora_a is [numEmbeddings, r]. Rows of query and key projections stand in llama.cpp's order.
 
 import { ArgumentError, FormatError, type Tensor } from "@nomoat/core";
+import { describe, requireOptions, requirePath } from "@nomoat/core/extend";
 import type { SourceLike } from "@nomoat/core/io";
 import {
   type Adapter,
@@ -17,6 +18,7 @@ import { permuteRows } from "./gguf.js";
 import { fromGgufName, Metadata, toGgufName } from "./gguf-config.js";
 import type { LlamaConfig } from "./model/config.js";
 import { LlamaForCausalLM } from "./model/model.js";
+import { requireLlama } from "./options.js";
 
 const rotated = /\.(?:q_proj|k_proj)$/;
 const embedding = "model.embed_tokens";
@@ -61,6 +63,10 @@ export async function saveLoraGguf(
   path: string,
   options: SaveLoraGgufOptions = {},
 ): Promise<void> {
+  if (typeof adapter?.branches !== "function")
+    throw new ArgumentError(`saveLoraGguf: expected an adapter, not ${describe(adapter)}`);
+  requirePath("saveLoraGguf", path);
+  requireOptions("saveLoraGguf", options);
   const { type = "f32", name = adapter.name } = options;
   const refuse = (why: string): never => {
     throw new ArgumentError(`saveLoraGguf: adapter "${adapter.name}": ${why}`);
@@ -187,6 +193,7 @@ async function convert(
   model: LlamaForCausalLM,
   source: SourceLike,
 ): Promise<{ file: string; found: string[]; files: Map<string, Uint8Array> | null }> {
+  requireLlama("loadLoraGguf", model);
   const file = typeof source === "string" ? source : "adapter.gguf";
   const gguf = await readGguf(source);
   const tensors = new Map<string, Tensor>();

@@ -4,13 +4,7 @@
 import { ArgumentError, FormatError } from "@nomoat/core";
 import type { GgufValue } from "@nomoat/quant/gguf";
 import type { Metadata } from "./gguf-config.js";
-import { Tokenizer } from "./tokenizer.js";
-
-/** The contents of tokenizer.json and tokenizer_config.json. */
-export interface TokenizerFiles {
-  readonly json: string | object;
-  readonly config?: object;
-}
+import { Tokenizer, type TokenizerFiles } from "./tokenizer.js";
 
 /** Kinds of token, at their numbers in `tokenizer.ggml.token_type`. */
 const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;

@@ -1,6 +1,7 @@
 // LLaMA models from and to GGUF files, as llama.cpp writes them.
 
 import { ArgumentError, FormatError, type Tensor, tensor, tidy } from "@nomoat/core";
+import { describe, requireOptions, requirePath } from "@nomoat/core/extend";
 import { adaptersOf } from "@nomoat/lora";
 import {
   type FormatName,
@@ -19,12 +20,13 @@ import {
   ropeFactors,
   toGgufName,
 } from "./gguf-config.js";
-import { type TokenizerFiles, tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
+import { tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
 import type { LoadLlamaOptions } from "./load.js";
 import { assembleLlama, embeddingWeight, type Weight, type WeightSource } from "./model/assemble.js";
 import type { LlamaConfig } from "./model/config.js";
 import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
-import type { Tokenizer } from "./tokenizer.js";
+import { requireLlama } from "./options.js";
+import { Tokenizer, type TokenizerFiles } from "./tokenizer.js";
 
 /**
  * llama.cpp turns rotary pairs that lie half a head apart (Hugging Face's) into neighbours: row h·d + 2i + j of its query and
@@ -150,7 +152,8 @@ async function readFactors(gguf: GgufFile): Promise<Float32Array | undefined> {
 export interface SaveGgufOptions {
   /**
    * Type of the linear layers' weights (default "f16"); norms and biases are always float32. Layers that are quantized to one
-   * of ggml's formats already keep their bytes. K-quants need rows of whole 256s.
+   * of ggml's formats already keep their bytes. As by llama.cpp, weights whose rows are no multiple of 256 take q4_0, q5_0, q5_1 or
+   * q8_0 instead of a K-quant, and those whose rows are no multiple of 32 f16.
    */
   readonly type?:
     | ("f32" | "f16" | "bf16")
@@ -161,14 +164,39 @@ export interface SaveGgufOptions {
 
 type WrittenType = NonNullable<SaveGgufOptions["type"]>;
 
+const floats = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
+const writtenTypes: readonly string[] = [
+  ...Object.keys(floats),
+  ...["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_K", "q3_K", "q4_K", "q5_K", "q6_K"],
+];
+
+function checkType(option: string, type: unknown): void {
+  if (writtenTypes.includes(type as string)) return;
+  throw new ArgumentError(
+    `saveGguf: ${option} must be one of ${writtenTypes.join(", ")}, not ${describe(type)}`,
+  );
+}
+
 function outputTypeFor(type: WrittenType): WrittenType {
   if (type.endsWith("_K")) return "q6_K";
   return /^q[45]/.test(type) ? "q8_0" : type;
 }
 
-const floats = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
+/** What llama.cpp's quantizer takes for rows that are no multiple of 256 (IQ4_NL, for the smallest, is not among ours). */
+const smallerBlocks: Partial<Record<WrittenType, WrittenType>> = {
+  ...{ q2_K: "q4_0", q3_K: "q4_0", q4_K: "q5_0", q5_K: "q5_1", q6_K: "q8_0" },
+};
 
-function convert(name: string, weight: Tensor, type: WrittenType): Weight {
+/** The type for rows so long: `type`, or the next that suits them. */
+function suitableType(type: WrittenType, row: number): WrittenType {
+  if (Object.hasOwn(floats, type)) return type;
+  const smaller = smallerBlocks[type];
+  if (row % (smaller ? 256 : 32) === 0) return type;
+  return smaller ? suitableType(smaller, row) : "f16";
+}
+
+function convert(name: string, weight: Tensor, wanted: WrittenType): Weight {
+  const type = suitableType(wanted, weight.shape.at(-1) ?? 0);
   if (!Object.hasOwn(floats, type))
     return quantize(weight, { format: type as FormatName, name, measure: false });
   return tidy(() => weight.detach().cast(floats[type as keyof typeof floats]));
@@ -177,26 +205,35 @@ function convert(name: string, weight: Tensor, type: WrittenType): Weight {
 /**
  * Writes a model as a GGUF file for llama.cpp and for `loadLlama`, whole or not at all. Adapters must be merged before.
  *
- * @param tokenizer - contents of tokenizer.json and tokenizer_config.json; null for none
+ * @param tokenizer - as `loadLlama` gives it, or contents of tokenizer.json and tokenizer_config.json; null for none
  * @throws {ArgumentError} for a weight or a tokenizer that GGUF cannot hold
  */
 export async function saveGguf(
   model: LlamaForCausalLM,
-  tokenizer: TokenizerFiles | null,
+  tokenizer: Tokenizer | TokenizerFiles | null,
   path: string,
   options: SaveGgufOptions = {},
 ): Promise<void> {
+  requireLlama("saveGguf", model);
+  if (typeof tokenizer !== "object")
+    throw new ArgumentError(`saveGguf: expected a tokenizer or null, not ${describe(tokenizer)}`);
+  requirePath("saveGguf", path);
+  requireOptions("saveGguf", options, ["type", "outputType"]);
   const adapters = [...adaptersOf(model).keys()];
   if (adapters.length > 0)
     throw new ArgumentError(
       `saveGguf: the model carries adapters (${adapters.join(", ")}): mergeAndUnload(model) or remove them before`,
     );
   const { type = "f16" } = options;
+  checkType("type", type);
   const { outputType = outputTypeFor(type) } = options;
+  checkType("outputType", outputType);
   const { config } = model;
   const metadata = configToGguf(config);
-  if (tokenizer)
-    for (const [key, value] of tokenizerToGguf(tokenizer, config.vocabSize)) metadata.set(key, value);
+  if (tokenizer) {
+    const files = tokenizer instanceof Tokenizer ? tokenizer.files : tokenizer;
+    for (const [key, value] of tokenizerToGguf(files, config.vocabSize)) metadata.set(key, value);
+  }
   const modules = new Map(model.namedModules());
   const tensors = new Map<string, Weight>();
   const made: Weight[] = [];

@@ -33,8 +33,14 @@ export {
 } from "./generate.js";
 export { type SaveGgufOptions, saveGguf } from "./gguf.js";
 export { loadLoraGguf, loraGgufToPeft, type SaveLoraGgufOptions, saveLoraGguf } from "./gguf-lora.js";
-export type { TokenizerFiles } from "./gguf-tokenizer.js";
-export { type LlamaSource, type LoadLlamaOptions, loadLlama, loadTokenizer, saveLlama } from "./load.js";
+export {
+  type LlamaSource,
+  type LoadLlamaOptions,
+  loadLlama,
+  loadTokenizer,
+  type SaveLlamaOptions,
+  saveLlama,
+} from "./load.js";
 export { estimateMemory, type MemoryEstimate, type MemoryEstimateOptions } from "./memory-estimate.js";
 export type { LoadQuantization } from "./model/assemble.js";
 export { KVCache } from "./model/cache.js";
@@ -42,4 +48,10 @@ export { formatConfig, type LlamaConfig, parseConfig, type RopeScaling } from ".
 export { type HiddenOptions, LlamaForCausalLM, llamaShapes } from "./model/model.js";
 export { type PerplexityOptions, type PerplexityResult, perplexity } from "./perplexity.js";
 export { Sampler, type SamplingOptions } from "./sampling.js";
-export { type DecodeOptions, type DecodeStream, type EncodeOptions, Tokenizer } from "./tokenizer.js";
+export {
+  type DecodeOptions,
+  type DecodeStream,
+  type EncodeOptions,
+  Tokenizer,
+  type TokenizerFiles,
+} from "./tokenizer.js";

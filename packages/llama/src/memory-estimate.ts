@@ -2,11 +2,13 @@
 // fullest moments follows the operations of model/block.ts and their gradient rules, in float32.
 
 import { ArgumentError, bytesPerElement } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import { Linear } from "@nomoat/core/nn";
 import { type LoraConfig, LoraLinear, resolveLoraConfig, resolveTargets } from "@nomoat/lora";
 import { type AdapterCost, adapterCosts } from "./adapter-memory.js";
 import type { LlamaConfig } from "./model/config.js";
 import type { LlamaForCausalLM } from "./model/model.js";
+import { requireLlama } from "./options.js";
 
 export interface MemoryEstimateOptions {
   /** As in `finetune` (default false). */
@@ -153,6 +155,8 @@ export function estimateMemory(
   length: number,
   options: MemoryEstimateOptions = {},
 ): MemoryEstimate {
+  requireLlama("estimateMemory", model);
+  requireOptions("estimateMemory", options);
   const { gradientCheckpointing = false, gradientAccumulationSteps = 1, optimizerSlots = 2 } = options;
   const { optimizer: kind = "AdamW", freezeA = false } = options;
   if (kind !== "AdamW" && kind !== "AdamW8bit")

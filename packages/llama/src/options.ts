@@ -1,6 +1,24 @@
 // Checks of the options that a public function is called with.
 
 import { ArgumentError } from "@nomoat/core";
+import { describe, requireOptions } from "@nomoat/core/extend";
+import { Module } from "@nomoat/core/nn";
+import type { LlamaForCausalLM } from "./model/model.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+/** Throws unless `model` is a LLaMA, of any copy of this package. */
+export function requireLlama(operation: string, model: unknown): asserts model is LlamaForCausalLM {
+  if (typeof (model as LlamaForCausalLM | null)?.hidden !== "function")
+    throw new ArgumentError(`${operation}: expected a model, as loadLlama gives, not ${describe(model)}`);
+}
+
+/** Throws unless `tokenizer` is one, of any copy of this package. */
+export function requireTokenizer(operation: string, tokenizer: unknown): asserts tokenizer is Tokenizer {
+  if (typeof (tokenizer as Tokenizer | null)?.createDecodeStream !== "function")
+    throw new ArgumentError(
+      `${operation}: expected a tokenizer, as loadLlama gives, not ${describe(tokenizer)}`,
+    );
+}
 
 /** Checks the options of one call; every message names the option. */
 export class OptionChecker {
@@ -11,8 +29,7 @@ export class OptionChecker {
   }
 
   fail(option: string, wanted: string, value: unknown): never {
-    const shown = typeof value === "string" ? JSON.stringify(value.slice(0, 60)) : String(value).slice(0, 60);
-    throw new ArgumentError(`${this.#operation}: ${option} must be ${wanted}, not ${shown}`);
+    throw new ArgumentError(`${this.#operation}: ${option} must be ${wanted}, not ${describe(value)}`);
   }
 
   integer(option: string, value: unknown, low: number, high = Number.MAX_SAFE_INTEGER): number {
@@ -37,11 +54,20 @@ export class OptionChecker {
     return value;
   }
 
-  /** Refuses options that nobody knows: misspelt ones would have no effect. */
+  /** Refuses what is no object of options, and options that nobody knows: misspelt ones would have no effect. */
   known(options: object, names: readonly string[]): void {
-    for (const name of Object.keys(options)) {
-      if (!names.includes(name))
-        throw new ArgumentError(`${this.#operation}: unknown option "${name}" (known: ${names.join(", ")})`);
-    }
+    if (options instanceof Module)
+      throw new ArgumentError(`${this.#operation}: takes one object, { model, ... }, not a model`);
+    requireOptions(this.#operation, options, names);
+  }
+
+  /** The options `model` and, where it is `needed` or given, `tokenizer`. */
+  subjects({ model, tokenizer }: { model: unknown; tokenizer?: unknown }, needed: boolean): void {
+    requireLlama(`${this.#operation}: model`, model);
+    if (needed || tokenizer !== undefined) requireTokenizer(`${this.#operation}: tokenizer`, tokenizer);
+  }
+
+  function(option: string, value: unknown): void {
+    if (value !== undefined && typeof value !== "function") this.fail(option, "a function", value);
   }
 }

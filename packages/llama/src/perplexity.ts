@@ -52,8 +52,8 @@ const optionNames = ["model", "tokenizer", "text", "ids", "length", "stride", "b
  * @throws {ArgumentError} naming the option that is out of range; for fewer than two tokens
  */
 export async function perplexity(options: PerplexityOptions): Promise<PerplexityResult> {
-  const { model, tokenizer, text, signal } = options;
   const { ids, rows, batch } = await textWindows("perplexity", options);
+  const { model, tokenizer, text, signal } = options;
   const { loss, tokens } = await meanLoss(model, rows, { batch, signal });
   let bitsPerByte: number | null = null;
   if (tokenizer) {
@@ -72,6 +72,7 @@ export async function textWindows(
 ): Promise<{ ids: Int32Array; rows: Row[]; batch: number }> {
   const check = new OptionChecker(operation);
   check.known(options, optionNames);
+  check.subjects(options, false);
   const { model, tokenizer, text, signal } = options;
   const positions = model.config.maxPositionEmbeddings;
   const length = check.integer("length", options.length ?? Math.min(512, positions), 2, positions);

@@ -26,13 +26,11 @@ import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
 const companion =
   /^(.+\.weight)\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__(?:nf4|fp4))$/;
 
-const label = "model.safetensors";
-
 /** What a file holds for a model of `config`. */
 export function weightsOf(
   file: OpenSafetensors,
   config: LlamaConfig,
-  options: { dtype: "float32" | "float64"; device?: BackendName },
+  options: { dtype: "float32" | "float64"; device?: BackendName; name: string },
 ): WeightSource {
   const expected = llamaShapes(config);
   const mayBePacked = (name: string) => expected.get(name)?.length === 2 && name !== embeddingWeight;
@@ -46,14 +44,12 @@ export function weightsOf(
   // Codes are a column of bytes: what shape they stand for is checked when they are read.
   for (const weight of parts.keys()) shapes.set(weight, expected.get(weight)!);
   return {
-    file: label,
+    file: options.name,
     shapes,
     packed: new Set(parts.keys()),
     load(name) {
       const names = parts.get(name);
-      return names
-        ? loadPacked(file, name, names, expected.get(name)!, options.device)
-        : file.load(name, options);
+      return names ? loadPacked(file, name, names, expected.get(name)!, options) : file.load(name, options);
     },
   };
 }
@@ -63,7 +59,7 @@ async function loadPacked(
   name: string,
   parts: readonly string[],
   shape: readonly number[],
-  device?: BackendName,
+  { device, name: label }: { device?: BackendName; name: string },
 ): Promise<QuantizedTensor> {
   const backend = device ? withBackend(device, activeBackend) : activeBackend();
   const own = backend.name as BackendName;

@@ -1,6 +1,7 @@
 // From logits to the next token: penalties, temperature, top-k, top-p, min-p. Plain arithmetic on host arrays.
 
 import { defaultGenerator, Generator, NomoatError } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import { OptionChecker } from "./options.js";
 
 export interface SamplingOptions {
@@ -36,6 +37,7 @@ export class Sampler {
   /** @throws {ArgumentError} naming the option that is out of range */
   constructor(options: SamplingOptions = {}, operation = "sample") {
     const check = new OptionChecker(operation);
+    requireOptions(operation, options);
     const { temperature = 0, topK, topP = 1, minP = 0, repetitionPenalty = 1, seed } = options;
     this.#temperature = check.number(
       "temperature",

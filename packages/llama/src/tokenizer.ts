@@ -3,6 +3,7 @@
 
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { ArgumentError, FormatError } from "@nomoat/core";
+import { describe } from "@nomoat/core/extend";
 import { repeatsRepetition } from "./regex-safety.js";
 
 export interface EncodeOptions {
@@ -13,6 +14,12 @@ export interface EncodeOptions {
 export interface DecodeOptions {
   /** Leaves special tokens (bos, eos, chat marks) out of the text. Default true. */
   skipSpecialTokens?: boolean;
+}
+
+/** The contents of tokenizer.json and tokenizer_config.json. */
+export interface TokenizerFiles {
+  readonly json: string | object;
+  readonly config?: object;
 }
 
 /** Turns ids into text one by one; see {@link Tokenizer.createDecodeStream}. */
@@ -59,6 +66,8 @@ export class Tokenizer {
     specialIds: Set<number>,
     /** Content of `tokenizer_config.json`, as given. */
     readonly config: Readonly<Json>,
+    /** What it was made of, for being saved. */
+    readonly files: TokenizerFiles,
   ) {
     this.#inner = inner;
     this.vocabSize = vocabSize;
@@ -112,7 +121,7 @@ export class Tokenizer {
       const json = checkFile(typeof tokenizerJson === "string" ? parse(tokenizerJson) : tokenizerJson);
       const { vocabSize, specialIds } = checkVocabulary(json);
       const inner = new HuggingFaceTokenizer(json, config);
-      return new Tokenizer(inner, vocabSize, specialIds, config as Json);
+      return new Tokenizer(inner, vocabSize, specialIds, config as Json, { json, config });
     } catch (error) {
       // Some faults show only when the library builds its parts; its errors name neither file nor field.
       const reason = error instanceof Error ? error.message : String(error);
@@ -155,7 +164,7 @@ export class Tokenizer {
 
   #isText(id: number, skipSpecialTokens: boolean): boolean {
     if (!Number.isInteger(id) || id < 0) {
-      throw new ArgumentError(`decode: ${id} is not a token id (0 to ${this.vocabSize - 1})`);
+      throw new ArgumentError(`decode: ${describe(id)} is not a token id (0 to ${this.vocabSize - 1})`);
     }
     if (skipSpecialTokens && this.#specialIds.has(id)) return false;
     return this.#inner.id_to_token(id) !== undefined;

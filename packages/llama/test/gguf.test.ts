@@ -62,12 +62,33 @@ describe("a model", () => {
     ],
   ])("comes back exactly in f32: %s", async (_, variant) => {
     const model = tinyModel({ config: { ...config, ...variant } });
-    await saveGguf(model, files, path, { type: "f32" });
+    await saveGguf(model, byteTokenizer(), path, { type: "f32" });
     const { model: again } = await loadLlama(path);
     expect(again.config).toEqual(model.config);
     expect(logits(again)).toEqual(logits(model));
     model.dispose();
     again.dispose();
+  });
+
+  it("gives rows that a type does not suit the type that llama.cpp would", async () => {
+    const model = tinyModel({ config: { ...config, hiddenSize: 256, intermediateSize: 72 } });
+    await saveGguf(model, null, path, { type: "q4_K" });
+    const gguf = await readGguf(path);
+    const typeOf = (name: string) => gguf.tensors.get(`blk.0.${name}.weight`)?.type;
+    expect([typeOf("ffn_up"), typeOf("attn_output"), typeOf("ffn_down")]).toEqual(["Q4_K", "Q5_0", "F16"]);
+    await gguf.close();
+    model.dispose();
+  });
+
+  it("is refused of a type that is none, with what there is", async () => {
+    const model = tinyModel({ config });
+    await expect(saveGguf(model, null, path, { type: "q9" } as never)).rejects.toThrow(
+      'saveGguf: type must be one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_K, q3_K, q4_K, q5_K, q6_K, not "q9"',
+    );
+    await expect(saveGguf(model, path as never, "text")).rejects.toThrow(
+      "saveGguf: expected a tokenizer or null, not",
+    );
+    model.dispose();
   });
 
   it("stores query rows as llama.cpp does: rotary pairs side by side", async () => {

@@ -18,7 +18,7 @@ import {
   parseConfig,
   saveLlama,
 } from "../src/index.js";
-import { byteTokenizerFiles, goldenFolder, tinyConfig, tinyModel } from "./support.js";
+import { byteTokenizer, byteTokenizerFiles, goldenFolder, tinyConfig, tinyModel } from "./support.js";
 
 const encode = (json: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(json));
 const files = byteTokenizerFiles();
@@ -128,9 +128,9 @@ describe("folders", () => {
     const config = { tieWordEmbeddings, attentionBias: true };
     const model = tinyModel({ config });
     const path = join(folder, `model-${tieWordEmbeddings}`);
-    await saveLlama(model, path);
-    for (const [name, content] of tokenizerFiles) writeFileSync(join(path, name), content);
+    await saveLlama(model, path, { tokenizer: byteTokenizer() });
     const loaded = await loadLlama(path);
+    expect(JSON.parse(readFileSync(join(path, "tokenizer_config.json"), "utf8"))).toEqual(files.config);
     expect(loaded.model.config).toEqual(model.config);
     expect(loaded.tokenizer.encode("a")).toEqual(Int32Array.of(0, 100));
     const state = loaded.model.stateDict();
@@ -143,6 +143,34 @@ describe("folders", () => {
     expect(second.model.stateDict().size).toBe(state.size);
     for (const part of [model, loaded.model, second.model]) part.dispose();
     expect(memoryStats().tensors).toBe(before);
+  });
+
+  it("say what is wrong with a path, an argument or an option", async () => {
+    const file = join(folder, "one.txt");
+    writeFileSync(file, "text");
+    await expect(loadLlama(file)).rejects.toThrow(
+      `${file}: is a file; expected a Hugging Face folder, or a .gguf file`,
+    );
+    await expect(loadLlama("meta-llama/Llama-3.2-1B")).rejects.toThrow(
+      "meta-llama/Llama-3.2-1B: there is no such folder; models are not downloaded: give the folder of one that is",
+    );
+    await expect(loadLlama(folder, { quantise: {} } as never)).rejects.toThrow(
+      'unknown option "quantise" (known: device,',
+    );
+    await expect(loadLlama({ path: folder } as never)).rejects.toThrow(
+      "loadLlama: expected a path, or a Map of a folder's files by name, not an object with path",
+    );
+    await expect(saveLlama({ model: 1, tokenizer: 2 } as never, folder)).rejects.toThrow(
+      "saveLlama: expected a model, as loadLlama gives, not an object with model, tokenizer",
+    );
+    const broken = join(folder, "broken");
+    const model = tinyModel({ config: {} });
+    await saveLlama(model, broken, { tokenizer: byteTokenizer() });
+    writeFileSync(join(broken, "config.json"), '{"model_type": "bert"}');
+    await expect(loadLlama(broken)).rejects.toThrow(
+      `${join(broken, "config.json")}: model_type: "bert" is not supported`,
+    );
+    model.dispose();
   });
 
   it("say what is missing", async () => {

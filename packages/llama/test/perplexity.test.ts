@@ -126,7 +126,9 @@ describe("comparePredictions", () => {
   it("refuses a missing reference, another vocabulary, and unknown options", async () => {
     const model = tinyModel({ config });
     const other = tinyModel({ config: { ...config, vocabSize: 300 } });
-    await expect(comparePredictions({ model, tokenizer, text } as never)).rejects.toThrow("as `reference`");
+    await expect(comparePredictions({ model, tokenizer, text } as never)).rejects.toThrow(
+      "comparePredictions: reference: expected a model, as loadLlama gives, not undefined",
+    );
     await expect(comparePredictions({ model, reference: other, tokenizer, text })).rejects.toThrow(
       "the model has 259 tokens, the reference 300",
     );

@@ -1,7 +1,8 @@
 // An adapter as one object: its parts in all layers of a model, switched, merged and taken off together.
 
 import { ArgumentError, type Generator, noGrad, type Tensor } from "@nomoat/core";
-import type { Module } from "@nomoat/core/nn";
+import { describe, requireFunction, requireList } from "@nomoat/core/extend";
+import { type Module, requireModule } from "@nomoat/core/nn";
 import type { AdapterBranch, MaskSource } from "./branch.js";
 import type { LoraConfig } from "./config.js";
 import { type AdaptedLayer, isAdaptedLayer } from "./layer.js";
@@ -16,18 +17,27 @@ const names = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/;
 
 /** Throws unless `name` can be that of a new adapter of `model`. */
 export function checkAdapterName(model: Module, name: string): void {
+  requireModule("adapter", model);
   if (!names.test(name) || name === "__proto__") {
     throw new ArgumentError(
       `adapter name ${JSON.stringify(name)}: expected up to 100 letters, digits, "_", "-" or "." (not first)`,
     );
   }
   for (const [at, layer] of adaptedLayers(model)) {
-    if (layer.slots.branch(name)) throw new ArgumentError(`adapter "${name}" exists already (at ${at})`);
+    if (layer.slots.branch(name))
+      throw new ArgumentError(`adapter "${name}" exists already (at ${at}): give another name, or remove it`);
   }
+}
+
+/** Throws unless `adapter` is one, of any copy of this package. */
+export function requireAdapter(operation: string, adapter: unknown): void {
+  if (typeof (adapter as Adapter | null)?.branches !== "function")
+    throw new ArgumentError(`${operation}: expected an adapter, not ${describe(adapter)}`);
 }
 
 /** The layers of `model` that carry adapters, by name. */
 export function adaptedLayers(model: Module): Map<string, AdaptedLayer> {
+  requireModule("adaptedLayers", model);
   const found = new Map<string, AdaptedLayer>();
   for (const [name, module] of model.namedModules()) if (isAdaptedLayer(module)) found.set(name, module);
   return found;
@@ -305,6 +315,7 @@ export class Adapter {
 const registry = new WeakMap<Module, Map<string, Adapter>>();
 
 function registryOf(model: Module): Map<string, Adapter> {
+  requireModule("adapters", model);
   let adapters = registry.get(model);
   if (!adapters) registry.set(model, (adapters = new Map()));
   return adapters;
@@ -320,6 +331,7 @@ export function adaptersOf(model: Module): ReadonlyMap<string, Adapter> {
  * @throws {ArgumentError} for a name that the model does not have
  */
 export function setActiveAdapters(model: Module, active: readonly string[]): void {
+  requireList("setActiveAdapters", "active", active);
   const adapters = registryOf(model);
   for (const name of active) {
     if (!adapters.has(name)) throw new ArgumentError(`setActiveAdapters: there is no adapter "${name}"`);
@@ -330,6 +342,7 @@ export function setActiveAdapters(model: Module, active: readonly string[]): voi
 
 /** Runs `fn` (which may return a promise) without any adapter of `model`. */
 export function withAdaptersDisabled<T>(model: Module, fn: () => T): T {
+  requireFunction("withAdaptersDisabled", fn);
   return withDisabled([...registryOf(model).values()], fn);
 }
 

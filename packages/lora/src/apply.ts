@@ -1,7 +1,8 @@
 // Puts a new adapter on a model.
 
 import { type BackendName, type Generator, keep, type Tensor } from "@nomoat/core";
-import type { Module } from "@nomoat/core/nn";
+import { requireOptions } from "@nomoat/core/extend";
+import { type Module, requireModule } from "@nomoat/core/nn";
 import { Adapter, adaptersOf, checkAdapterName } from "./adapter.js";
 import { TrainedBiases } from "./biases.js";
 import type { AdapterBranch, LoraVariant } from "./branch.js";
@@ -153,6 +154,8 @@ export function applyLora(
   name = "default",
   options: ApplyOptions = {},
 ): Adapter {
+  requireModule("applyLora", model);
+  requireOptions("applyLora", options);
   const complete = resolveLoraConfig(config);
   checkAdapterName(model, name);
   const targets = resolveTargets(model, complete);

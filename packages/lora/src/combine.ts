@@ -1,8 +1,9 @@
 // New adapters out of those on a model: weighted combinations as PEFT's add_weighted_adapter, and compression to a lower rank.
 
 import { ArgumentError, defaultGenerator, type Generator, type Tensor, tensor } from "@nomoat/core";
+import { requireList, requireOptions } from "@nomoat/core/extend";
 import type { Module } from "@nomoat/core/nn";
-import { type Adapter, adaptedLayers, checkAdapterName } from "./adapter.js";
+import { type Adapter, adaptedLayers, checkAdapterName, requireAdapter } from "./adapter.js";
 import { attach, placeOf, variantOf } from "./apply.js";
 import type { AdapterBranch } from "./branch.js";
 import { combineValues, type SignMethod, type ValueMethod } from "./combine-values.js";
@@ -291,6 +292,10 @@ export function addWeightedAdapter(
   name: string,
   options: CombineOptions = {},
 ): Adapter {
+  requireList("addWeightedAdapter", "adapters", adapters);
+  requireList("addWeightedAdapter", "weights", weights);
+  requireOptions("addWeightedAdapter", options);
+  for (const adapter of adapters) requireAdapter("addWeightedAdapter", adapter);
   const how = checked(adapters, weights, options);
   const { model } = adapters[0];
   checkAdapterName(model, name);
@@ -327,6 +332,7 @@ export function compressAdapter(
   rank: number,
   name: string,
 ): { adapter: Adapter; errors: CompressionError[] } {
+  requireAdapter("compressAdapter", adapter);
   if (!Number.isSafeInteger(rank) || rank < 1)
     throw new ArgumentError(`compressAdapter: rank must be a positive integer, not ${rank}`);
   checkAdapterName(adapter.model, name);

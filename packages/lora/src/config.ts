@@ -1,6 +1,7 @@
 // The configuration of an adapter, with PEFT's fields and defaults in camelCase. How it stands in a file is peft-config.ts's matter.
 
 import { ArgumentError } from "@nomoat/core";
+import { requireMap, requireOptions } from "@nomoat/core/extend";
 import type { JsonValue } from "@nomoat/core/io";
 
 /** How the low-rank matrices begin; see {@link LoraConfig.initLoraWeights}. */
@@ -347,6 +348,7 @@ export function configFaults(
  * @throws {ArgumentError} naming every fault: values out of range, unknown fields, fields that exclude one another
  */
 export function resolveLoraConfig(given: Partial<LoraConfig> = {}): LoraConfig {
+  requireOptions("LoraConfig", given);
   const faults: string[] = [];
   for (const field of Object.keys(given)) {
     if (Object.hasOwn(checks, field)) continue;
@@ -388,6 +390,7 @@ export function layerwiseConfig(
   layers: ReadonlyMap<string, { readonly r: number; readonly alpha: number }>,
   more: Partial<LoraConfig> = {},
 ): LoraConfig {
+  requireMap("layerwiseConfig", "layers", layers);
   const split = (values: readonly (readonly [string, number])[]) => {
     const counts = new Map<number, number>();
     for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);

@@ -2,6 +2,7 @@
 
 import { ArgumentError, noGrad, type Tensor } from "@nomoat/core";
 import type { Adapter } from "./adapter.js";
+import { requireAdapter } from "./adapter.js";
 import { placeOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { isPrincipal } from "./init/principal.js";
@@ -39,6 +40,7 @@ export async function hotSwapAdapter(
   source: AdapterSource,
   options: { onWarning?: WarningHandler } = {},
 ): Promise<void> {
+  requireAdapter("hotSwapAdapter", adapter);
   if (isPrincipal(adapter.config.initLoraWeights))
     throw new ArgumentError(
       `adapter "${adapter.name}" began with ${adapter.config.initLoraWeights}, whose start other values do not share`,

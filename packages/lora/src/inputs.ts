@@ -2,8 +2,8 @@
 // changes, and along which directions the inputs vary.
 
 import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
-import { hostValues } from "@nomoat/core/extend";
-import type { LinearBase, Module } from "@nomoat/core/nn";
+import { hostValues, requireFunction } from "@nomoat/core/extend";
+import { type LinearBase, type Module, requireModule } from "@nomoat/core/nn";
 import { isAdaptedLayer } from "./layer.js";
 import { type Matrix, matrix, onWasm } from "./linalg.js";
 import { runThenRestore } from "./scope.js";
@@ -110,6 +110,8 @@ export function whileObserving<T>(
  * @param run - runs the model, for instance by llama's `perplexity`; may return a promise
  */
 export async function layerInputs(model: Module, run: () => unknown): Promise<Map<string, InputMoments>> {
+  requireModule("layerInputs", model);
+  requireFunction("layerInputs", run);
   const layers = new Map<string, LinearBase>();
   for (const [name, layer] of candidateModules(model))
     if (isAdaptedLayer(layer) && isLinear(layer)) layers.set(name, layer);

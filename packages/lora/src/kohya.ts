@@ -3,7 +3,7 @@
 // [r, in] and .lora_up.weight [out, r] (linear layers) or [r, in, height, width] and [out, r, 1, 1] (convolutions).
 
 import type { Tensor } from "@nomoat/core";
-import { Conv2d, type Module } from "@nomoat/core/nn";
+import { Conv2d, type Module, requireModule } from "@nomoat/core/nn";
 import { openSafetensors, type SourceLike } from "@nomoat/core/safetensors";
 import { type Adapter, peftPrefix } from "./adapter.js";
 import { layerwiseConfig } from "./config.js";
@@ -43,6 +43,7 @@ async function convert(
   prefix: KohyaPrefix,
   faults: Faults,
 ): Promise<Map<string, Uint8Array> | null> {
+  requireModule("loadKohyaAdapter", model);
   const file = typeof source === "string" ? source : "adapter";
   const names = flatNames(model);
   const opened = await faults.attempt(file, () => openSafetensors(source));

@@ -3,6 +3,7 @@
 
 import { matmul, noGrad, tensor, tidy } from "@nomoat/core";
 import type { Adapter } from "./adapter.js";
+import { requireAdapter } from "./adapter.js";
 import type { AdapterBranch } from "./branch.js";
 import { fromTensor, inverseSpd, multiply, transposed } from "./linalg.js";
 import { AdaLoraBranch } from "./variants/adalora.js";
@@ -15,6 +16,7 @@ function hasPlainFactors(branch: AdapterBranch): branch is LoraBranch {
 
 /** Freezes every A of linear layers. `adapter.parameters()` still lists them; an optimizer takes `adapter.trainableParameters()`. */
 export function freezeA(adapter: Adapter): Adapter {
+  requireAdapter("freezeA", adapter);
   for (const branch of adapter.branches().values()) {
     if (hasPlainFactors(branch)) branch.loraA.requiresGrad = false;
   }
@@ -28,6 +30,7 @@ export function freezeA(adapter: Adapter): Adapter {
  * @param damping - δ, times the identity (default 1e-8, PEFT's)
  */
 export function correctLoraFaGradients(adapter: Adapter, damping = 1e-8): void {
+  requireAdapter("correctLoraFaGradients", adapter);
   for (const branch of adapter.branches().values()) {
     if (!hasPlainFactors(branch)) continue;
     const gradient = branch.loraB.grad;

@@ -2,6 +2,7 @@
 // create_loraplus_optimizer.
 
 import { ArgumentError, type Tensor } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import type { Adapter } from "./adapter.js";
 
 export interface LoraPlusOptions {
@@ -31,6 +32,7 @@ export function loraPlusGroups(
   adapter: Pick<Adapter, "namedParameters">,
   options: LoraPlusOptions,
 ): LoraPlusGroup[] {
+  requireOptions("loraPlusGroups", options);
   const { learningRate, ratio = 16, embeddingLearningRate = 1e-6, weightDecay = 0 } = options;
   for (const [name, value] of Object.entries({ learningRate, embeddingLearningRate, weightDecay })) {
     if (!(Number.isFinite(value) && value >= 0))

@@ -5,6 +5,7 @@ import { noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
 import { hostValues } from "@nomoat/core/extend";
 import { Conv2d, Embedding, Linear, type LinearBase, type Module } from "@nomoat/core/nn";
 import type { Adapter } from "./adapter.js";
+import { requireAdapter } from "./adapter.js";
 import type { InputMoments } from "./inputs.js";
 import type { AdaptedLayer } from "./layer.js";
 import { onWasm } from "./linalg.js";
@@ -194,6 +195,7 @@ export interface MergeReportOptions {
  * @throws {ArgumentError} for an adapter that cannot be merged
  */
 export function mergeReport(adapter: Adapter, options: MergeReportOptions = {}): MergeReport {
+  requireAdapter("mergeReport", adapter);
   const parts = new Map<string, Energies>();
   for (const [name, branch] of adapter.branches()) {
     const layer = adapter.layers.get(name) as AdaptedLayer;

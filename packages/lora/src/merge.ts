@@ -1,5 +1,6 @@
 // Merging adapters into the base's weights, and out again.
 
+import { requireOptions } from "@nomoat/core/extend";
 import type { Module } from "@nomoat/core/nn";
 import { Adapter, adaptedLayers, adaptersOf } from "./adapter.js";
 import type { AdaptedLayer } from "./layer.js";
@@ -14,6 +15,7 @@ const enabledOf = (layer: AdaptedLayer): string[] =>
  * @throws {ArgumentError} for values that are not finite; nothing is changed then
  */
 export function merge(target: Adapter | Module, options: MergeOptions = {}): void {
+  requireOptions("merge", options);
   if (target instanceof Adapter) target.merge(options);
   else
     mergeLayers(
@@ -34,6 +36,7 @@ export function unmerge(target: Adapter | Module): void {
  * Adapter objects of this model are of no use afterwards.
  */
 export function mergeAndUnload<M extends Module>(model: M, options: MergeOptions = {}): M {
+  requireOptions("mergeAndUnload", options);
   const layers = adaptedLayers(model);
   mergeLayers(layers, (_, layer) => enabledOf(layer), { ...options, anew: true });
   for (const [at, layer] of layers) {

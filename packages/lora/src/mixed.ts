@@ -1,7 +1,8 @@
 // Different adapters for different rows of one batch: which adapter a row belongs to, and how a layer runs them in one pass.
 
 import { ArgumentError, concat, noGrad, ones, ShapeError, slice, type Tensor, tidy } from "@nomoat/core";
-import type { Module } from "@nomoat/core/nn";
+import { requireFunction, requireList } from "@nomoat/core/extend";
+import { type Module, requireModule } from "@nomoat/core/nn";
 import { adaptedLayers, adaptersOf } from "./adapter.js";
 import type { AdapterBranch } from "./branch.js";
 import { type RowAssignment, rowsOfLayer } from "./layer.js";
@@ -142,6 +143,9 @@ export function withAdapterRows<T>(
   fn: () => T,
   options: { lengths?: readonly number[] } = {},
 ): T {
+  requireModule("withAdapterRows", model);
+  requireList("withAdapterRows", "rows", rows);
+  requireFunction("withAdapterRows", fn);
   if (rows.length === 0) throw new ArgumentError("withAdapterRows: no rows given");
   const lengths = options.lengths ?? null;
   if (lengths && (lengths.length !== rows.length || !lengths.every((n) => Number.isSafeInteger(n) && n > 0)))

@@ -10,7 +10,7 @@ import {
   serializeSafetensors,
   writeFilesAtomic,
 } from "@nomoat/core/safetensors";
-import { type Adapter, peftPrefix } from "./adapter.js";
+import { type Adapter, peftPrefix, requireAdapter } from "./adapter.js";
 import { resolveLoraConfig } from "./config.js";
 import { type LoadAdapterOptions, loadAdapter } from "./peft.js";
 import { Faults } from "./peft-checks.js";
@@ -156,6 +156,7 @@ export async function loadMlxAdapter(
  *   numbered list
  */
 export async function serializeMlxAdapter(adapter: Adapter): Promise<Map<string, Uint8Array>> {
+  requireAdapter("serializeMlxAdapter", adapter);
   const { config } = adapter;
   const branches = [...adapter.branches()];
   const [, { r, scaling }] = branches[0];

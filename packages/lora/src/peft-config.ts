@@ -1,6 +1,7 @@
 // adapter_config.json, as PEFT (https://github.com/huggingface/peft, LoraConfig) writes and reads it, to and from LoraConfig.
 
-import { FormatError } from "@nomoat/core";
+import { ArgumentError, FormatError } from "@nomoat/core";
+import { describe, requireOptions } from "@nomoat/core/extend";
 import type { JsonObject, JsonValue } from "@nomoat/core/io";
 import { configFaults, defaultsOf, fieldFaults, type LoraConfig, type PeftType } from "./config.js";
 
@@ -127,6 +128,8 @@ const recent: ReadonlySet<string> = new Set(["exclude_modules", "lora_bias", "tr
  * The contents of adapter_config.json: PEFT's fields, in alphabetical order. `inference_mode` is true, as PEFT saves it.
  */
 export function toPeftJson(config: LoraConfig): Record<string, JsonValue> {
+  if (!Object.hasOwn(namesOf, config?.peftType))
+    throw new ArgumentError(`toPeftJson: expected a LoraConfig, not ${describe(config)}`);
   const names = namesOf[config.peftType];
   const fields = new Map<string, JsonValue>([
     ...Object.entries(config.peftType === "LORA" ? written : {}),
@@ -232,6 +235,7 @@ export function fromPeftJson(
   json: JsonValue,
   options: { file?: string; onWarning?: WarningHandler } = {},
 ): LoraConfig {
+  requireOptions("fromPeftJson", options);
   const { file, onWarning = console.warn } = options;
   const read = readPeftJson(json);
   if (read.faults.length > 0 || !read.config)

@@ -1,6 +1,7 @@
 // The files of a PEFT folder: adapter_config.json and adapter_model.safetensors, in one piece or in shards.
 
 import { FormatError, NomoatError, type Tensor } from "@nomoat/core";
+import { requireMap, requireOptions } from "@nomoat/core/extend";
 import { parseJson } from "@nomoat/core/io";
 import {
   type OpenSafetensors,
@@ -34,6 +35,7 @@ export interface Folder {
 
 /** The folder at a path, or of given files. */
 export function openFolder(source: AdapterSource): Folder {
+  if (typeof source !== "string") requireMap("adapter", "a folder that is no path", source);
   if (typeof source === "string")
     return { name: source, files: null, get: (file) => `${source.replace(/[/\\]+$/, "")}/${file}` };
   return { name: "adapter", files: source, get: (file) => source.get(file) };
@@ -71,6 +73,7 @@ export async function peftFiles(
   config: LoraConfig,
   tensors: ReadonlyMap<string, Tensor>,
 ): Promise<Map<string, Uint8Array>> {
+  requireOptions("peftFiles: tensors", tensors);
   const json = JSON.stringify(toPeftJson(config), null, 2);
   return new Map([
     [weightsFile, await serializeSafetensors(tensors, { format: "pt" })],

@@ -2,9 +2,10 @@
 // before the model is touched.
 
 import { ArgumentError, type DType, noGrad, type Tensor } from "@nomoat/core";
-import type { Module } from "@nomoat/core/nn";
+import { requireOptions, requirePath } from "@nomoat/core/extend";
+import { type Module, requireModule } from "@nomoat/core/nn";
 import { writeFilesAtomic } from "@nomoat/core/safetensors";
-import { type Adapter, checkAdapterName, peftPrefix } from "./adapter.js";
+import { type Adapter, checkAdapterName, peftPrefix, requireAdapter } from "./adapter.js";
 import { type ApplyOptions, attach, placeOf, replacementsOf, variantOf } from "./apply.js";
 import type { LoraConfig } from "./config.js";
 import { savedConfig } from "./init/principal.js";
@@ -34,6 +35,7 @@ export async function serializeAdapter(
   adapter: Adapter,
   options: SaveAdapterOptions = {},
 ): Promise<Map<string, Uint8Array>> {
+  requireAdapter("serializeAdapter", adapter);
   const dtype = options.dtype ?? "float32";
   const own = adapter.stateDict();
   const state = adapter.savedStateDict();
@@ -72,6 +74,9 @@ export async function saveAdapter(
   folder: string,
   options: SaveAdapterOptions = {},
 ): Promise<void> {
+  requireAdapter("saveAdapter", adapter);
+  requirePath("saveAdapter", folder);
+  requireOptions("saveAdapter", options);
   await writeFilesAtomic(folder, await serializeAdapter(adapter, options));
 }
 
@@ -89,6 +94,7 @@ export async function readAdapterConfig(
   source: AdapterSource,
   options: { onWarning?: WarningHandler } = {},
 ): Promise<LoraConfig> {
+  requireOptions("readAdapterConfig", options);
   const faults = new Faults();
   const read = await readConfig(openFolder(source), faults);
   faults.throwIfAny();
@@ -166,6 +172,8 @@ export async function loadAdapter(
   name = "default",
   options: LoadAdapterOptions = {},
 ): Promise<Adapter> {
+  requireModule("loadAdapter", model);
+  requireOptions("loadAdapter", options);
   checkAdapterName(model, name);
   const { onWarning = console.warn } = options;
   const folder = openFolder(source);

@@ -15,6 +15,7 @@ import {
   zerosLike,
 } from "@nomoat/core";
 import type { Adapter } from "./adapter.js";
+import { requireAdapter } from "./adapter.js";
 import type { AdaLoraBranch } from "./variants/adalora.js";
 
 function branchesOf(adapter: Adapter): Map<string, AdaLoraBranch> {
@@ -29,6 +30,7 @@ function branchesOf(adapter: Adapter): Map<string, AdaLoraBranch> {
  * @throws {ArgumentError} for an adapter of another kind
  */
 export function orthogonalPenalty(adapter: Adapter): Tensor {
+  requireAdapter("orthogonalPenalty", adapter);
   const branches = [...branchesOf(adapter).values()].filter((branch) => branch.r > 0);
   const weight = adapter.config.orthRegWeight / (2 * branches.length);
   return tidy(() => {

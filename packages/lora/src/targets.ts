@@ -2,7 +2,8 @@
 // get_pattern_key). Nothing is changed here.
 
 import { ArgumentError } from "@nomoat/core";
-import { Conv2d, Embedding, LinearBase, type Module } from "@nomoat/core/nn";
+import { describe } from "@nomoat/core/extend";
+import { Conv2d, Embedding, LinearBase, type Module, requireModule } from "@nomoat/core/nn";
 import { isAdapted } from "./adapted.js";
 import { type LoraConfig, scalingOf } from "./config.js";
 import { LoraConv2d, LoraEmbedding } from "./layer.js";
@@ -174,6 +175,11 @@ export function namedTargets(model: Module, config: LoraConfig): LoraConfig {
  *   is none or takes too long
  */
 export function resolveTargets(model: Module, config: LoraConfig): Target[] {
+  requireModule("resolveTargets", model);
+  if (typeof config?.rankPattern !== "object")
+    throw new ArgumentError(
+      `resolveTargets: expected a whole LoraConfig (resolveLoraConfig), not ${describe(config)}`,
+    );
   const modules = candidateModules(model);
   const test = targetTest(config);
   const rankOf = patternLookup(config.rankPattern, config.r);

@@ -2,6 +2,7 @@
 // (calibrated/observer.ts). This is its definition, by core's operations; what a kernel computes has to equal it.
 
 import { ArgumentError, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 
 /** x ≈ scale · (code − zeroPoint), codes −128 … 127. */
 export interface ActivationGrid {
@@ -21,7 +22,9 @@ export interface ActivationRange {
  * The grid over a range, which is widened to hold 0: scale (high − low)/255.
  * @throws {ArgumentError} for a range that is not finite, or upside down
  */
-export function activationGrid({ low, high }: ActivationRange): ActivationGrid {
+export function activationGrid(range: ActivationRange): ActivationGrid {
+  requireOptions("activationGrid", range);
+  const { low, high } = range;
   if (!(Number.isFinite(low) && Number.isFinite(high) && low <= high)) {
     throw new ArgumentError(`activationGrid: [${low}, ${high}] is no range`);
   }

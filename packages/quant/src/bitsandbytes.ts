@@ -2,13 +2,14 @@
 // `QuantState.as_dict(packed=True)` writes it. The codes and scales are ours as they stand; names and the JSON differ.
 
 import { ArgumentError, FormatError, fromBuffer, noGrad, type Tensor, tensor, tidy } from "@nomoat/core";
+import { requireMap } from "@nomoat/core/extend";
 import { integerAt, type JsonObject, parseJson } from "@nomoat/core/io";
 import { codebookBlockSize, nestedBlockSize } from "./formats/codebook.js";
 import { dynamicMap } from "./formats/dynamic-map.js";
 import { fp4Values } from "./formats/fp4.js";
 import { formatByName } from "./formats/index.js";
 import { nf4Values } from "./formats/nf4.js";
-import { QuantizedTensor } from "./quantized-tensor.js";
+import { QuantizedTensor, requirePacked } from "./quantized-tensor.js";
 
 const books = { nf4: nf4Values, fp4: fp4Values } as const;
 type Kind = keyof typeof books;
@@ -28,6 +29,7 @@ export function toBitsAndBytes(
   weight: QuantizedTensor,
   { dtype = "float32" }: { dtype?: "float32" | "float16" | "bfloat16" } = {},
 ): Map<string, Tensor> {
+  requirePacked("toBitsAndBytes", weight);
   const [, kind, single] = /^(nf4|fp4)(_single)?$/.exec(weight.format.name) ?? [];
   if (kind === undefined) {
     throw new ArgumentError(
@@ -76,6 +78,7 @@ export function fromBitsAndBytes(
   name: string,
   file = "safetensors",
 ): QuantizedTensor {
+  requireMap("fromBitsAndBytes", "tensors", tensors);
   const fail = (field: string, reason: string): never => {
     throw new FormatError(reason, { file, field });
   };

@@ -1,10 +1,11 @@
 // QuantizedEmbedding: a table of vectors whose rows are packed, and decoded when they are looked up.
 
 import { ArgumentError, gather, noGrad, type Tensor, tidy } from "@nomoat/core";
+import { use } from "@nomoat/core/extend";
 import { Module } from "@nomoat/core/nn";
 import type { BlockFormat } from "./formats/format.js";
 import { packedBuffers } from "./linear.js";
-import { dequantizeParts, type QuantizedTensor } from "./quantized-tensor.js";
+import { dequantizeParts, type QuantizedTensor, requirePacked } from "./quantized-tensor.js";
 
 /** @throws {ArgumentError} naming `tensor` for a format whose rows cannot be decoded one by one */
 export function requireRows(format: BlockFormat, tensor: string): void {
@@ -24,6 +25,8 @@ export function requireRows(format: BlockFormat, tensor: string): void {
  * @throws {ArgumentError} for a format whose blocks cross rows
  */
 export function dequantizeRows(w: QuantizedTensor, indices: Tensor): Tensor {
+  requirePacked("dequantizeRows", w);
+  use("dequantizeRows", indices);
   requireRows(w.format, "dequantizeRows");
   const [rows, columns] = w.shape;
   const parts = w.partList("dequantizeRows");

@@ -11,7 +11,7 @@ import {
   tidy,
   zeros,
 } from "@nomoat/core";
-import { empty, operand, type PackedWeight } from "@nomoat/core/extend";
+import { empty, operand, type PackedWeight, requireOptions, use } from "@nomoat/core/extend";
 import type { BlockFormat, WeightShape } from "./formats/format.js";
 import { addressOf, type Kernels, kernelsFor, packedWeight, weightArguments } from "./kernels.js";
 import {
@@ -20,7 +20,7 @@ import {
   multiplyIntegers,
   type StaticActivations,
 } from "./matmul-integers.js";
-import { dequantizeParts, type QuantizedTensor } from "./quantized-tensor.js";
+import { dequantizeParts, type QuantizedTensor, requirePacked } from "./quantized-tensor.js";
 
 export interface QuantizedMatmulOptions extends StaticActivations {
   /**
@@ -79,6 +79,9 @@ const product = defineFunction<Attributes>({
  * @throws {ArgumentError} for a range of activations that is none, or one without `activations: "int8"`
  */
 export function quantizedMatmul(x: Tensor, w: QuantizedTensor, options: QuantizedMatmulOptions = {}): Tensor {
+  use("quantizedMatmul", x);
+  requirePacked("quantizedMatmul", w);
+  requireOptions("quantizedMatmul", options);
   const activations = options.activations ?? "float32";
   if (activations !== "float32" && activations !== "int8") {
     throw new ArgumentError(`quantizedMatmul: activations must be "float32" or "int8", not "${activations}"`);

@@ -1,7 +1,8 @@
 // quantizeModel: puts quantized linear layers, and embeddings, where a model has float ones.
 
 import { ArgumentError, keep, type Tensor, tensor } from "@nomoat/core";
-import { Embedding, Linear, type Module } from "@nomoat/core/nn";
+import { requireOptions } from "@nomoat/core/extend";
+import { Embedding, Linear, type Module, requireModule } from "@nomoat/core/nn";
 import { type ActivationRange, activationGrid } from "./activations.js";
 import { quantizeAwq } from "./calibrated/awq.js";
 import {
@@ -276,7 +277,23 @@ export function namesModule(pattern: string | RegExp, name: string): boolean {
   return new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, "")).test(name);
 }
 
+const optionNames: readonly (keyof QuantizeModelAsyncOptions)[] = [
+  ...([
+    "format",
+    "bitsPerWeight",
+    "candidates",
+    "method",
+    "measure",
+    "statistics",
+    "mappings",
+    "skip",
+  ] as const),
+  ...(["perModule", "outputLayer", "embeddings", "activations", "valuesOf"] as const),
+];
+
 function* findTargets(model: Module, options: QuantizeModelOptions): Generator<Tensor, Target[], Tensor> {
+  requireModule("quantizeModel", model);
+  requireOptions("quantizeModel", options, optionNames);
   const { skip = [], perModule = [], outputLayer = false, embeddings = false } = options;
   const perPattern = Array.from(perModule, ([pattern, format]) => ({
     pattern,

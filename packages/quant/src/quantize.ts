@@ -1,7 +1,7 @@
 // From a float weight to a QuantizedTensor, by kernels where there are some.
 
 import { ArgumentError, noGrad, type Tensor, tensor, tidy, withBackend, zeros } from "@nomoat/core";
-import { hostValues } from "@nomoat/core/extend";
+import { hostValues, requireOptions, use } from "@nomoat/core/extend";
 import {
   allocateParts,
   type BlockFormat,
@@ -34,6 +34,8 @@ export interface QuantizeOptions {
  * @throws {BackendError} for a weight that a device computed
  */
 export function quantize(weight: Tensor, options: QuantizeOptions): QuantizedTensor {
+  use("quantize", weight);
+  requireOptions("quantize", options);
   const format = resolveFormat(options.format);
   const name = options.name ?? "tensor";
   const shape = weightShape("quantize", weight);

@@ -2,7 +2,7 @@
 // Tensor and has no arithmetic; `dequantize` makes one.
 
 import { ArgumentError, DisposedError, keep, ShapeError, type Tensor, tensor, tidy } from "@nomoat/core";
-import { empty, operand } from "@nomoat/core/extend";
+import { describe, empty, operand, use } from "@nomoat/core/extend";
 import {
   type BlockFormat,
   dequantizeValues,
@@ -178,12 +178,19 @@ function dequantizeReference(format: BlockFormat, shape: WeightShape, parts: rea
 
 /** @throws {ShapeError} unless `weight` is a matrix */
 export function weightShape(operation: string, weight: Tensor): WeightShape {
+  use(operation, weight);
   if (weight.rank !== 2) {
     throw new ShapeError(
       `${operation}: a weight is [outFeatures, inFeatures], not [${weight.shape.join(", ")}]`,
     );
   }
   return [weight.shape[0], weight.shape[1]];
+}
+
+/** Throws unless `weight` is packed. */
+export function requirePacked(operation: string, weight: unknown): asserts weight is QuantizedTensor {
+  if (!(weight instanceof QuantizedTensor))
+    throw new ArgumentError(`${operation}: expected a QuantizedTensor, not ${describe(weight)}`);
 }
 
 /** The distance of `approximation` from `original`, both [out, in]; sums run in float32 along rows, then in float64. */

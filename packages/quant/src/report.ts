@@ -1,7 +1,8 @@
 // What quantization costs and saves, layer by layer.
 
 import { ArgumentError, Tensor } from "@nomoat/core";
-import { Linear, type Module } from "@nomoat/core/nn";
+import { requireOptions } from "@nomoat/core/extend";
+import { Linear, type Module, requireModule } from "@nomoat/core/nn";
 import { QuantizedEmbedding } from "./embedding.js";
 import { sizeOf, type WeightShape } from "./formats/format.js";
 import { QuantizedLinear } from "./linear.js";
@@ -162,6 +163,7 @@ export function quantizationReport(
   target: Module | QuantizedTensor | Tensor,
   options: QuantizationReportOptions = {},
 ): QuantizationReport {
+  requireOptions("quantizationReport", options);
   const { format, predictions } = options;
   if (target instanceof QuantizedTensor)
     return new QuantizationReport([ofQuantized("tensor", target)], predictions);
@@ -169,6 +171,7 @@ export function quantizationReport(
     if (!format) throw new ArgumentError("quantizationReport: a float tensor needs a format");
     return new QuantizationReport([trial("tensor", target, { format })], predictions);
   }
+  requireModule("quantizationReport", target);
   const modules = [...target.namedModules()].map(([name, module]) => [name || "model", module] as const);
   const quantized = modules.filter(
     (entry): entry is readonly [string, QuantizedLinear | QuantizedEmbedding] =>

@@ -69,7 +69,8 @@ type Sgemm = (
 ) => Float32Array;
 
 export const stdlibBlas: Adapter = async (context) => {
-  const loaded = await context.load("@stdlib/blas/base/sgemm");
+  // A file by name: the package has no `exports`, and Node imports no folders.
+  const loaded = await context.load("@stdlib/blas/base/sgemm/lib/index.js");
   const sgemm = loaded.default as Sgemm;
   return {
     version: await context.version("@stdlib/blas"),

@@ -1,6 +1,7 @@
 // Files that are written whole or not at all: to a temporary name in the same folder, synced, then renamed. An existing good file
 // survives every fault before the rename. Node only.
 
+import { requireOptions, requirePath } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
 import { ioError, nodeFiles } from "./node.js";
 
@@ -94,6 +95,7 @@ async function syncFolder(fs: Files, folder: string): Promise<void> {
  * @throws {NomoatError} with code `"IO"` when the file system refuses
  */
 export async function writeFileAtomic(path: string, chunks: Chunks): Promise<void> {
+  requirePath("writeFileAtomic", path);
   const node = nodeFiles(path);
   const fs = node.fs.promises;
   const target = await resolveLink(fs, path);
@@ -121,6 +123,8 @@ export async function writeFilesAtomic(
   folder: string,
   files: ReadonlyMap<string, Chunks> | Readonly<Record<string, Chunks>>,
 ): Promise<void> {
+  requirePath("writeFilesAtomic", folder);
+  requireOptions("writeFilesAtomic", files);
   const entries = files instanceof Map ? [...files] : Object.entries(files as Record<string, Chunks>);
   for (const [name] of entries) {
     if (!isPlainName(name))

@@ -1,7 +1,7 @@
 // Tensors to safetensors: one file, its bytes, or a folder of shards with an index. The bytes of tensors are read in pieces while they are
 // written, so that a model is never in memory twice.
 
-import { use } from "../arguments.js";
+import { requireOptions, requirePath, use } from "../arguments.js";
 import { bytesPerElement, type DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
 import { contiguous } from "../ops/dispatch.js";
@@ -32,6 +32,7 @@ export type NamedTensors = ReadonlyMap<string, Tensor> | Readonly<Record<string,
 
 /** A file to be written: its header, and then the tensors' bytes in pieces. */
 function planFile(tensors: NamedTensors, metadata: Readonly<Record<string, string>> | undefined) {
+  requireOptions("safetensors", tensors);
   const named = tensors instanceof Map ? [...tensors] : Object.entries(tensors as Record<string, Tensor>);
   const specs = named.map(([name, tensor]) => {
     if (!(tensor instanceof Tensor))
@@ -83,6 +84,7 @@ export async function saveSafetensors(
   tensors: NamedTensors,
   metadata?: Readonly<Record<string, string>>,
 ): Promise<void> {
+  requirePath("saveSafetensors", path);
   const { chunks, release } = planFile(tensors, metadata);
   try {
     await writeFileAtomic(path, chunks);
@@ -131,6 +133,8 @@ export async function saveShardedSafetensors(
   tensors: NamedTensors,
   options: SaveShardedOptions = {},
 ): Promise<string[]> {
+  requirePath("saveShardedSafetensors", folder);
+  requireOptions("saveShardedSafetensors", tensors);
   const { maxShardBytes = 5e9, metadata } = options;
   if (!(maxShardBytes > 0))
     throw new ArgumentError(`saveShardedSafetensors: maxShardBytes must be above 0, not ${maxShardBytes}`);

@@ -1,6 +1,7 @@
 // Safetensors files and sharded folders, as tensors. What the format is stands in safetensors-format.ts; pickled checkpoints
 // (.bin, .pt) are not read: convert them to safetensors first.
 
+import { requireOptions } from "../arguments.js";
 import { activeBackend, type BackendName, backendByName } from "../backend/registry.js";
 import type { Backend } from "../backend/types.js";
 import { bytesPerElement, type DType, isDType, isFloat } from "../dtype.js";
@@ -209,6 +210,7 @@ export async function loadSafetensors(
   source: SafetensorsSource,
   options: LoadSafetensorsOptions = {},
 ): Promise<{ tensors: Map<string, Tensor>; metadata: Record<string, string> }> {
+  requireOptions("loadSafetensors", options);
   const backend = chooseBackend(options);
   const { files, places, metadata, name: label } = await openShards(source);
   const tensors = new Map<string, Tensor>();

@@ -1,7 +1,8 @@
 // Held-out data.
 
 import { ArgumentError, Generator } from "@nomoat/core";
-import type { Example } from "./examples.js";
+import { requireList, requireOptions } from "@nomoat/core/extend";
+import type { Example, TextExample } from "./examples.js";
 
 export interface SplitOptions {
   /** Share of the data to hold out, above 0 and below 1 (default 0.1). */
@@ -20,11 +21,14 @@ export function splitData(
   examples: readonly Example[],
   options: SplitOptions = {},
 ): { train: Example[]; validation: Example[] } {
+  requireList("splitData", "examples", examples);
+  for (const example of examples) requireOptions("splitData: an example", example);
+  requireOptions("splitData", options);
   const { fraction = 0.1, seed = 0 } = options;
   if (!(fraction > 0 && fraction < 1))
     throw new ArgumentError(`splitData: fraction must be above 0 and below 1, not ${fraction}`);
-  if (examples.length === 1 && "text" in examples[0]) {
-    const { text } = examples[0];
+  if (examples.length === 1 && typeof (examples[0] as TextExample).text === "string") {
+    const { text } = examples[0] as TextExample;
     const wanted = Math.floor(text.length * (1 - fraction));
     let at = text.lastIndexOf("\n", wanted - 1) + 1;
     if (at <= 0) at = text.lastIndexOf(" ", wanted - 1) + 1;

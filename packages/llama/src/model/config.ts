@@ -1,6 +1,7 @@
 // The shape of a LLaMA-family model, out of Hugging Face's config.json and back.
 
 import { FormatError } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import { parseJson } from "@nomoat/core/io";
 
 /** Scaling of rotary frequencies for longer contexts, as Hugging Face names its kinds. */
@@ -219,6 +220,7 @@ export function formatConfig(
   dtype = "float32",
   quantization: object | null = null,
 ): string {
+  requireOptions("formatConfig", config);
   const eos = config.eosTokenIds;
   const fields = {
     architectures: ["LlamaForCausalLM"],

@@ -2,7 +2,8 @@
 // where they explain most. B begins with zeros, so the adapter is the identity at first.
 
 import { ArgumentError, Generator, noGrad, tensor } from "@nomoat/core";
-import type { LinearBase, Module } from "@nomoat/core/nn";
+import { requireFunction, requireOptions } from "@nomoat/core/extend";
+import { type LinearBase, type Module, requireModule } from "@nomoat/core/nn";
 import type { Adapter } from "../adapter.js";
 import { type ApplyOptions, applyLora } from "../apply.js";
 import { exactly, type LoraConfig, resolveLoraConfig } from "../config.js";
@@ -63,6 +64,9 @@ export function applyEva(
   run: () => void,
   options: EvaOptions = {},
 ): Adapter {
+  requireModule("applyEva", model);
+  requireFunction("applyEva", run);
+  requireOptions("applyEva", options);
   const {
     rho = 2,
     adjustScalingFactors = true,

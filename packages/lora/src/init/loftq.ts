@@ -3,7 +3,7 @@
 
 import { ArgumentError, Generator, noGrad, type Tensor, tensor } from "@nomoat/core";
 import type { LinearBase } from "@nomoat/core/nn";
-import { type Adapter, adaptersOf } from "../adapter.js";
+import { type Adapter, adaptersOf, requireAdapter } from "../adapter.js";
 import {
   fromTensor,
   lowRankSvd,
@@ -79,6 +79,7 @@ function plainBranches(adapter: Adapter): [name: string, branch: LoraBranch, bas
  *   a rank above a side of a weight, or weights of another shape; only layers before a fault are changed
  */
 export function initLoftq(adapter: Adapter, options: LoftqOptions = {}): LoftqError[] {
+  requireAdapter("initLoftq", adapter);
   const { iterations = 1, svdIterations, seed = 0 } = options;
   const quantize = options.quantize ?? ((weight: Tensor, layer: LinearBase) => layer.withDenseWeight(weight));
   if (!Number.isSafeInteger(iterations) || iterations < 1)

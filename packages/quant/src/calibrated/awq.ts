@@ -3,6 +3,7 @@
 // layer's output.
 
 import { ArgumentError, matmul, noGrad, ShapeError, type Tensor, tensor, tidy } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import type { BlockFormat, Grid } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { quantize, resolveFormat } from "../quantize.js";
@@ -201,6 +202,7 @@ export function quantizeAwq(
   statistics: ActivationStatistics,
   options: AwqOptions,
 ): { weight: QuantizedTensor; inputScales: Tensor } {
+  requireOptions("quantizeAwq", options);
   const { name = "tensor", steps = 10 } = options;
   const format = resolveFormat(options.format);
   const [, columns] = weightShape("quantizeAwq", weight);

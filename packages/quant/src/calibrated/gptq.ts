@@ -4,6 +4,7 @@
 // (as in QuantEase, Behdin et al., 2023).
 
 import { ArgumentError, ShapeError, type Tensor } from "@nomoat/core";
+import { describe, requireOptions } from "@nomoat/core/extend";
 import type { BlockFormat } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { resolveFormat } from "../quantize.js";
@@ -39,6 +40,7 @@ export function quantizeGptq(
   statistics: ActivationStatistics,
   options: GptqOptions,
 ): QuantizedTensor {
+  requireOptions("quantizeGptq", options);
   const format = resolveFormat(options.format);
   const { name = "tensor", actOrder = true, damping = 0.01, passes = 4 } = options;
   const shape = weightShape("quantizeGptq", weight);
@@ -168,6 +170,10 @@ function descend(
 
 /** @throws {ArgumentError} @throws {ShapeError} */
 export function requireStatistics(method: string, statistics: ActivationStatistics, columns: number): void {
+  if (typeof statistics?.inFeatures !== "number")
+    throw new ArgumentError(
+      `${method}: expected statistics, as collectStatistics gathers, not ${describe(statistics)}`,
+    );
   if (statistics.inFeatures !== columns) {
     throw new ShapeError(
       `${method}: statistics of ${statistics.inFeatures} features for a weight of ${columns}`,

@@ -2,6 +2,7 @@
 // fitted to the weights less their sparse outliers, by turns with the outliers themselves.
 
 import type { Tensor } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import type { BlockFormat, Grid } from "../formats/format.js";
 import type { FormatName } from "../formats/index.js";
 import { resolveFormat } from "../quantize.js";
@@ -74,6 +75,7 @@ function optimize(coder: GridCoder, values: Float32Array, iterations: number): G
  * @throws {ArgumentError} for formats other than integers in groups or rows; for values that cannot be quantized
  */
 export function quantizeHqq(weight: Tensor, options: HqqOptions): QuantizedTensor {
+  requireOptions("quantizeHqq", options);
   const format = resolveFormat(options.format);
   const { name = "tensor", iterations = 20 } = options;
   const shape = weightShape("quantizeHqq", weight);

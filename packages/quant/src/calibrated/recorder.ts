@@ -1,7 +1,8 @@
 // Listening to the inputs of a model's linear layers while it runs.
 
 import { ArgumentError, type Tensor } from "@nomoat/core";
-import { Linear, LinearBase, type Module } from "@nomoat/core/nn";
+import { requireFunction } from "@nomoat/core/extend";
+import { Linear, LinearBase, type Module, requireModule } from "@nomoat/core/nn";
 
 /** Stands in a model for a layer while inputs are recorded. */
 class Recorder extends LinearBase {
@@ -54,6 +55,8 @@ export async function recordInputs(
   only: (name: string) => boolean = () => true,
   listen: (name: string, x: Tensor) => void | Promise<void>,
 ): Promise<void> {
+  requireModule(operation, model);
+  requireFunction(operation, run);
   const layers = [...model.namedModules()].filter(
     (entry): entry is [string, Linear] => entry[1] instanceof Linear && entry[0] !== "" && only(entry[0]),
   );

@@ -12,6 +12,7 @@
 // ones codes and zero points return except at ties of the rounding, and scales to within some units in the last place.
 
 import { ArgumentError } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import type { BlockFormat, GridCodes, PartLayout, Parts, WeightShape } from "./format.js";
 
 const { fround } = Math;
@@ -66,6 +67,7 @@ export const searchStep = 0.02;
  * @throws {ArgumentError} for a group size that is no multiple of 32, or 4 bits for a whole tensor
  */
 export function integerFormat(options: IntegerFormatOptions): BlockFormat {
+  requireOptions("integerFormat", options);
   const { bits, group, asymmetric = false } = options;
   if (bits === 4 && group === "tensor") {
     throw new ArgumentError("integerFormat: 4 bits with one scale for a whole tensor are not offered");

@@ -1,6 +1,7 @@
 // Writing GGUF, version 3 (or 2), little-endian. Layout from ggml's docs/gguf.md.
 
 import { ArgumentError, type DType, Tensor, toBuffer } from "@nomoat/core";
+import { requireOptions } from "@nomoat/core/extend";
 import { writeFileAtomic } from "@nomoat/core/io";
 import { QuantizedTensor } from "../quantized-tensor.js";
 import { isAlignment, shown } from "./parse.js";
@@ -203,6 +204,7 @@ function checked(planned: Planned, field: string): Planned {
 
 /** The header, and the file's pieces one after another. */
 function planFile(content: GgufContent): { bytes: number; chunks(): AsyncGenerator<Uint8Array> } {
+  requireOptions("writeGguf", content);
   const { metadata = {}, tensors = new Map(), version = 3 } = content;
   if (version !== 2 && version !== 3) throw new ArgumentError(`writeGguf: version must be 2 or 3`);
   const values = metadata instanceof Map ? [...metadata] : Object.entries(metadata as object);
