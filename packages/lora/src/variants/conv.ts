@@ -15,12 +15,12 @@ import {
   tidy,
   zeros,
 } from "@nomoat/core";
-import { Conv2d, kaimingUniform, type Module, normal, parameter } from "@nomoat/core/nn";
+import { Conv2d, kaimingUniform, type Module, normal } from "@nomoat/core/nn";
 import type { BranchOptions, LoraVariant, UpdateContext } from "../branch.js";
 import { isPrincipal, principalFactors } from "../init/principal.js";
 import { LoraConv2d } from "../layer.js";
 import { fromTensor, type Matrix } from "../linalg.js";
-import { rowNorms } from "./dora.js";
+import { Magnitudes, type WeightView } from "./dora.js";
 import { baseOf, LoraBranch } from "./lora.js";
 
 /** Number of groups. */
@@ -106,29 +106,26 @@ class ConvBranch extends LoraBranch {
   }
 }
 
+/** Output channels. */
+const kernelView: WeightView<Conv2d> = {
+  squared: ({ weight }, dtype) => flat(weight.cast(dtype)).square().sum(1),
+  crossed: ({ weight }, a) => matmul(flat(weight.cast(a.dtype)), a, { transB: true }),
+};
+
 class ConvDoraBranch extends ConvBranch {
   /** m [1, outChannels, 1, 1]. */
   readonly magnitude: Tensor;
+  // Private, since it is no state.
+  readonly #magnitudes: Magnitudes<Conv2d>;
 
   constructor(a: Tensor, b: Tensor, magnitude: Tensor | undefined, base: Conv2d, options: BranchOptions) {
     super(a, b, base, options, { bias: null, principal: false });
-    this.magnitude = parameter(magnitude ?? this.#norms(base.weight));
+    this.#magnitudes = new Magnitudes(this, base, magnitude, kernelView, [1, -1, 1, 1]);
+    this.magnitude = this.#magnitudes.vector;
   }
 
   override tensors(): Map<string, Tensor> {
     return super.tensors().set("lora_magnitude_vector", this.magnitude);
-  }
-
-  /** ‖W + s·B·A‖ of each output channel [1, outChannels, 1, 1], outside the graph. */
-  #norms(weight: Tensor): Tensor {
-    return noGrad(() =>
-      tidy(() => {
-        const { loraA, loraB, scaling } = this;
-        const [w, a, b] = [flat(weight.cast(loraA.dtype)), flat(loraA), flat(loraB)];
-        const crossed = matmul(w, a, { transB: true });
-        return rowNorms(w.square().sum(1), crossed, a, b, scaling).reshape([1, b.shape[0], 1, 1]);
-      }),
-    );
   }
 
   override update(x: Tensor, y: Tensor, context: UpdateContext): Tensor {
@@ -139,15 +136,20 @@ class ConvDoraBranch extends ConvBranch {
       const input = mask ? mul(plain, mask(plain)) : plain;
       const clean = conv2d(input, base.weight.cast(y.dtype), null, base.options);
       const adapted = clean.add(this.product(input, this.loraA, this.loraB).mul(this.scaling));
-      const scale = this.magnitude.div(this.#norms(base.weight)).cast(y.dtype);
+      const scale = this.#magnitudes.scale(base, y.dtype);
       return y.add(adapted.mul(scale).sub(clean).mul(this.weight));
     });
   }
 
   protected override delta(original: Tensor): Tensor {
     const adapted = original.cast(this.loraA.dtype).add(super.delta(original));
-    const scale = this.magnitude.div(this.#norms(original)).reshape([original.shape[0], 1, 1, 1]);
-    return adapted.mul(scale).sub(original);
+    const norms = flat(adapted).square().sum(1).sqrt();
+    return adapted.mul(this.magnitude.reshape([-1]).div(norms).reshape([-1, 1, 1, 1])).sub(original);
+  }
+
+  override dispose(): void {
+    this.#magnitudes.dispose();
+    super.dispose();
   }
 }
 

@@ -2,7 +2,7 @@
 // trained magnitude m and the norm over each row. The norm counts as a constant in backward (section 4.3 of the paper). It is computed
 // from ‖W‖², W·Aᵀ and A·Aᵀ, so that no matrix of the size of W is made.
 
-import { keep, matmul, mul, noGrad, sqrt, sum, type Tensor, tidy } from "@nomoat/core";
+import { type DType, keep, matmul, mul, noGrad, sqrt, sum, type Tensor, tidy } from "@nomoat/core";
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
 import type { BranchOptions, LoraVariant, UpdateContext } from "../branch.js";
 import { lowRankUpdate } from "../low-rank.js";
@@ -13,17 +13,80 @@ import { baseOf, factorShapes, givenOrInitial, LoraBranch } from "./lora.js";
  * @param squared - ‖w‖² [rows]
  * @param crossed - W·Aᵀ [rows, r]
  */
-export function rowNorms(squared: Tensor, crossed: Tensor, a: Tensor, b: Tensor, s: number): Tensor {
+function rowNorms(squared: Tensor, crossed: Tensor, a: Tensor, b: Tensor, s: number): Tensor {
   const cross = sum(mul(b, crossed), 1).mul(2 * s);
   const square = sum(mul(matmul(b, matmul(a, a, { transB: true })), b), 1).mul(s * s);
   return sqrt(squared.add(cross).add(square).maximum(0));
 }
 
+/** How a kind of layer shows its weight W to the norms of W + s·B·A. */
+export interface WeightView<B extends Module> {
+  /** ‖w‖² of each row w that has a magnitude [rows], reckoned in `dtype`. */
+  squared(base: B, dtype: DType): Tensor;
+  /** W·Aᵀ [rows, r], in A's dtype. */
+  crossed(base: B, a: Tensor): Tensor;
+}
+
+/** The magnitudes that the norms of an adapted weight are replaced by, whatever kind of layer has it. */
+export class Magnitudes<B extends Module> {
+  /** The trained ones, in PEFT's shape. */
+  readonly vector: Tensor;
+  readonly #branch: Pick<LoraBranch, "loraA" | "loraB" | "scaling">;
+  readonly #view: WeightView<B>;
+  readonly #squared: Tensor;
+
+  /**
+   * @param branch - which has its factors already
+   * @param given - initial ones (default: the norms, so that nothing changes); taken over
+   */
+  constructor(
+    branch: Pick<LoraBranch, "loraA" | "loraB" | "scaling">,
+    base: B,
+    given: Tensor | undefined,
+    view: WeightView<B>,
+    shape: readonly number[] = [-1],
+  ) {
+    this.#branch = branch;
+    this.#view = view;
+    this.#squared = keep(noGrad(() => tidy(() => view.squared(base, branch.loraA.dtype))));
+    this.vector = parameter(given ?? noGrad(() => tidy(() => this.norms(base).reshape([...shape]))));
+  }
+
+  /** ‖W + s·B·A‖ of each row, outside the graph. */
+  norms(base: B): Tensor {
+    const { loraA, loraB, scaling } = this.#branch;
+    return noGrad(() =>
+      tidy(() => {
+        const [a, b] = [loraA, loraB].map((factor) => factor.reshape([factor.shape[0], -1]));
+        return rowNorms(this.#squared, this.#view.crossed(base, a), a, b, scaling);
+      }),
+    );
+  }
+
+  /** m / ‖W + s·B·A‖ in the shape of m, differentiable in m. */
+  scale(base: B, dtype: DType): Tensor {
+    return this.vector.div(this.norms(base).reshape(this.vector.shape)).cast(dtype);
+  }
+
+  /** Lets go of all but the trained ones, which are the branch's. */
+  dispose(): void {
+    this.#squared.dispose();
+  }
+}
+
+const linearView: WeightView<LinearBase> = {
+  squared: (base, dtype) => sum(base.denseWeight().cast(dtype).square(), 1),
+  crossed(base, a) {
+    const rows = base.forward(a);
+    return (base.bias ? rows.sub(base.bias) : rows).cast(a.dtype).transpose();
+  },
+};
+
 class DoraBranch extends LoraBranch {
   /** m [outFeatures]. */
   readonly magnitude: Tensor;
-  /** Rows' squared norms of W [outFeatures]; private, since it is no state. */
-  readonly #squaredNorms: Tensor;
+  // Private, since it is no state.
+  readonly #magnitudes: Magnitudes<LinearBase>;
 
   constructor(
     adapter: string,
@@ -35,24 +98,12 @@ class DoraBranch extends LoraBranch {
   ) {
     const { target, config } = options;
     super(adapter, a, b, { scaling: target.scaling, dropout: config.loraDropout });
-    this.#squaredNorms = keep(tidy(() => noGrad(() => sum(base.denseWeight().cast(a.dtype).square(), 1))));
-    this.magnitude = parameter(magnitude ?? this.#norms(base));
+    this.#magnitudes = new Magnitudes(this, base, magnitude, linearView);
+    this.magnitude = this.#magnitudes.vector;
   }
 
   override tensors(): Map<string, Tensor> {
     return super.tensors().set("lora_magnitude_vector", this.magnitude);
-  }
-
-  /** ‖W + s·B·A‖ of each row, outside the graph. */
-  #norms(base: LinearBase): Tensor {
-    return noGrad(() =>
-      tidy(() => {
-        const { loraA: a, loraB: b, scaling: s } = this;
-        const rows = base.forward(a);
-        const aw = base.bias ? rows.sub(base.bias) : rows;
-        return rowNorms(this.#squaredNorms, aw.cast(a.dtype).transpose(), a, b, s);
-      }),
-    );
   }
 
   override update(x: Tensor, y: Tensor, context: UpdateContext): Tensor {
@@ -63,7 +114,7 @@ class DoraBranch extends LoraBranch {
       const clean = context.isBaseOutput && !mask ? y : base.forward(input);
       const { dtype } = y;
       const [a, b] = [this.loraA.cast(dtype), this.loraB.cast(dtype)];
-      const scale = this.magnitude.div(this.#norms(base)).cast(dtype);
+      const scale = this.#magnitudes.scale(base, dtype);
       const options = { scaling: this.scaling };
       // Where the whole output is scaled, y + (m/‖·‖ · adapted − y) is m/‖·‖ · adapted: the product is added to y where it stands.
       if (clean === y && !base.bias && this.weight === 1)
@@ -88,7 +139,7 @@ class DoraBranch extends LoraBranch {
   }
 
   override dispose(): void {
-    this.#squaredNorms.dispose();
+    this.#magnitudes.dispose();
     super.dispose();
   }
 }

@@ -2,11 +2,11 @@
 // [embeddingDim, r] with normal numbers; only the rows that are looked up are computed. Dropout does not apply. As DoRA (PEFT's
 // DoraEmbeddingLayer) every column of the table, a feature over all entries, has a magnitude.
 
-import { embedding, keep, matmul, noGrad, randn, type Tensor, tidy, zeros } from "@nomoat/core";
+import { embedding, matmul, noGrad, randn, type Tensor, tidy, zeros } from "@nomoat/core";
 import { type Embedding, type Module, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type LoraVariant, type UpdateContext } from "../branch.js";
 import { isEmbedding } from "../targets.js";
-import { rowNorms } from "./dora.js";
+import { Magnitudes, type WeightView } from "./dora.js";
 import { baseOf } from "./lora.js";
 
 class EmbeddingBranch extends AdapterBranch {
@@ -58,11 +58,17 @@ class EmbeddingBranch extends AdapterBranch {
   }
 }
 
+/** Columns of the table: features. */
+const tableView: WeightView<Embedding> = {
+  squared: ({ weight }, dtype) => weight.cast(dtype).square().sum(0),
+  crossed: ({ weight }, a) => matmul(weight.cast(a.dtype), a, { transA: true, transB: true }),
+};
+
 class EmbeddingDoraBranch extends EmbeddingBranch {
   /** m [embeddingDim]. */
   readonly magnitude: Tensor;
-  /** Squared norms of the table's columns [embeddingDim]; private, since it is no state. */
-  readonly #squaredNorms: Tensor;
+  // Private, since it is no state.
+  readonly #magnitudes: Magnitudes<Embedding>;
 
   constructor(
     adapter: string,
@@ -73,30 +79,19 @@ class EmbeddingDoraBranch extends EmbeddingBranch {
     scaling: number,
   ) {
     super(adapter, a, b, scaling);
-    this.#squaredNorms = keep(noGrad(() => tidy(() => base.weight.cast(a.dtype).square().sum(0))));
-    this.magnitude = parameter(magnitude ?? this.#norms(base));
+    this.#magnitudes = new Magnitudes(this, base, magnitude, tableView);
+    this.magnitude = this.#magnitudes.vector;
   }
 
   override tensors(): Map<string, Tensor> {
     return super.tensors().set("lora_magnitude_vector", this.magnitude);
   }
 
-  /** ‖W + s·(B·A)ᵀ‖ of each column, outside the graph. */
-  #norms({ weight }: Embedding): Tensor {
-    return noGrad(() =>
-      tidy(() => {
-        const { loraA: a, loraB: b, scaling } = this;
-        const crossed = matmul(weight.cast(a.dtype), a, { transA: true, transB: true });
-        return rowNorms(this.#squaredNorms, crossed, a, b, scaling);
-      }),
-    );
-  }
-
   override update(indices: Tensor, y: Tensor, context: UpdateContext): Tensor {
     return tidy(() => {
       const base = context.base as Embedding;
       const plain = context.isBaseOutput ? y : base.forward(indices);
-      const scale = this.magnitude.div(this.#norms(base)).cast(y.dtype);
+      const scale = this.#magnitudes.scale(base, y.dtype);
       const adapted = plain.add(this.product(indices, this.scaling).cast(y.dtype)).mul(scale);
       return y.add(adapted.sub(plain).mul(this.weight));
     });
@@ -115,7 +110,7 @@ class EmbeddingDoraBranch extends EmbeddingBranch {
   }
 
   override dispose(): void {
-    this.#squaredNorms.dispose();
+    this.#magnitudes.dispose();
     super.dispose();
   }
 }
