@@ -69,8 +69,11 @@ function costOf(
     case "LOHA": {
       const thin = r * r * (inFeatures + outFeatures);
       const whole = inFeatures * outFeatures;
-      if (thin < whole) return { ...plain, saved: r * r, fixed: thin, backwardFixed: 2 * thin };
-      return { ...plain, saved: 0, fixed: 3 * whole, made: outFeatures, backwardFixed: 3 * whole };
+      // The thin factors' gradients, and one of them times a half before it is summed.
+      const summed = r * r * Math.max(inFeatures, outFeatures);
+      if (thin < whole) return { ...plain, saved: r * r, fixed: thin, backwardFixed: thin + summed };
+      // Both factors and their product, which is let go of before the gradients of all three are there.
+      return { ...plain, saved: 0, fixed: 3 * whole, made: outFeatures, backwardFixed: 2 * whole };
     }
     case "LOKR": {
       const [w1, w2] = ["lokr_w1", "lokr_w2"].map((name) => madeOfHalves(shapes, name));
