@@ -4,7 +4,7 @@
 // Arguments: 0 elements, 1 elements per unit (a multiple of 16), 2 out, 3 x, 4 code of out's dtype, 5 code of x's.
 // Codes: 0 float32, 1 float16, 2 bfloat16, 3 int32, 4 int8, 5 uint8, 6 bool.
 
-import { address, int } from "./abi";
+import { address, constant, int } from "./abi";
 
 const F32: i32 = 0;
 const F16: i32 = 1;
@@ -16,6 +16,14 @@ const BOOL: i32 = 6;
 
 const CHUNK: i32 = 512;
 
+// Constants that are loaded: V8 builds those that stand in a loop's code anew each time round. For float16 → float32: 2^112, the
+// largest finite float16 moved up to float32's exponent, ∞.
+const FROM_HALF: usize = memory.data<u32>([0x77800000, 0x0f7fe000, 0x7f800000]);
+// float32 → float16: the change of bias and just under half a unit, ½, the least normal float16, ∞, a NaN's bits and its quiet one.
+const TO_HALF: usize = memory.data<u32>([0xc8000fff, 0x3f000000, 0x38800000, 0x7c00, 0x3ff, 0x200]);
+// float32 → bfloat16: just under half a unit, the quiet bit.
+const TO_BRAIN: usize = memory.data<u32>([0x7fff, 0x40]);
+
 // @ts-ignore: decorator
 @inline
 function bytesOf(code: i32): i32 {
@@ -25,40 +33,39 @@ function bytesOf(code: i32): i32 {
 /** float16 bits in int32 lanes → float32. The product with 2^112 moves the exponent, denormals included. */
 // @ts-ignore: decorator
 @inline
-export function halfToFloat4(h: v128): v128 {
-  const magnitude = v128.and(h, i32x4.splat(0x7fff));
-  let y = f32x4.mul(i32x4.shl(magnitude, 13), f32x4.splat(5192296858534827628530496329220096.0));
-  const special = i32x4.gt_s(magnitude, i32x4.splat(0x7bff)); // ∞ and NaN: exponent 31 becomes 255
-  y = v128.or(y, v128.and(special, i32x4.splat(0x7f800000)));
-  return v128.or(y, i32x4.shl(v128.and(h, i32x4.splat(0x8000)), 16));
+function halfToFloat4(h: v128): v128 {
+  const magnitude = i32x4.shr_u(i32x4.shl(h, 17), 4);
+  const y = f32x4.mul(magnitude, constant(FROM_HALF, 0));
+  // ∞ and NaN: exponent 31 becomes 255.
+  const special = v128.and(i32x4.gt_s(magnitude, constant(FROM_HALF, 1)), constant(FROM_HALF, 2));
+  return v128.or(v128.or(y, special), i32x4.shl(i32x4.shr_u(h, 15), 31));
 }
 
 /** float32 → float16 bits in int32 lanes, to nearest even. After F. Giesen, float_to_half_SSE2. */
 // @ts-ignore: decorator
 @inline
-export function floatToHalf4(x: v128): v128 {
-  const sign = v128.and(x, i32x4.splat(0x80000000));
-  const a = v128.xor(x, sign);
+function floatToHalf4(x: v128): v128 {
+  const a = f32x4.abs(x);
   // Normal results: rebias, then add just under half a unit and the unit's own lowest bit, so that ties go to even.
-  const odd = v128.and(i32x4.shr_u(a, 13), i32x4.splat(1));
-  const normal = i32x4.shr_u(i32x4.add(i32x4.add(a, i32x4.splat(<i32>0xc8000fff)), odd), 13);
+  const odd = i32x4.shr_u(i32x4.shl(a, 18), 31);
+  const normal = i32x4.shr_u(i32x4.add(i32x4.add(a, constant(TO_HALF, 0)), odd), 13);
   // Denormal results: adding ½ lets the float adder do shift and rounding.
-  const denormal = i32x4.sub(f32x4.add(a, f32x4.splat(0.5)), i32x4.splat(0x3f000000));
-  let y = v128.bitselect(denormal, normal, i32x4.lt_s(a, i32x4.splat(0x38800000)));
-  const huge = i32x4.gt_s(a, i32x4.splat(0x477fffff)); // 65536 and above
-  const nan = i32x4.gt_s(a, i32x4.splat(0x7f800000));
-  y = v128.bitselect(i32x4.splat(0x7c00), y, huge);
-  y = v128.bitselect(v128.or(i32x4.splat(0x7e00), v128.and(i32x4.shr_u(a, 13), i32x4.splat(0x3ff))), y, nan);
-  return v128.or(y, i32x4.shr_u(sign, 16));
+  const half = constant(TO_HALF, 1);
+  const denormal = i32x4.sub(f32x4.add(a, half), half);
+  const y = v128.bitselect(denormal, normal, i32x4.lt_s(a, constant(TO_HALF, 2)));
+  const finite = i32x4.min_s(y, constant(TO_HALF, 3));
+  const payload = v128.and(v128.or(i32x4.shr_u(a, 13), constant(TO_HALF, 5)), constant(TO_HALF, 4));
+  const nan = v128.and(payload, f32x4.ne(x, x));
+  return v128.or(v128.or(finite, nan), i32x4.shl(i32x4.shr_u(x, 31), 15));
 }
 
 /** float32 → bfloat16 bits in int32 lanes, to nearest even; a NaN stays one. */
 // @ts-ignore: decorator
 @inline
-export function floatToBrain4(x: v128): v128 {
-  const odd = v128.and(i32x4.shr_u(x, 16), i32x4.splat(1));
-  const y = i32x4.shr_u(i32x4.add(i32x4.add(x, i32x4.splat(0x7fff)), odd), 16);
-  const quiet = v128.or(i32x4.shr_u(x, 16), i32x4.splat(0x40));
+function floatToBrain4(x: v128): v128 {
+  const odd = i32x4.shr_u(i32x4.shl(x, 15), 31);
+  const y = i32x4.shr_u(i32x4.add(i32x4.add(x, constant(TO_BRAIN, 0)), odd), 16);
+  const quiet = v128.or(i32x4.shr_u(x, 16), constant(TO_BRAIN, 1));
   return v128.bitselect(quiet, y, f32x4.ne(x, x));
 }
 
@@ -95,18 +102,25 @@ function read1(code: i32, src: usize): v128 {
   return f32x4.splat(<f32>load<u8>(src));
 }
 
-/** To int32 lanes that hold the result's bits. */
+/** To int32 lanes, for {@link narrow}. */
 // @ts-ignore: decorator
 @inline
 function convert(code: i32, x: v128): v128 {
   if (code == F16) return floatToHalf4(x);
   if (code == BF16) return floatToBrain4(x);
-  if (code == I32) return i32x4.trunc_sat_f32x4_s(x);
-  if (code == I8) {
-    return i32x4.min_s(i32x4.max_s(i32x4.trunc_sat_f32x4_s(x), i32x4.splat(-128)), i32x4.splat(127));
-  }
-  if (code == U8) return i32x4.min_s(i32x4.max_s(i32x4.trunc_sat_f32x4_s(x), i32x4.splat(0)), i32x4.splat(255));
-  return v128.and(f32x4.ne(x, i32x4.splat(0)), i32x4.splat(1));
+  if (code == BOOL) return f32x4.ne(x, i32x4.splat(0));
+  return i32x4.trunc_sat_f32x4_s(x);
+}
+
+/** Eight int32 as elements of 1 or 2 bytes; what does not fit becomes the nearest number that does. */
+// @ts-ignore: decorator
+@inline
+function narrow(code: i32, a: v128, b: v128): v128 {
+  if (bytesOf(code) == 2) return i16x8.narrow_i32x4_u(a, b);
+  const halves = i16x8.narrow_i32x4_s(a, b);
+  if (code == U8) return i8x16.narrow_i16x8_u(halves, halves);
+  const bytes = i8x16.narrow_i16x8_s(halves, halves);
+  return code == BOOL ? i8x16.abs(bytes) : bytes;
 }
 
 // @ts-ignore: decorator
@@ -146,18 +160,14 @@ function writeBlock(code: i32, dst: usize, src: usize, n: i32): void {
     if (bytes == 4) {
       v128.store(dst, a);
       v128.store(dst, b, 16);
-    } else {
-      // The low halves of the lanes, in order.
-      const halves = i16x8.shuffle(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-      if (bytes == 2) v128.store(dst, halves);
-      else v128.store_lane<u64>(dst, i8x16.shuffle(halves, halves, 0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14), 0);
-    }
+    } else if (bytes == 2) v128.store(dst, narrow(code, a, b));
+    else v128.store_lane<u64>(dst, narrow(code, a, b), 0);
   }
   for (; dst < stop; dst += bytes, src += 4) {
-    const bits = i32x4.extract_lane(convert(code, v128.load32_zero(src)), 0);
-    if (bytes == 4) store<i32>(dst, bits);
-    else if (bytes == 2) store<u16>(dst, <u16>bits);
-    else store<u8>(dst, <u8>bits);
+    const a = convert(code, v128.load32_zero(src));
+    if (bytes == 4) v128.store_lane<u32>(dst, a, 0);
+    else if (bytes == 2) v128.store_lane<u16>(dst, narrow(code, a, a), 0);
+    else v128.store_lane<u8>(dst, narrow(code, a, a), 0);
   }
 }
 

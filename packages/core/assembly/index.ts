@@ -14,6 +14,7 @@ export * from "./swiglu";
 export * from "./gather";
 export * from "./scan";
 export * from "./adamw";
+export { philox } from "./random";
 export { gemm, gemmPackB, gemmScale } from "./gemm";
 export { gemmGroup } from "./gemm-group";
 export { gemvAxpy, gemvDot } from "./gemv";

@@ -110,7 +110,10 @@ export class Generator {
     for (const uses of runtime.randomUses) if (!uses.has(this)) uses.set(this, this.state());
     const { key0, key1, stream0, stream1 } = this.#wordsOfKey();
     const low = this.#block % 2 ** 32;
-    philox4x32(out, key0, key1, low, (this.#block - low) / 2 ** 32, stream0, stream1);
+    const words = [key0, key1, low, (this.#block - low) / 2 ** 32, stream0, stream1] as const;
+    // A launch costs as much as some hundred words.
+    if (out.length >= 256 && runtime.active?.philox) runtime.active.philox(out, ...words);
+    else philox4x32(out, ...words);
     this.#block += out.length / 4;
   }
 

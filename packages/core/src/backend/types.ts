@@ -282,6 +282,11 @@ export interface Backend {
   /** @throws {OutOfMemoryError} leaving everything usable */
   alloc(bytes: number): BufferHandle;
   free(buffer: BufferHandle): void;
+  /** What `philox4x32` of random.ts writes into `out`, where the backend can tell sooner: key and counter, low words first. */
+  philox?(
+    out: Uint32Array,
+    ...words: [key0: number, key1: number, c0: number, c1: number, c2: number, c3: number]
+  ): void;
   write(buffer: BufferHandle, byteOffset: number, source: Uint8Array): void;
   /** A copy of the bytes. */
   read(buffer: BufferHandle, byteOffset: number, bytes: number): Promise<Uint8Array>;

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { createWasmBackend } from "../../src/backend/wasm/backend.js";
 import { ArgumentError } from "../../src/errors.js";
 import {
   defaultGenerator,
@@ -52,6 +53,22 @@ describe("Philox4x32-10", () => {
         expect(block(counter, key)).toEqual(plainBlock(counter, key));
       }),
     );
+  });
+
+  test("is the same on the wasm kernel, over the carry and for lengths that are no multiple of its blocks", () => {
+    const backend = createWasmBackend({ threads: 1 });
+    for (const [length, first] of [
+      [16, 0],
+      [4096, 0xffffff00],
+      [260, 0xfffffffd],
+    ]) {
+      const [fast, plain] = [new Uint32Array(length), new Uint32Array(length)];
+      backend.philox(fast, 0x9abcdef0, 0xfedcba98, first, 0xffffffff, 3, 0x80000004);
+      philox4x32(plain, 0x9abcdef0, 0xfedcba98, first, 0xffffffff, 3, 0x80000004);
+      expect(fast).toEqual(plain);
+    }
+    expect(backend.memory().used).toBe(0);
+    backend.shutdown();
   });
 
   test("the two low counter words count as one number", () => {

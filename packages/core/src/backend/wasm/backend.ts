@@ -50,6 +50,16 @@ function backendOver(runtime: WasmRuntime): WasmBackend {
     readSync,
     window: (operand) =>
       viewAs(operand.dtype, runtime.memory.buffer, runtime.address(operand), sizeOf(operand.shape)),
+    philox(out, ...words) {
+      const units = Math.ceil(out.length / 16);
+      const address = allocator.allocate(64 * units);
+      try {
+        runtime.core.launch("philox", units, [address, ...words]);
+        out.set(new Uint32Array(runtime.memory.buffer, address, out.length));
+      } finally {
+        allocator.free(address);
+      }
+    },
     memory() {
       const { used, peak, reserved } = allocator.statistics();
       return { used, peak, reserved };
