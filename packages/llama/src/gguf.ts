@@ -23,7 +23,6 @@ import {
 import { tokenizerFromGguf, tokenizerToGguf } from "./gguf-tokenizer.js";
 import type { LoadLlamaOptions } from "./load.js";
 import { assembleLlama, embeddingWeight, type Weight, type WeightSource } from "./model/assemble.js";
-import type { LlamaConfig } from "./model/config.js";
 import { type LlamaForCausalLM, llamaShapes } from "./model/model.js";
 import { requireLlama } from "./options.js";
 import { Tokenizer, type TokenizerFiles } from "./tokenizer.js";
@@ -58,28 +57,10 @@ const floatType = /^B?F\d+$/;
 /** Weights that are computed with as they are packed. */
 const packable = /(?:_proj|lm_head|embed_tokens)\.weight$/;
 
-/** Our names → those of the file, all shapes checked. @throws {FormatError} listing what does not fit */
-function matchTensors(gguf: GgufFile, config: LlamaConfig, file: string): Map<string, string> {
-  const faults: string[] = [];
-  const names = new Map<string, string>();
-  for (const name of gguf.tensors.keys()) {
-    const ours = fromGgufName(name);
-    if (ours !== undefined) names.set(ours, name);
-    else if (name !== ropeFactors) faults.push(`unexpected ${JSON.stringify(name)}`);
-  }
-  const shapes = llamaShapes(config);
-  for (const [ours, shape] of shapes) {
-    const name = names.get(ours);
-    const given = name === undefined ? undefined : gguf.tensors.get(name)?.shape;
-    if (!given) faults.push(`missing "${toGgufName(ours)}" [${shape.join(", ")}]`);
-    else if (given.join() !== shape.join()) {
-      faults.push(`"${name}" is [${given.join(", ")}], expected [${shape.join(", ")}]`);
-    }
-  }
-  for (const [ours, name] of names) if (!shapes.has(ours)) faults.push(`unexpected "${name}"`);
-  if (faults.length === 0) return names;
-  const more = faults.length > 8 ? `; and ${faults.length - 8} more` : "";
-  throw new FormatError(`tensors do not fit the metadata: ${faults.slice(0, 8).join("; ")}${more}`, { file });
+/** Our names → those of the file; its other tensors under names that no model has. */
+function ourNames(gguf: GgufFile): Map<string, string> {
+  const names = [...gguf.tensors.keys()].filter((name) => name !== ropeFactors);
+  return new Map(names.map((name) => [fromGgufName(name) ?? `gguf ${name}`, name]));
 }
 
 /**
@@ -97,7 +78,7 @@ export async function loadGguf(
   try {
     const meta = new Metadata(gguf.metadata, path);
     const config = configFromGguf(meta, gguf.tensors, await readFactors(gguf), options.ropeScaling);
-    const names = matchTensors(gguf, config, path);
+    const names = ourNames(gguf);
     const tokenizer = options.tokenizer ?? tokenizerFromGguf(meta);
     if (tokenizer.vocabSize > config.vocabSize) {
       meta.fail(
@@ -114,6 +95,7 @@ export async function loadGguf(
     const packed = new Set([...names.keys()].filter(staysPacked));
     const source: WeightSource = {
       file: path,
+      nameOf: (ours) => names.get(ours) ?? toGgufName(ours),
       shapes: new Map(Array.from(names.keys(), (ours) => [ours, infoOf(ours).shape])),
       packed,
       async load(ours) {

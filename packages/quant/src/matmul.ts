@@ -34,7 +34,7 @@ export interface QuantizedMatmulOptions extends StaticActivations {
 }
 
 /** Most rows that are multiplied one by one in float32; more go through tiles of the matrix product. Measured. */
-export const fewRows = 8;
+export const fewRows = 12;
 
 interface Attributes {
   readonly format: BlockFormat;

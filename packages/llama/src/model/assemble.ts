@@ -18,6 +18,8 @@ export type Weight = Tensor | QuantizedTensor;
 export interface WeightSource {
   /** For messages. */
   readonly file: string;
+  /** What the file calls a tensor, for messages (default: the same). */
+  nameOf?(name: string): string;
   /** Shapes of all its tensors; of packed weights those of what they stand for. */
   readonly shapes: ReadonlyMap<string, readonly number[]>;
   /** Those that `load` gives packed. */
@@ -51,7 +53,7 @@ export async function assembleLlama(
   options: { quantize?: LoadQuantization; device?: BackendName } = {},
 ): Promise<LlamaForCausalLM> {
   const { quantize, device } = options;
-  checkShapes(config, source.shapes, source.file);
+  checkShapes(config, source.shapes, source.file, source.nameOf);
   const tensors = new Map<string, Tensor>();
   const packed = new Map<string, QuantizedTensor>();
   const places = new Map<Tensor, string>();

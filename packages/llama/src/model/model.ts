@@ -78,27 +78,37 @@ export function llamaShapes(config: LlamaConfig): Map<string, number[]> {
 /** Tensors in a file that a model may lack without loss: buffers that older versions of Transformers wrote. */
 const ignorable = /(?:^|\.)rotary_emb\.inv_freq$/;
 
-/** @throws {FormatError} listing every missing, unexpected and misshapen tensor of a model of this configuration */
+/** Faults that a message lists; it counts the others. */
+const mostFaults = 8;
+
+/**
+ * @param nameOf - what the file calls a tensor
+ * @throws {FormatError} listing missing, unexpected and misshapen tensors of a model of this configuration
+ */
 export function checkShapes(
   config: LlamaConfig,
   given: ReadonlyMap<string, readonly number[]>,
   file: string,
+  nameOf: (name: string) => string = (name) => name,
 ): void {
   const shapes = llamaShapes(config);
   const faults: string[] = [];
   for (const [name, shape] of shapes) {
     const found = given.get(name);
-    if (!found) faults.push(`missing "${name}" [${shape.join(", ")}]`);
+    if (!found) faults.push(`missing "${nameOf(name)}" [${shape.join(", ")}]`);
     else if (found.join() !== shape.join()) {
-      faults.push(`"${name}" is [${found.join(", ")}], expected [${shape.join(", ")}]`);
+      faults.push(`"${nameOf(name)}" is [${found.join(", ")}], expected [${shape.join(", ")}]`);
     }
   }
   for (const name of given.keys()) {
     const tied = config.tieWordEmbeddings && name === "lm_head.weight";
-    if (!shapes.has(name) && !ignorable.test(name) && !tied) faults.push(`unexpected "${name}"`);
+    if (!shapes.has(name) && !ignorable.test(name) && !tied)
+      faults.push(`unexpected ${JSON.stringify(nameOf(name))}`);
   }
-  if (faults.length > 0)
-    throw new FormatError(`tensors do not fit config.json: ${faults.join("; ")}`, { file });
+  if (faults.length === 0) return;
+  const more = faults.length > mostFaults ? `; and ${faults.length - mostFaults} more` : "";
+  const listed = faults.slice(0, mostFaults).join("; ");
+  throw new FormatError(`tensors do not fit the model's configuration: ${listed}${more}`, { file });
 }
 
 export class LlamaForCausalLM extends Module {
