@@ -17,8 +17,8 @@ from torch import nn
 
 import golden_json
 import safetensors_io
-from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, VeraConfig, get_peft_model
-from peft import get_peft_model_state_dict
+from peft import AdaLoraConfig, EvaConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, VeraConfig, get_peft_model
+from peft import get_peft_model_state_dict, initialize_lora_eva_weights
 from peft.optimizers import create_lorafa_optimizer
 from peft.tuners.loha import layer as loha_layer
 from peft.tuners.lora import layer as lora_layer
@@ -325,6 +325,33 @@ def beginnings():
     golden_json.write(FOLDER / "beginnings.json", {"runs": runs})
 
 
+def eva():
+    """Ranks and the directions that A begins with, from the layers' inputs over one batch, which PEFT sees until they settle."""
+    model = base()
+    ids = torch.randint(0, 5, (12, 4), generator=NOISE)
+    config = LoraConfig(
+        r=2, lora_alpha=5, target_modules=LINEAR, init_lora_weights="eva", eva_config=EvaConfig(rho=1.5),
+    )
+    model = get_peft_model(model, config)
+    initialize_lora_eva_weights(
+        model,
+        [{"ids": ids}, {"ids": ids}],
+        forward_fn=lambda net, batch: net(batch["ids"]),
+        prepare_model_inputs_fn=None,
+        prepare_layer_inputs_fn=lambda inputs, *_: inputs[0].flatten(0, 1),
+        show_progress_bar=False,
+    )
+    layers = {}
+    for name, layer in model.base_model.model.named_modules():
+        if hasattr(layer, "lora_A"):
+            layers[name] = {
+                "r": layer.r["default"],
+                "scaling": layer.scaling["default"],
+                "a": golden_json.tensor_json(layer.lora_A["default"].weight.data.double()),
+            }
+    golden_json.write(FOLDER / "eva.json", {"ids": ids.tolist(), "layers": layers})
+
+
 def main():
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -338,6 +365,8 @@ def main():
     combinations()
     NOISE.manual_seed(8)
     beginnings()
+    NOISE.manual_seed(9)
+    eva()
 
 
 if __name__ == "__main__":

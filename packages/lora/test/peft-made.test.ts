@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   type Adapter,
   addWeightedAdapter,
+  applyEva,
   applyLora,
   type CombinationType,
   type CombineOptions,
@@ -371,4 +372,28 @@ describe("PEFT's combinations", () => {
       }
     },
   );
+});
+
+it("PEFT's EVA: the same ranks, scalings and directions", async () => {
+  init({ backend: "reference" });
+  const {
+    ids,
+    layers,
+  }: { ids: number[][]; layers: Record<string, { r: number; scaling: number; a: Stored }> } =
+    json("eva.json");
+  const { model } = await load(exact);
+  const batch = tensor(ids.flat(), { shape: [ids.length, 4], dtype: "int32", device: exact.device });
+  const config = { r: 2, loraAlpha: 5, targetModules: ["up", "down"] };
+  const adapter = applyEva(model, config, () => void model.forward(batch), { rho: 1.5 });
+  const branches = adapter.branches();
+  expect([...branches.keys()].sort()).toEqual(Object.keys(layers).sort());
+  expect(new Set(Object.values(layers).map(({ r }) => r)).size).toBeGreaterThan(1);
+  for (const [at, { r, scaling, a }] of Object.entries(layers)) {
+    const branch = branches.get(at);
+    expect(branch, at).toMatchObject({ r, scaling });
+    const [own] = [...(branch?.tensors().values() ?? [])];
+    // Directions have no sign; PEFT's settle to a cosine of 0.99 between batches.
+    const cosines = noGrad(() => own.mul(place(a)).sum(1).abs());
+    for (const cosine of cosines.dataSync()) expect(Number(cosine), at).toBeGreaterThan(1 - 1e-6);
+  }
 });
