@@ -5,6 +5,7 @@ import { requireOptions } from "./arguments.js";
 import { runBackward } from "./autograd/backward.js";
 import { type GraphNode, noGrad } from "./autograd/graph.js";
 import { type BackendName, backendByName } from "./backend/registry.js";
+import type { BufferHandle } from "./backend/types.js";
 import { bytesPerElement, type DType, type DTypeArray, isFloat, viewAs } from "./dtype.js";
 import { AutogradError, BackendError, DisposedError, DTypeError, ShapeError } from "./errors.js";
 import { isContiguous, type Layout } from "./layout.js";
@@ -155,12 +156,7 @@ export class Tensor extends TensorOperations {
   async data(): Promise<TensorData> {
     this.use("data");
     const [values, temporary] = this.#readable();
-    const { backend, buffer } = values.storage;
-    const bytes = await backend.read(
-      buffer,
-      values.layout.offset * bytesPerElement(values.dtype),
-      byteSize(values),
-    );
+    const bytes = await values.storage.backend.read(...stretchOf(values));
     if (temporary) values.dispose();
     return toValues(values.dtype, bytes, this.size);
   }
@@ -175,12 +171,7 @@ export class Tensor extends TensorOperations {
       throw new BackendError(`dataSync: the ${backend.name} backend reads asynchronously; use await data()`);
     }
     const [values, temporary] = this.#readable();
-    const { buffer } = values.storage;
-    const bytes = backend.readSync(
-      buffer,
-      values.layout.offset * bytesPerElement(values.dtype),
-      byteSize(values),
-    );
+    const bytes = backend.readSync(...stretchOf(values));
     if (temporary) values.dispose();
     return toValues(values.dtype, bytes, this.size);
   }
@@ -234,11 +225,7 @@ export class Tensor extends TensorOperations {
         `to: the ${source.name} backend reads asynchronously; use tensor(await t.data())`,
       );
     const flat = noGrad(() => (this.isContiguous ? this.detach() : ops.clone(this)));
-    const bytes = source.readSync(
-      flat.storage.buffer,
-      flat.layout.offset * bytesPerElement(this.dtype),
-      byteSize(flat),
-    );
+    const bytes = source.readSync(...stretchOf(flat));
     flat.dispose();
     const moved = empty(target, this.dtype, this.shape);
     target.write(moved.storage.buffer, 0, bytes);
@@ -285,8 +272,10 @@ export class Tensor extends TensorOperations {
   }
 }
 
-function byteSize(tensor: Tensor): number {
-  return tensor.size * bytesPerElement(tensor.dtype);
+/** Where a contiguous tensor's bytes are. */
+function stretchOf({ storage, layout, dtype, size }: Tensor): [BufferHandle, offset: number, bytes: number] {
+  const each = bytesPerElement(dtype);
+  return [storage.buffer, layout.offset * each, size * each];
 }
 
 function toValues(dtype: DType, bytes: Uint8Array, size: number): TensorData {

@@ -67,11 +67,7 @@ function binary(
     if (a.dtype !== work || b.dtype !== work) {
       return tidy(() => narrowed(binary(kind, cast(a, work), cast(b, work)), wanted));
     }
-    const backend = commonBackend(kind, [a, b]);
-    const shape = broadcastShapes(kind, a.shape, b.shape);
-    const out = empty(backend, work, shape);
-    backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
-    return finish(kind, [a, b], null, out);
+    return finish(kind, [a, b], null, pairwise(kind, a, b));
   });
 }
 
@@ -113,12 +109,17 @@ function bitwise(kind: BitwiseKind, left: Tensor | number, right: Tensor | numbe
       throw new DTypeError(`${kind}: operands must be integers, not ${a.dtype} and ${b.dtype}`);
     if (a.dtype !== "int32" || b.dtype !== "int32")
       return tidy(() => narrowed(bitwise(kind, cast(a, "int32"), cast(b, "int32")), dtype));
-    const backend = commonBackend(kind, [a, b]);
-    const shape = broadcastShapes(kind, a.shape, b.shape);
-    const out = empty(backend, "int32", shape);
-    backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
-    return out;
+    return pairwise(kind, a, b);
   });
+}
+
+/** The kernel of `kind` on operands of one dtype that it works on. */
+function pairwise(kind: BinaryKind, a: Tensor, b: Tensor): Tensor {
+  const backend = commonBackend(kind, [a, b]);
+  const shape = broadcastShapes(kind, a.shape, b.shape);
+  const out = empty(backend, a.dtype, shape);
+  backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
+  return out;
 }
 
 function broadcastOperand(operation: string, x: Tensor, shape: readonly number[]) {

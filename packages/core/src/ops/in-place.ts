@@ -5,38 +5,23 @@ import { requireFinite, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { BinaryKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
-import { AutogradError, DTypeError, ShapeError } from "../errors.js";
+import { DTypeError, ShapeError } from "../errors.js";
 import { expandLayout, isContiguous } from "../layout.js";
 import { tidy } from "../memory.js";
-import { runtime } from "../runtime.js";
 import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, operand } from "./dispatch.js";
 import { add, clip, div, mul, sub } from "./elementwise.js";
-import { copyInto } from "./view.js";
+import { copyInto, requireWritable } from "./view.js";
 
 type ArithmeticKind = Extract<BinaryKind, "add" | "sub" | "mul" | "div">;
 
 const arithmetic = { add, sub, mul, div };
 
-/** Throws where a gradient would be lost or elements share memory. */
-function checkWritable(operation: string, target: Tensor, other?: Tensor | number): void {
-  if (runtime.gradEnabled && (target.requiresGrad || (other instanceof Tensor && other.requiresGrad))) {
-    throw new AutogradError(
-      `${operation}: writing in place is not recorded, and an operand requires a gradient; wrap it in noGrad() or use ${operation.slice(0, -1)}`,
-    );
-  }
-  if (target.strides.some((stride, axis) => stride === 0 && target.shape[axis] > 1)) {
-    throw new ShapeError(
-      `${operation}: elements of a tensor expanded to ${formatShape(target.shape)} share memory; write to a clone`,
-    );
-  }
-}
-
 function inPlace(kind: ArithmeticKind, target: Tensor, other: Tensor | number): Tensor {
   const operation = `${kind}_`;
   const backend = commonBackend(operation, other instanceof Tensor ? [target, other] : [target]);
-  checkWritable(operation, target, other);
+  requireWritable(operation, target, other, kind);
   if (
     other instanceof Tensor &&
     !sameShape(broadcastShapes(operation, target.shape, other.shape), target.shape)
@@ -84,7 +69,7 @@ export const div_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("div"
 /** Every element of x within [low, high]. */
 export function clip_(x: Tensor, low: number, high: number): Tensor {
   use("clip_", x);
-  checkWritable("clip_", x);
+  requireWritable("clip_", x, null, "clip");
   noGrad(() => tidy(() => copyInto(x, clip(x, low, high))));
   return x;
 }
@@ -92,7 +77,7 @@ export function clip_(x: Tensor, low: number, high: number): Tensor {
 /** Every element of x `value`, converted as cast does. */
 export function fill_(x: Tensor, value: number): Tensor {
   const { backend } = use("fill_", x);
-  checkWritable("fill_", x);
+  requireWritable("fill_", x, null, "fullLike");
   if (!isFloat(x.dtype)) requireFinite("fill_", "value", value);
   backend.fill(operand(x), value);
   x.storage.version++;

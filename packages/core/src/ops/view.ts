@@ -273,24 +273,27 @@ export function clone(x: Tensor): Tensor {
   return finish("copy", [x], null, out);
 }
 
-/** Writes `source`'s values over `target`'s; see {@link Tensor.copyFrom}. */
-export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
-  const storage = use("copyFrom", target);
-  if (runtime.gradEnabled && target.requiresGrad) {
+/**
+ * Throws where writing over `target` would lose a gradient, its own or that of `source`, or where its elements share memory.
+ * @param instead - what does the same and is recorded
+ */
+export function requireWritable(operation: string, target: Tensor, source: unknown, instead: string): void {
+  if (runtime.gradEnabled && (target.requiresGrad || (source instanceof Tensor && source.requiresGrad))) {
     throw new AutogradError(
-      "copyFrom: writing over a tensor that requires a gradient is not recorded; wrap it in noGrad()",
-    );
-  }
-  if (runtime.gradEnabled && source instanceof Tensor && source.requiresGrad) {
-    throw new AutogradError(
-      "copyFrom: the gradient of the source would end here; detach() it or wrap the call in noGrad()",
+      `${operation}: writing in place is not recorded, and an operand requires a gradient; wrap it in noGrad() or use ${instead}`,
     );
   }
   if (target.strides.some((stride, axis) => stride === 0 && target.shape[axis] > 1)) {
     throw new ShapeError(
-      `copyFrom: elements of a tensor expanded to ${formatShape(target.shape)} share memory; write to a clone`,
+      `${operation}: elements of a tensor expanded to ${formatShape(target.shape)} share memory; write to a clone`,
     );
   }
+}
+
+/** Writes `source`'s values over `target`'s; see {@link Tensor.copyFrom}. */
+export function copyInto(target: Tensor, source: Tensor | DTypeArray): void {
+  const storage = use("copyFrom", target);
+  requireWritable("copyFrom", target, source, "detach()");
   const { backend } = storage;
   if (source instanceof Tensor) {
     commonBackend("copyFrom", [target, source]);
