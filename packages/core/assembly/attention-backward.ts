@@ -11,7 +11,7 @@ import { hideScores, maskOf } from "./attention";
 import {
   addColumns, addRows, BLOCK, exp2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
 } from "./attention-tiles";
-import { packA, packB } from "./pack";
+import { packFours, packB } from "./pack";
 import { dotOf } from "./softmax";
 
 /** delta [batch, heads, queries]; a unit is one query. */
@@ -115,8 +115,8 @@ export function attentionGradient(args: usize, begin: i32, end: i32, scratch: us
           const rows = min(BLOCK, queries - q0);
           const q = vectorOf(args, 6, batch, head, q0);
           const gradient = vectorOf(args, 29, batch, head, q0);
-          packA(q, address(args, 9), 4, rows, depth, packedQ);
-          packA(gradient, address(args, 32), 4, rows, depth, packedGradient);
+          packFours(q, address(args, 9), 4, rows, depth, packedQ);
+          packFours(gradient, address(args, 32), 4, rows, depth, packedGradient);
           packB(q, address(args, 9), 4, rows, depth, columnsQ);
           packB(gradient, address(args, 32), 4, rows, depth, columnsGradient);
           memory.fill(sumsQ, 0, area);

@@ -10,7 +10,7 @@ import { address, float, int, laneMax, laneSum, madd } from "./abi";
 import {
   addRows, BLOCK, exp2, LN_2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
 } from "./attention-tiles";
-import { packA, packB } from "./pack";
+import { packFours, packB } from "./pack";
 import { log } from "./power";
 
 /** Queries of a block in `attention`: twice the keys, so that keys and values are packed half as often. */
@@ -144,7 +144,7 @@ export function attention(args: usize, begin: i32, end: i32, scratch: usize): vo
     const head = (unit / blocks) % heads;
     const batch = unit / blocks / heads;
     const rows = min(QUERIES, queries - q0);
-    packA(vectorOf(args, 6, batch, head, q0), address(args, 9), 4, rows, depth, packedQ);
+    packFours(vectorOf(args, 6, batch, head, q0), address(args, 9), 4, rows, depth, packedQ);
     memory.fill(sums, 0, <usize>QUERIES * row);
     for (let i = 0; i < QUERIES; i++) {
       store<f32>(state + ((<usize>i) << 2), -Infinity);

@@ -8,11 +8,11 @@
 // result does not depend on how C is cut.
 
 import { address, float, int, madd } from "./abi";
-import { KC, MR, NR, packA, packB } from "./pack";
-import { ADD, packedTile, put, putTile, SCALE, STORE } from "./tile";
+import { KC, MR, NR, packA, packB, TALL, tallRows } from "./pack";
+import { ADD, packedTile, put, putTile, SCALE, STORE, tallTile } from "./tile";
 
 /** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
-export const EDGE_BYTES: i32 = 128;
+export const EDGE_BYTES: i32 = 192;
 
 /** One tile from rows of A at a0 … a3 with k stride `ak`, and rows of eight floats of B with k stride `bk`. */
 // @ts-ignore: decorator
@@ -81,32 +81,37 @@ export function macroKernel(
 ): void {
   const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
   const mode = modeOf(beta);
-  const aPanel = (<usize>kc) << 4, bPanel = (<usize>kc) << 5;
-  const fullRows = mc & ~(MR - 1);
+  const panel = (<usize>kc) << 4, tallPanel = (<usize>kc) * 24;
+  const tall = tallRows(mc);
   let b = packedB;
   for (let j = 0; j < nc; j += NR) {
     const columns = min(NR, nc - j);
     let a = packedA;
     let to = c + ((<usize>j) << 2);
-    if (columns == NR) {
-      for (let i = 0; i < fullRows; i += MR) {
-        packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
-        a += aPanel;
-        to += row << 2;
-      }
-      if (fullRows < mc) {
-        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, mc - fullRows, NR, to, row, alpha, beta, mode);
-      }
-    } else {
-      for (let i = 0; i < mc; i += MR) {
-        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
-        a += aPanel;
-        to += row << 2;
+    let i = 0;
+    if (ASC_FEATURE_RELAXED_SIMD) {
+      for (; i < tall; i += TALL) {
+        if (columns == NR && i + TALL <= mc) {
+          tallTile(a, b, kc, to, row, alphas, betas, mode);
+        } else {
+          tallTile(a, b, kc, edge, 32, ones, ones, STORE);
+          merge(edge, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
+        }
+        a += tallPanel;
+        to += row * 6;
       }
     }
-    b += bPanel;
+    for (; i < mc; i += MR) {
+      if (columns == NR && i + MR <= mc) {
+        packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
+      } else {
+        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
+      }
+      a += panel;
+      to += row << 2;
+    }
+    b += (<usize>kc) << 5;
   }
 }
 

@@ -1,4 +1,5 @@
-// The tile that all matrix products are made of: four rows by two vectors of four columns, summed in registers.
+// The tiles that all matrix products are made of: four rows, or six where the host has fused multiply-adds, by two vectors of
+// four columns, summed in registers.
 
 import { madd } from "./abi";
 
@@ -67,4 +68,50 @@ export function packedTile(
     b += 32;
   } while (a != end);
   putTile(c, row, c00, c01, c10, c11, c20, c21, c30, c31, alpha, beta, mode);
+}
+
+/**
+ * C[6×8] (+)= alpha · A·B over kc ≥ 1, from a panel of A packed by 6 and one of B packed by 8.
+ *
+ * Twelve sums hide the latency of fused multiply-adds, which eight only just do, and with two vectors of B and one element of A
+ * they take fifteen registers, all that V8 gives. Without fused ones a product needs a register of its own, and V8 spills.
+ */
+// @ts-ignore: decorator
+@inline
+export function tallTile(
+  a: usize, b: usize, kc: i32, c: usize, row: usize, alpha: v128, beta: v128, mode: i32,
+): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
+  let c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
+  const end = a + <usize>kc * 24;
+  do {
+    const b0 = v128.load(b), b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a, 4);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a, 8);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a, 12);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    x = v128.load32_splat(a, 16);
+    c40 = madd(x, b0, c40);
+    c41 = madd(x, b1, c41);
+    x = v128.load32_splat(a, 20);
+    c50 = madd(x, b0, c50);
+    c51 = madd(x, b1, c51);
+    a += 24;
+    b += 32;
+  } while (a != end);
+  putTile(c, row, c00, c01, c10, c11, c20, c21, c30, c31, alpha, beta, mode);
+  c += row << 2;
+  put(c, c40, alpha, beta, mode);
+  put(c + 16, c41, alpha, beta, mode);
+  c += row;
+  put(c, c50, alpha, beta, mode);
+  put(c + 16, c51, alpha, beta, mode);
 }

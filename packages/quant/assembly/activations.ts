@@ -10,7 +10,7 @@
 // zero point at most 255 in magnitude.
 
 import { address, float, int } from "../../core/assembly/abi";
-import { packA } from "../../core/assembly/pack";
+import { packFours } from "../../core/assembly/pack";
 import { orderOf, PLAIN, QUARTERS } from "./integers";
 import { Q2_K } from "./weight";
 
@@ -220,7 +220,7 @@ export function quantizeActivations(args: usize, begin: i32, end: i32, scratch: 
 export const BLOCKS: i32 = 16;
 
 /**
- * Start of the packed rows from block `first` on: for every BLOCKS blocks three arrays, each in panels of four rows as packA lays them
+ * Start of the packed rows from block `first` on: for every BLOCKS blocks three arrays, each in panels of four rows as packFours lays them
  * out: pairs of codes in the place of floats, scales, and sums. `rows` is a multiple of 4.
  */
 // @ts-ignore: decorator
@@ -247,8 +247,8 @@ export function packIntegers(args: usize, begin: i32, end: i32, _scratch: usize)
     const codes = packedIntegers(address(args, 3), rows, first);
     const scales = codes + (<usize>rows) * ((<usize>count) << 6);
     const sums = scales + (<usize>rows) * ((<usize>count) << 2);
-    packA(from + (at << 4), stride, 4, height, count << 4, codes + (<usize>i) * ((<usize>count) << 6));
-    packA(scalesOf(from, blocks) + at, stride, 4, height, count, scales + (<usize>i) * ((<usize>count) << 2));
-    packA(sumsOf(from, blocks) + at, stride, 4, height, count, sums + (<usize>i) * ((<usize>count) << 2));
+    packFours(from + (at << 4), stride, 4, height, count << 4, codes + (<usize>i) * ((<usize>count) << 6));
+    packFours(scalesOf(from, blocks) + at, stride, 4, height, count, scales + (<usize>i) * ((<usize>count) << 2));
+    packFours(sumsOf(from, blocks) + at, stride, 4, height, count, sums + (<usize>i) * ((<usize>count) << 2));
   }
 }

@@ -7,7 +7,7 @@ import { decode, SPARE_BYTES, WEIGHT_ARGUMENTS } from "./weight";
 
 /**
  * Packs x [m×k], row-major, for `multiplyTiles`: blocks of KC one after the other, each as packA lays it out. A unit is
- * a group of rows of one block. Integers: x, m, k, out, rows of a group (a multiple of 4).
+ * a group of rows of one block. Integers: x, m, k, out, rows of a group (a multiple of 12).
  */
 export function packRows(args: usize, begin: i32, end: i32, _scratch: usize): void {
   const x = address(args, 0), out = address(args, 3);
@@ -61,7 +61,7 @@ function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: 
 /**
  * C [m×n] = X·Wᵀ or X·W + beta·C from X packed by packRows. A unit is a group of columns for a group of rows of C, rows
  * first. Integers after the weight's: packed X, C, m, n, k (the inner dimension), columns of a group, rows of a group
- * (multiple of 4), 1 for Wᵀ. Floats: beta. Scratch: EDGE_BYTES, SPARE_BYTES, 8·KC floats, KC × columns of a group floats.
+ * (multiple of 12), 1 for Wᵀ. Floats: beta. Scratch: EDGE_BYTES, SPARE_BYTES, 8·KC floats, KC × columns of a group floats.
  */
 export function multiplyTiles(args: usize, begin: i32, end: i32, scratch: usize): void {
   const packed = address(args, WEIGHT_ARGUMENTS), c = address(args, WEIGHT_ARGUMENTS + 1);

@@ -219,8 +219,10 @@ function multiplyFewRows(kernels: Kernels, weight: Weight, x: Tensor, rows: numb
 }
 
 /** Depth of a packed block, as in core's GEMM (assembly/pack.ts). */
-const depth = 256;
-const rowsOfUnit = 256;
+const depth = 384;
+/** Rows that share what a unit decodes, and of a group that is packed: multiples of 12, so that panels of six and of four rows tile them. */
+const rowsOfUnit = 288;
+const rowsOfGroup = 48;
 
 /** The tiled product, by the weight's transpose (x · wᵀ) or the weight itself (dy · w); with `beta` 1 it adds to out. */
 function multiplyTiles(
@@ -236,10 +238,9 @@ function multiplyTiles(
   const [columns, inner] = transposed ? shape : [shape[1], shape[0]];
   const { backend } = x.storage;
   const packed = empty(backend, "float32", [Math.ceil(rows / 4) * 4 * inner]);
-  const groupRows = 32;
-  const packUnits = Math.ceil(inner / depth) * Math.ceil(rows / groupRows);
-  const packArgs = [addressOf(kernels, x), rows, inner, addressOf(kernels, packed), groupRows];
-  kernels.module.launch("packRows", packUnits, packArgs, [], { grain: 4 });
+  const packUnits = Math.ceil(inner / depth) * Math.ceil(rows / rowsOfGroup);
+  const packArgs = [addressOf(kernels, x), rows, inner, addressOf(kernels, packed), rowsOfGroup];
+  kernels.module.launch("packRows", packUnits, packArgs, [], { grain: 2 });
   const groupColumns = columns <= 1024 ? 32 : 64;
   const units = Math.ceil(columns / groupColumns) * Math.ceil(rows / rowsOfUnit);
   const args = weightArguments(kernels, format, parts, shape[1]);
@@ -247,6 +248,6 @@ function multiplyTiles(
   args.push(groupColumns, rowsOfUnit, transposed ? 1 : 0);
   kernels.module.launch("multiplyTiles", units, args, [beta], {
     grain: 1,
-    scratchBytes: 128 + 1024 + 8 * depth * 4 + groupColumns * depth * 4,
+    scratchBytes: 192 + 1024 + 8 * depth * 4 + groupColumns * depth * 4,
   });
 }

@@ -133,7 +133,7 @@ describe("larger operations", () => {
       ];
     },
     "products of stacks": () => {
-      const [a, b] = [random(14, 6, 130, 70), random(15, 70, 90)];
+      const [a, b] = [random(14, 6, 130, 70), random(15, 70, 200)];
       return [nm.matmul(a, b), a, b];
     },
     "convolution and pooling": () => {

@@ -7,19 +7,21 @@ import type { WasmRuntime } from "./runtime.js";
 // As in assembly/pack.ts and gemm.ts.
 const tileRows = 4;
 const tileColumns = 8;
-const blockK = 256;
-const edgeBytes = 128;
+const blockK = 384;
+const edgeBytes = 192;
 const onceColumns = 32;
 const packHere = 0;
 const direct = 1;
 const prepacked = 2;
 
-/** Rows of A packed at once: 96 rows × 256 are 96 KiB and stay in L2. */
+/** Rows of A packed at once, beside what is packed of B and by itself: 192 rows × 384 are 288 KiB and stay in L2. */
 const blockRows = 96;
+const sharedBlockRows = 192;
 /** Long sums are taken in stretches, so that what every group of columns reads of A again is still in the cache. */
-const stretch = 8 * blockK;
-/** Operations that are worth a thread's while: about 20 µs. */
+const stretch = 6 * blockK;
+/** Operations that are worth a thread's while, and elements to pack: about 20 and 2 µs. */
 export const grainOperations = 600_000;
+const grainElements = 1 << 13;
 /** A matrix of so many elements is worth reading in place for up to so many vectors, by what stands side by side in it. */
 const largeMatrix = 1 << 18;
 const axpyVectors = 32;
@@ -235,15 +237,16 @@ function shared(runtime: WasmRuntime, p: Product): void {
       const part = { ...p, n, b: p.b + from * p.bColumn, out: p.out + 4 * from };
       const units = Math.ceil(p.k / blockK) * Math.ceil(n / 32);
       const packing = [part.b, p.bK, p.bColumn, p.k, n, buffer];
-      runtime.core.launch("gemmPackB", units, packing, [], { grain: Math.max(1, Math.ceil(units / 32)) });
-      // At least 16 blocks, so that threads end at about the same time, but of 32 rows or more.
-      const rows = Math.min(blockRows, Math.max(32, ceilTo(p.m / 16, tileRows)));
-      const balanced = ceilTo(p.m / Math.ceil(p.m / rows), tileRows);
+      const grain = Math.ceil(Math.max(units / 32, grainElements / (32 * Math.min(p.k, blockK))));
+      runtime.core.launch("gemmPackB", units, packing, [], { grain });
+      // A multiple of eight blocks, so that threads end at about the same time, but of 32 rows or more.
+      const chunks = ceilTo(p.m / sharedBlockRows, 8);
+      const rows = ceilTo(Math.max(32, p.m / chunks), tileRows);
       // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
       const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
       const modeA = alongRows ? direct : packHere;
       const packed = { ...part, b: buffer };
-      launchBlocks(runtime, blockLaunch(packed, balanced, ceilTo(n, tileColumns), modeA, prepacked, 1));
+      launchBlocks(runtime, blockLaunch(packed, rows, ceilTo(n, tileColumns), modeA, prepacked, 1));
     }
   } finally {
     runtime.allocator.freeUncounted(buffer);
