@@ -259,6 +259,32 @@ def integers():
         case("remainder", [a, b], [], np.remainder(a, b))
 
 
+def integer_products():
+    """Products of whole numbers, which nomoat gives in int32 whatever their width."""
+    def whole(dtype, *shape):
+        low, high = (0, 2) if dtype == "bool" else (0, 256) if dtype == "uint8" else (-128, 128)
+        return rng.integers(low, high, shape).astype(dtype)
+
+    def add(op, inputs, arguments, output):
+        case(op, inputs, arguments, output(*[x.astype("int32") for x in inputs]))
+
+    for dtype in ("int32", "int8", "uint8", "bool"):
+        add("matmul", [whole(dtype, 2, 3), whole(dtype, 3, 4)], [], np.matmul)
+    for a, b in [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 1, 2, 3), (4, 3, 2)), ((2, 0), (0, 3)), ((0, 2), (2, 3)), ((2, 2, 3), (3, 4))]:
+        add("matmul", [whole("int32", *a), whole("int8", *b)], [], np.matmul)
+    large = np.array([[2**31 - 1, 12345], [-(2**31), 99999]], "int32")
+    add("matmul", [large, large], [], np.matmul)
+    add("matmul", [whole("int32", 3, 2), whole("int32", 4, 3)], [{"transA": True, "transB": True}], lambda a, b: a.T @ b.T)
+    add("linear", [whole("int32", 2, 3), whole("int32", 4, 3)], [], lambda x, w: x @ w.T)
+    add("bmm", [whole("int32", 2, 2, 3), whole("int32", 2, 3, 2)], [], np.matmul)
+    add("dot", [whole("int32", 5), whole("uint8", 5)], [], np.dot)
+    add("outer", [whole("int32", 3), whole("int32", 2)], [], np.outer)
+    for equation, shapes in [("ij,jk->ik", [(2, 3), (3, 2)]), ("bij,bkj->bik", [(2, 2, 3), (2, 2, 3)]), ("ij,jk,kl->il", [(2, 2)] * 3)]:
+        add("einsum", [whole("int32", *shape) for shape in shapes], [equation], lambda *x, e=equation: np.einsum(e, *x))
+    x, w = whole("int32", 1, 2, 5), whole("int32", 3, 2, 2)
+    add("conv1d", [x, w], [], lambda x, w: np.stack([[(x[0, :, i : i + 2] * k).sum() for i in range(4)] for k in w])[None].astype("int32"))
+
+
 def powers_and_sums():
     """pow of negative bases and of zero, orders of norms, corrections of var, rows of −∞."""
     a = floats(-2, -2, -8, 0, 0, 0, 0, -0.0, -0.0, 1, 1, nan, nan, 2, inf, -inf, -inf, 0.5, 0.5, -1, -1, 2, 2)
@@ -386,6 +412,7 @@ if __name__ == "__main__":
     ties_and_nan()
     rounding()
     integers()
+    integer_products()
     powers_and_sums()
     layers()
     shapes()

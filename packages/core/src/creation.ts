@@ -151,7 +151,7 @@ export function positions(count: number, like: Tensor): Tensor {
     like.storage.backend,
     "int32",
     [count],
-    Int32Array.from({ length: count }, (_, i) => i),
+    hostArray("positions", count, Int32Array).map((_, i) => i),
   );
 }
 

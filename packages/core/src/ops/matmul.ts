@@ -2,7 +2,8 @@
 
 import { requireOptions } from "../arguments.js";
 import { needsGraph } from "../autograd/graph.js";
-import { promote } from "../dtype.js";
+import type { Backend, Operand } from "../backend/types.js";
+import { isFloat, promote } from "../dtype.js";
 import { AutogradError, DTypeError, ShapeError } from "../errors.js";
 import { expandLayout, layoutsMeet, permuteLayout } from "../layout.js";
 import { tidy } from "../memory.js";
@@ -37,7 +38,7 @@ function swapLast(layout: Tensor["layout"]): Tensor["layout"] {
  * alpha · a · b (+ beta · out) for a [batch…, m, k] and b [batch…, k, n]; batch axes broadcast. A vector on the left counts
  * as [1, k], on the right as [k, 1], and the added axis is dropped again, as in NumPy.
  *
- * @returns [batch…, m, n]
+ * @returns [batch…, m, n]; int32 for integers and bool, modulo 2³²
  * @throws {ShapeError} when inner dimensions or batch axes do not fit
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Tensor {
@@ -57,7 +58,8 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
       return reshape(product, shape);
     });
   }
-  const dtype = promote(a.dtype, b.dtype);
+  const common = promote(a.dtype, b.dtype);
+  const dtype = isFloat(common) ? common : "int32";
   if (a.dtype !== dtype || b.dtype !== dtype || !backend.arithmetic.has(dtype)) {
     const work = backend.arithmetic.has(dtype) ? dtype : "float32";
     if (options.out)
@@ -87,15 +89,15 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
   const shape = [...batch, m, n];
   const alpha = options.alpha ?? 1;
   const beta = options.beta ?? 0;
+  if (!isFloat(dtype) && (alpha !== 1 || beta !== 0))
+    throw new DTypeError(`matmul: alpha and beta are for floats, not ${a.dtype} and ${b.dtype}`);
   const out = options.out ?? empty(backend, dtype, shape);
   if (options.out) checkOut(options.out, shape, dtype, [a, b]);
   else if (beta !== 0) throw new ShapeError("matmul: beta needs out");
-  backend.matmul(
-    operand(a, expandLayout("matmul", left, [...batch, m, k])),
-    operand(b, expandLayout("matmul", right, [...batch, k, n])),
-    { alpha, beta },
-    operand(out),
-  );
+  const rows = operand(a, expandLayout("matmul", left, [...batch, m, k]));
+  const columns = operand(b, expandLayout("matmul", right, [...batch, k, n]));
+  if (isFloat(dtype)) backend.matmul(rows, columns, { alpha, beta }, operand(out));
+  else addOuterProducts(rows, columns, operand(out), backend);
   if (options.out) {
     out.storage.version++;
     return out;
@@ -106,6 +108,26 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
     { transA: options.transA ?? false, transB: options.transB ?? false, alpha },
     out,
   );
+}
+
+/** out = a · b of whole numbers, which kernels of products do not know: outer products added up, modulo 2³². */
+function addOuterProducts(a: Operand, b: Operand, out: Operand, backend: Backend): void {
+  const { shape } = out;
+  const [lead, k] = [shape.length - 2, a.shape[shape.length - 1]];
+  const product = empty(backend, out.dtype, shape);
+  backend.fill(out, 0);
+  for (let p = 0; p < k; p++) {
+    const column = {
+      ...a,
+      shape,
+      strides: a.strides.with(-1, 0),
+      offset: a.offset + p * a.strides[lead + 1],
+    };
+    const row = { ...b, shape, strides: b.strides.with(-2, 0), offset: b.offset + p * b.strides[lead] };
+    backend.binary("mul", column, row, operand(product));
+    backend.binary("add", out, operand(product), out);
+  }
+  product.dispose();
 }
 
 function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: readonly Tensor[]): void {
