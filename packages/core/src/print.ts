@@ -13,13 +13,12 @@ const precision = 8;
 /** `Tensor([` and one bracket more for each axis. */
 const indentOf = (axis: number): string => " ".repeat(8 + axis);
 
-/** Whether `text` reads back as `value` in `dtype`. */
-function same(dtype: DType, text: string, value: number): boolean {
-  const read = Number(text);
-  if (dtype === "float16") return read === value || toFloat16Bits(read) === toFloat16Bits(value);
-  if (dtype === "bfloat16") return read === value || toBfloat16Bits(read) === toBfloat16Bits(value);
-  return dtype === "float32" ? Math.fround(read) === value : read === value;
-}
+/** Numbers that are one in a dtype give the same; other dtypes hold them as they are. */
+const stored: Partial<Record<DType, (value: number) => number>> = {
+  float32: Math.fround,
+  float16: toFloat16Bits,
+  bfloat16: toBfloat16Bits,
+};
 
 /** A number as its sign and whole part, the digits after the point, and "" or the exponent from `e` on. */
 type Parts = [whole: string, fraction: string, exponent: string];
@@ -39,15 +38,15 @@ function partsOf(value: number, places: number, exponential: boolean): Parts {
 
 /** How many digits after the point tell `value` from its neighbours in `dtype`, at most {@link precision}. */
 function placesOf(dtype: DType, value: number, exponential: boolean): number {
+  const { [dtype]: store = Number } = stored;
   let digits = 0;
-  while (digits < 16 && !same(dtype, value.toExponential(digits), value)) digits++;
+  // (−0 is written as 0, whose bits differ.)
+  while (digits < 16 && value !== 0 && store(Number(value.toExponential(digits))) !== store(value)) digits++;
   const magnitude = exponential ? 0 : Number(value.toExponential(digits).split("e")[1]);
   const places = Math.min(precision, Math.max(0, digits - magnitude));
   // Where digits were cut off, zeros may be left at the end.
   return partsOf(value, places, exponential)[1].replace(/0+$/, "").length;
 }
-
-const special = (value: number): string => (Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf");
 
 /** From where on NumPy (2.3) writes powers of ten: 10 to the number of digits that a dtype holds in any case, at most 8. */
 const largestFixed: Partial<Record<DType, number>> = { float32: 1e6, float16: 1e3, bfloat16: 1e2 };
@@ -68,7 +67,8 @@ function formatFloats(values: readonly number[], dtype: DType): string[] {
   const exponentDigits = Math.max(2, ...forms.map(([, , exponent]) => exponent.length - 2));
   let next = 0;
   return values.map((value) => {
-    if (!Number.isFinite(value)) return special(value);
+    // nan, inf, -inf
+    if (!Number.isFinite(value)) return String(value).toLowerCase().replace("inity", "");
     const [whole, fraction, exponent] = forms[next++];
     const power = exponential ? exponent.slice(0, 2) + exponent.slice(2).padStart(exponentDigits, "0") : "";
     return `${whole}.${fraction.padEnd(places)}${power}`;

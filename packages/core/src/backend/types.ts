@@ -321,8 +321,8 @@ export interface Backend {
   /** out int32 has x's shape with `axis` 1 long; the first of equals wins, and the first NaN before all. */
   argReduce(kind: ArgReduceKind, x: Operand, axis: number, out: Operand): void;
   /**
-   * out [batch…, m, n] = alpha · a [batch…, m, k] · b [batch…, k, n] + beta · out. Ranks are equal and batch axes too (stride 0
-   * where broadcast). Transposes come as strides. out's last stride is 1, its others are free. k may be 0.
+   * out [batch…, m, n] = alpha · a [batch…, m, k] · b [batch…, k, n] + beta · out, of floats. Ranks are equal and batch axes too
+   * (stride 0 where broadcast). Transposes come as strides. out's last stride is 1, its others are free. k may be 0.
    */
   matmul(a: Operand, b: Operand, options: MatmulOptions, out: Operand): void;
   /** out [indices…, rest…] = x [n, rest…] at int32 indices, each checked to be within 0 … n−1 by the backend (ShapeError with the index). */

@@ -90,7 +90,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
   const alpha = options.alpha ?? 1;
   const beta = options.beta ?? 0;
   if (!isFloat(dtype) && (alpha !== 1 || beta !== 0))
-    throw new DTypeError(`matmul: alpha and beta are for floats, not ${a.dtype} and ${b.dtype}`);
+    throw new DTypeError(`matmul: ${common} takes no alpha and no beta`);
   const out = options.out ?? empty(backend, dtype, shape);
   if (options.out) checkOut(options.out, shape, dtype, [a, b]);
   else if (beta !== 0) throw new ShapeError("matmul: beta needs out");
@@ -112,19 +112,18 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
 
 /** out = a · b of whole numbers, which kernels of products do not know: outer products added up, modulo 2³². */
 function addOuterProducts(a: Operand, b: Operand, out: Operand, backend: Backend): void {
-  const { shape } = out;
-  const [lead, k] = [shape.length - 2, a.shape[shape.length - 1]];
-  const product = empty(backend, out.dtype, shape);
+  const { shape, dtype } = out;
+  const product = empty(backend, dtype, shape);
+  // Column p of a, or row p of b, repeated along the other axis.
+  const at = (x: Operand, axis: number, p: number): Operand => ({
+    ...x,
+    shape,
+    strides: x.strides.with(axis, 0),
+    offset: x.offset + p * x.strides.at(axis)!,
+  });
   backend.fill(out, 0);
-  for (let p = 0; p < k; p++) {
-    const column = {
-      ...a,
-      shape,
-      strides: a.strides.with(-1, 0),
-      offset: a.offset + p * a.strides[lead + 1],
-    };
-    const row = { ...b, shape, strides: b.strides.with(-2, 0), offset: b.offset + p * b.strides[lead] };
-    backend.binary("mul", column, row, operand(product));
+  for (let p = 0; p < a.shape.at(-1)!; p++) {
+    backend.binary("mul", at(a, -1, p), at(b, -2, p), operand(product));
     backend.binary("add", out, operand(product), out);
   }
   product.dispose();

@@ -1,7 +1,5 @@
-// The batched matrix product. Each element is one sum over k in ascending order, in float64 for floats and modulo 2³² for
-// int32.
+// The batched matrix product. Each element is one sum over k in ascending order, in float64.
 
-import { isFloat } from "../../dtype.js";
 import type { MatmulOptions, Operand } from "../types.js";
 import { numbers, type Strided, walk } from "./strided.js";
 
@@ -18,16 +16,14 @@ export function matmul(a: Operand, b: Operand, { alpha, beta }: MatmulOptions, o
   const [rowA, columnA] = a.strides.slice(-2);
   const [rowB, columnB] = b.strides.slice(-2);
   const [rowY, columnY] = out.strides.slice(-2);
-  const float = isFloat(out.dtype);
-  const sums = float ? new Float64Array(n) : new Int32Array(n);
+  const sums = new Float64Array(n);
   walk(out.shape.slice(0, -2), [leading(out), leading(a), leading(b)], (baseY, baseA, baseB) => {
     for (let i = 0; i < m; i++) {
       sums.fill(0);
       for (let p = 0; p < k; p++) {
         const factor = left[baseA + i * rowA + p * columnA];
         const row = baseB + p * rowB;
-        if (float) for (let j = 0; j < n; j++) sums[j] += factor * right[row + j * columnB];
-        else for (let j = 0; j < n; j++) sums[j] += Math.imul(factor, right[row + j * columnB]);
+        for (let j = 0; j < n; j++) sums[j] += factor * right[row + j * columnB];
       }
       const row = baseY + i * rowY;
       for (let j = 0; j < n; j++) {
