@@ -99,7 +99,7 @@ export function valuesAt(product: ArrayLike<number>, { rows, columns, width }: P
 }
 
 /** Σ a·b in float64 at the places: of every row and column there one dot product. */
-export function productReference(a: Matrix, b: Matrix, size: ProductSize, places: Places): Float64Array {
+function productReference(a: Matrix, b: Matrix, size: ProductSize, places: Places): Float64Array {
   const { m, k } = size;
   const { rows, columns } = places;
   const values = new Float64Array(rows.length * columns.length);

@@ -48,10 +48,7 @@ function describe({ interval: { ratio, low, high }, verdict }: Comparison): stri
 }
 
 /** The whole report of a comparison with the first run. */
-export function comparisonText(
-  runs: readonly Run[],
-  flags: CompareFlags,
-): { text: string; regressions: string[] } {
+function comparisonText(runs: readonly Run[], flags: CompareFlags): { text: string; regressions: string[] } {
   const names = runs.map(
     (run, i) => `${String.fromCharCode(65 + (i % 26))}${run.label ? ` ${run.label}` : ""}`,
   );

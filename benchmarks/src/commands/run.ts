@@ -125,11 +125,7 @@ function launchesOf(flags: RunFlags, withPeers: boolean): number {
   return flags.launches ?? (single || !flags.out ? 1 : usualLaunches);
 }
 
-export async function runSuites(
-  names: string[],
-  flags: RunFlags,
-  peerNames: readonly string[],
-): Promise<void> {
+async function runSuites(names: string[], flags: RunFlags, peerNames: readonly string[]): Promise<void> {
   const effort = effortOf(flags, names.length > 0 ? "standard" : "quick");
   const { suites: chosen, keeps } = selected(names, flags.backends);
   const own = suitesByName(

@@ -31,7 +31,7 @@ export interface Product {
 }
 
 /** Rounding errors of a sum of k products grow like √k at worst 2⁻²⁴ each; k is at most 4096 here. */
-export const productTolerance = 1e-5;
+const productTolerance = 1e-5;
 
 const allTransposes = ["NN", "NT", "TN", "TT"];
 
@@ -84,7 +84,7 @@ export function products(sweep: Sweep): Product[] {
 }
 
 /** The strides of a [rows, columns] operand as it is stored. */
-export function layoutOf(
+function layoutOf(
   rows: number,
   columns: number,
   transposed: boolean,

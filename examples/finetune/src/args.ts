@@ -5,11 +5,11 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { UserError } from "./errors.js";
 
 /** How the base's linear layers are stored; `none` leaves them in float32. */
-export const FORMATS = ["nf4", "q4_0", "q8_0", "int8", "none"] as const;
+const FORMATS = ["nf4", "q4_0", "q8_0", "int8", "none"] as const;
 export type Format = (typeof FORMATS)[number];
 
 /** Where tensors are computed. */
-export const BACKENDS = ["wasm", "gpu"] as const;
+const BACKENDS = ["wasm", "gpu"] as const;
 
 export interface Arguments {
   /** Hugging Face folder of the base model. */

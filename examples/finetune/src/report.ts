@@ -35,7 +35,7 @@ export function formatBytes(bytes: number): string {
 }
 
 /** How much `value` differs from `base`: `+1.2 %`. */
-export function formatChange(value: number, base: number): string {
+function formatChange(value: number, base: number): string {
   const percent = 100 * (value / base - 1);
   return `${percent < 0 ? "−" : "+"}${Math.abs(percent).toFixed(1)} %`;
 }

@@ -8,7 +8,7 @@
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
 /** Special tokens in the order of their ids. */
-export const SPECIAL_TOKENS = ["<s>", "</s>", "<pad>"] as const;
+const SPECIAL_TOKENS = ["<s>", "</s>", "<pad>"] as const;
 export const BOS_ID = 0;
 export const EOS_ID = 1;
 export const PAD_ID = 2;

@@ -3,6 +3,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { init, memoryStats, resetPeakMemory, type Tensor, tensor, tidy } from "@nomoat/core";
 import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
 import { applyLora } from "@nomoat/lora";
@@ -132,6 +133,10 @@ describe("folders", () => {
     const loaded = await loadLlama(path);
     expect(JSON.parse(readFileSync(join(path, "tokenizer_config.json"), "utf8"))).toEqual(files.config);
     expect(loaded.model.config).toEqual(model.config);
+    const weights = model.parameters().reduce((sum, { size }) => sum + size, 0);
+    expect(inspect(loaded.model)).toBe(
+      `LlamaForCausalLM: ${model.config.numLayers} layers of ${model.config.hiddenSize}, ${model.config.vocabSize} tokens, ${weights} weights`,
+    );
     expect(loaded.tokenizer.encode("a")).toEqual(Int32Array.of(0, 100));
     const state = loaded.model.stateDict();
     for (const [name, value] of model.stateDict())

@@ -203,6 +203,19 @@ export class Adapter {
     return this.parameters().reduce((sum, tensor) => sum + tensor.size, 0);
   }
 
+  /** What it is in a line: `Adapter "default": LORA, rank 8, 35 layers, 46080 parameters`. */
+  toString(): string {
+    if (this.#removed) return `Adapter "${this.name}" (removed)`;
+    const { peftType, r } = this.config;
+    const rank = /^(LORA|ADALORA|LOHA|LOKR|VERA)$/.test(peftType) ? `, rank ${r}` : "";
+    return `Adapter "${this.name}": ${peftType}${rank}, ${this.layers.size} layers, ${this.parameterCount} parameters`;
+  }
+
+  /** For `console.log` in Node, which would show the whole model. */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
+
   /** Sets whether its parameters gather gradients. */
   requiresGrad(value: boolean): this {
     for (const tensor of this.parameters()) tensor.requiresGrad = value;

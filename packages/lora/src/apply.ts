@@ -78,7 +78,7 @@ export function placeOf(model: Module): { dtype: "float32" | "float64"; device: 
 }
 
 /** Freezes all parameters but those of adapters. */
-export function freezeBase(model: Module): void {
+function freezeBase(model: Module): void {
   const trained = new Set<Tensor>();
   for (const adapter of adaptersOf(model).values())
     for (const tensor of adapter.parameters()) trained.add(tensor);

@@ -26,7 +26,7 @@ export function pruneByMagnitude(values: Float64Array, density: number): Float64
 }
 
 /** Each value kept with probability `density` and divided by it. */
-export function pruneAtRandom(values: Float64Array, density: number, generator: Generator): Float64Array {
+function pruneAtRandom(values: Float64Array, density: number, generator: Generator): Float64Array {
   const mask = new Float64Array(values.length);
   generator.fillBernoulli(mask, density);
   return mask.map((kept, i) => (kept ? values[i] / density : 0));

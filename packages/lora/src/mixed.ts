@@ -84,7 +84,7 @@ function maskOf(x: Tensor, runs: readonly Run[]): Mask | null {
  * @param x - the layer's input
  * @param y - the base's output, which may be written over
  */
-export function mixedUpdate(
+function mixedUpdate(
   x: Tensor,
   y: Tensor,
   rows: Rows,

@@ -27,7 +27,7 @@ function copyTensor(tensor: Tensor, dtype: "float32" | "float64"): Tensor {
  * A module of the same kind with tensors of its own. Quantized linear layers become dense ones. Works for modules whose state stands in
  * ordinary properties, as that of core's layers does.
  */
-export function copyModule(module: Module, dtype: "float32" | "float64"): Module {
+function copyModule(module: Module, dtype: "float32" | "float64"): Module {
   if (hasTrainedTokens(module))
     throw new ArgumentError(
       "modulesToSave: another adapter's trainableTokenIndices are in place; disable it first",

@@ -1,5 +1,6 @@
 // Adapters on a whole model: the laws of low-rank adaptation, names, switching, merging.
 
+import { inspect } from "node:util";
 import { crossEntropy, Generator, init, memoryStats, type Tensor, tidy } from "@nomoat/core";
 import { AdamW } from "@nomoat/core/optim";
 import fc from "fast-check";
@@ -121,6 +122,9 @@ describe("applyLora", () => {
     ]);
     expect(adapter.namedParameters()).toHaveLength(8);
     expect(adapter.parameterCount).toBe(4 * 36);
+    expect(inspect(adapter)).toBe(
+      `Adapter "default": LORA, rank ${adapter.config.r}, ${adapter.layers.size} layers, ${4 * 36} parameters`,
+    );
   });
 
   it("is repeatable from a seed, and follows PEFT's initial distributions", () => {

@@ -44,7 +44,7 @@ export function hasIntegerProduct(format: BlockFormat, [, inFeatures]: WeightSha
 }
 
 /** Most rows whose products are computed where the weight lies packed; more go through tiles. Measured. */
-export const fewIntegerRows = 4;
+const fewIntegerRows = 4;
 
 /** K-quants come apart anew for every row, which three rows already pay tiles for. q2_K has none. */
 function fewRowsOf({ blockSize, integerDot }: BlockFormat): number {

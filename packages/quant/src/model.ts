@@ -272,7 +272,7 @@ function quantizeBy(
 }
 
 /** True when `pattern` names the module: the whole name, its end from a dot on, or a match of a RegExp. */
-export function namesModule(pattern: string | RegExp, name: string): boolean {
+function namesModule(pattern: string | RegExp, name: string): boolean {
   if (typeof pattern === "string") return name === pattern || name.endsWith(`.${pattern}`);
   return new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, "")).test(name);
 }

@@ -1,6 +1,6 @@
 // What several tests share.
 
-import { type Tensor, tensor } from "@nomoat/core";
+import { Generator, matmul, randn, type Tensor, tensor, tidy } from "@nomoat/core";
 import { formats } from "../src/formats/index.js";
 
 /** A seeded generator of uniform numbers in [0, 1). */
@@ -53,4 +53,21 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
     largest = Math.max(largest, Math.abs(b[i]));
   }
   return largest === 0 ? difference : difference / largest;
+}
+
+/** Features of {@link inputs}. */
+export const inputFeatures = 64;
+
+/** Correlated inputs, some channels far larger than others, as those of a transformer's layers. */
+export function inputs(count: number, seed: number): Tensor {
+  return tidy(() => {
+    const generator = new Generator(seed);
+    const random = uniform(9);
+    const spread = tensor(
+      Float32Array.from({ length: inputFeatures }, () => (random() < 0.1 ? 8 : 0.3 + random())),
+    );
+    const mixing = tensor(bell(12 * inputFeatures, 5), { shape: [12, inputFeatures] });
+    const common = matmul(randn([count, 12], { generator }), mixing);
+    return common.add(randn([count, inputFeatures], { generator }).mul(0.3)).mul(spread);
+  });
 }

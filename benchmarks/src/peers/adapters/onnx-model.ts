@@ -1,7 +1,7 @@
 // ONNX models of one node, encoded by hand (protocol buffers; field numbers of onnx.proto, ir_version 8).
 
 /** Element types of ONNX. */
-export const elementTypes = { float32: 1, uint8: 2, int8: 3, int32: 6 } as const;
+const elementTypes = { float32: 1, uint8: 2, int8: 3, int32: 6 } as const;
 export type ElementType = keyof typeof elementTypes;
 
 export interface TensorInfo {

@@ -186,6 +186,19 @@ export class LlamaForCausalLM extends Module {
     return LlamaForCausalLM.fromTensors(config, tensors);
   }
 
+  /** What it is in a line: `LlamaForCausalLM: 5 layers of 64, 512 tokens, 260032 weights`, packed or not. */
+  override toString(): string {
+    const { numLayers, hiddenSize, vocabSize } = this.config;
+    let weights = 0;
+    for (const shape of llamaShapes(this.config).values()) weights += shape.reduce((a, b) => a * b, 1);
+    return `LlamaForCausalLM: ${numLayers} layers of ${hiddenSize}, ${vocabSize} tokens, ${weights} weights`;
+  }
+
+  /** For `console.log` in Node, which would show pages of weights. */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
+
   /** Final hidden states [batch, length, hiddenSize] of token ids (int32 [batch, length]). */
   hidden(ids: Tensor, options: HiddenOptions = {}): Tensor {
     if (ids.rank !== 2)

@@ -4,7 +4,7 @@ import { type BackendName, keep, type Tensor, tensor } from "@nomoat/core";
 import type { LlamaConfig } from "./config.js";
 
 /** Angles by which position 1 is rotated, [headDim / 2]: ropeTheta^(−2i/headDim), scaled as the configuration says. */
-export function rotaryFrequencies(config: LlamaConfig): Float64Array {
+function rotaryFrequencies(config: LlamaConfig): Float64Array {
   const half = config.headDim / 2;
   const frequencies = Float64Array.from(
     { length: half },

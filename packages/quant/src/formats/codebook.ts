@@ -81,7 +81,7 @@ export function decodeAbsmax(parts: Parts, block: number): number {
 }
 
 /** Second quantization: float32 scales `absmax` into `parts.absmax`, `parts.nestedAbsmax` and `parts.offset`. */
-export function quantizeAbsmax(absmax: Float32Array, parts: Parts): void {
+function quantizeAbsmax(absmax: Float32Array, parts: Parts): void {
   let sum = 0;
   for (const value of absmax) sum += value;
   const offset = absmax.length === 0 ? 0 : fround(sum / absmax.length);

@@ -20,7 +20,7 @@ export const dynamicMap: Float32Array = (() => {
 })();
 
 /** Midpoints between neighbours: code i stands for what is above midpoint i − 1 and not above midpoint i. */
-export const dynamicMidpoints: Float32Array = Float32Array.from({ length: 255 }, (_, i) =>
+const dynamicMidpoints: Float32Array = Float32Array.from({ length: 255 }, (_, i) =>
   fround(fround(dynamicMap[i] + dynamicMap[i + 1]) * 0.5),
 );
 

@@ -23,7 +23,7 @@ export const fp4Bounds: Float32Array = Float32Array.of(
   0.583333,
   0.8333333,
 );
-export const fp4Codes: readonly number[] = [0, 1, 6, 7, 4, 5, 2, 3];
+const fp4Codes: readonly number[] = [0, 1, 6, 7, 4, 5, 2, 3];
 
 export const { double: fp4, single: fp4Single } = codebookFormats({
   name: "fp4",

@@ -56,8 +56,8 @@ interface Range {
 }
 
 /** Factors of the range that the search tries, the full one first: it wins ties, so that what was coded is coded again. */
-export const searchSteps = 20;
-export const searchStep = 0.02;
+const searchSteps = 20;
+const searchStep = 0.02;
 
 /**
  * An integer format.

@@ -1,17 +1,17 @@
-// Arrays on the device and the kernels that make them. An array is written once, by the kernel that makes it, and never
+// Arrays on the device, and the order in which kernels make them. An array is written once, by the kernel that makes it, and never
 // changes: whoever overwrites a buffer gets a new array, so that no kernel can read what a later one wrote.
 
 import { BackendError } from "../../errors.js";
-import { functionsIn } from "./functions.js";
+import { type CachedKernel, KernelCache } from "./kernel-cache.js";
 import {
   type GpuInstance,
   type GpuLibrary,
   type GpuMode,
   type KernelResult,
   modeOf,
-  type RunnableKernel,
   type WebGpuContext,
 } from "./library.js";
+import { type DeviceLimits, inputsOf, largestTile } from "./limits.js";
 
 /** A stretch of an array, as long as the device can hold in one piece; counted by its holders. */
 export interface Tile {
@@ -34,23 +34,6 @@ export type KernelArgument =
   | { readonly tile: Tile }
   | { readonly type: "Integer" | "Float"; readonly value: number };
 
-interface CachedKernel {
-  run: RunnableKernel | null;
-  /** Arrays that it made and that are in use, and runs that wait. */
-  live: number;
-  evicted: boolean;
-  readonly bytes: number;
-}
-
-export interface DeviceLimits {
-  readonly largest: number;
-  readonly mostInputs: number;
-}
-
-/** Bounds of the kernel cache. In mode webasm each kernel keeps a memory as large as its arguments and its output. */
-const maxKernels = 512;
-const maxKernelBytes = 256 * 2 ** 20;
-
 const deviceLost = "gpu: the WebGPU device was lost; call init() again";
 const contextLost = "gpu: the WebGL context was lost; call init() again";
 
@@ -65,12 +48,9 @@ export class Device {
   /** Bytes of the arrays in use. */
   used = 0;
   peak = 0;
-  /** Kernels that were compiled since the start. */
-  compiled = 0;
   readonly #library: GpuLibrary;
   readonly #gpu: GpuInstance;
-  readonly #cache = new Map<string, CachedKernel>();
-  #cachedBytes = 0;
+  readonly #kernels: KernelCache;
   readonly #tables = new Map<Float32Array, DeviceArray>();
   /** WebGPU runs kernels in order, each after the one before was submitted. */
   #queue: Promise<void> = Promise.resolve();
@@ -83,6 +63,7 @@ export class Device {
     this.mode = mode;
     this.largest = limits.largest;
     this.mostInputs = limits.mostInputs;
+    this.#kernels = new KernelCache(gpu, mode, this.onHost);
   }
 
   /** @param limits - lower limits than the device's own */
@@ -118,7 +99,12 @@ export class Device {
   }
 
   get cachedKernels(): number {
-    return this.#cache.size;
+    return this.#kernels.size;
+  }
+
+  /** Kernels that were compiled since the start. */
+  get compiled(): number {
+    return this.#kernels.compiled;
   }
 
   /** Runs `source` for `length` threads, `largest` at most. The caller owns the result. @throws {BackendError} when the device was lost */
@@ -130,7 +116,7 @@ export class Device {
         `gpu: an operation reads ${inputs} textures or buffers at once, and mode ${this.mode} reads ${this.mostInputs} here: its tensors are too large for this device`,
       );
     }
-    const kernel = this.#kernel(source, args, length);
+    const kernel = this.#kernels.get(source, args, length);
     const output = this.#track({ length, result: null, references: 1, maker: this.onHost ? null : kernel });
     if (output.maker) output.maker.live++;
     if (this.mode !== "webgpu") {
@@ -145,7 +131,7 @@ export class Device {
         if (output.references === 0) this.#destroy(output);
       } finally {
         for (const argument of args) if ("tile" in argument) this.#release(argument.tile);
-        this.#letGo(kernel);
+        this.#kernels.letGo(kernel);
       }
     });
     return output;
@@ -176,7 +162,7 @@ export class Device {
     if (this.onHost) {
       return this.#track({ length: values.length, result: values.slice(), references: 1, maker: null });
     }
-    const kernel = this.#kernel(
+    const kernel = this.#kernels.get(
       "function (x) { return x[this.thread.x]; }",
       [{ length: values.length }],
       values.length,
@@ -266,7 +252,7 @@ export class Device {
 
   /** Frees all kernels. */
   destroy(): void {
-    for (const [key, kernel] of this.#cache) this.#evict(key, kernel);
+    this.#kernels.clear();
     this.#failure ??= new BackendError("gpu: the backend was shut down");
     void this.#queue.then(() => this.#gpu.destroy()).catch(() => undefined);
   }
@@ -280,12 +266,7 @@ export class Device {
   #destroy(tile: Tile): void {
     if (tile.result && !(tile.result instanceof Float32Array)) tile.result.delete();
     tile.result = null;
-    if (tile.maker) this.#letGo(tile.maker);
-  }
-
-  #letGo(kernel: CachedKernel): void {
-    kernel.live--;
-    if (kernel.evicted && kernel.live === 0) this.#discard(kernel);
+    if (tile.maker) this.#kernels.letGo(tile.maker);
   }
 
   #toBackendError(error: unknown): BackendError {
@@ -342,87 +323,4 @@ export class Device {
     }
     return result;
   }
-
-  #kernel(
-    source: string,
-    args: readonly (KernelArgument | { readonly length: number })[],
-    length: number,
-  ): CachedKernel {
-    const lengths = args.map((argument) =>
-      "tile" in argument ? argument.tile.length : "length" in argument ? argument.length : argument.type,
-    );
-    const key = `${source}|${length}|${lengths.join()}`;
-    const known = this.#cache.get(key);
-    if (known) {
-      this.#cache.delete(key);
-      this.#cache.set(key, known);
-      return known;
-    }
-    const arrays = lengths.filter((extent) => typeof extent === "number");
-    const bytes = this.mode === "webasm" ? 4 * arrays.reduce((sum, extent) => sum + extent, length) : 0;
-    const made: CachedKernel = { run: null, live: 0, evicted: false, bytes };
-    for (const [oldKey, old] of this.#cache) {
-      if (this.#cache.size < maxKernels && this.#cachedBytes + bytes <= maxKernelBytes) break;
-      this.#evict(oldKey, old);
-    }
-    made.run = this.#gpu.createKernel(source, {
-      output: [length],
-      pipeline: true,
-      immutable: true,
-      precision: "single",
-      tactic: "precision",
-      strictIntegers: true,
-      functions: functionsIn(source),
-      argumentTypes: this.#argumentTypes(args),
-    });
-    this.compiled++;
-    this.#cachedBytes += bytes;
-    this.#cache.set(key, made);
-    return made;
-  }
-
-  #argumentTypes(args: readonly (KernelArgument | { readonly length: number })[]): string[] {
-    return args.map((argument) => {
-      if ("type" in argument) return argument.type;
-      if (this.onHost || "length" in argument) return "Array";
-      return this.mode === "webgpu" ? "WebGPUBuffer" : "ArrayTexture(1)";
-    });
-  }
-
-  #evict(key: string, kernel: CachedKernel): void {
-    this.#cache.delete(key);
-    this.#cachedBytes -= kernel.bytes;
-    kernel.evicted = true;
-    if (kernel.live === 0) this.#discard(kernel);
-  }
-
-  #discard(kernel: CachedKernel): void {
-    const { run } = kernel;
-    if (!run) return;
-    kernel.run = null;
-    run.destroy();
-    for (const held of [run, run.kernel]) {
-      const at = this.#gpu.kernels.indexOf(held);
-      if (at >= 0) this.#gpu.kernels.splice(at, 1);
-    }
-  }
-}
-
-/** The largest power of two of elements that fits one texture or buffer. */
-function largestTile(gpu: GpuInstance, context: WebGpuContext | null): number {
-  const edge = gpu.Kernel.features?.maxTextureSize ?? Number.POSITIVE_INFINITY;
-  const { maxStorageBufferBindingSize = Number.POSITIVE_INFINITY, maxBufferSize = Number.POSITIVE_INFINITY } =
-    context?.device.limits ?? {};
-  const most = Math.min(edge ** 2, maxStorageBufferBindingSize / 4, maxBufferSize / 4);
-  return Number.isFinite(most) ? 2 ** Math.floor(Math.log2(most)) : most;
-}
-
-/** What WebGL calls the number of textures that one kernel reads. */
-const maxTextureImageUnits = 0x8872;
-
-/** Textures, or storage buffers beside the output's, that one kernel reads. */
-function inputsOf(gpu: GpuInstance, context: WebGpuContext | null): number {
-  const textures = gpu.context?.getParameter?.(maxTextureImageUnits);
-  const buffers = context?.device.limits.maxStorageBuffersPerShaderStage;
-  return Math.min(textures ?? Number.POSITIVE_INFINITY, (buffers ?? Number.POSITIVE_INFINITY) - 1);
 }
