@@ -4,6 +4,7 @@ const job = require("./job.js");
 
 job({
   core: require("@nomoat/core"),
+  extend: require("@nomoat/core/extend"),
   io: require("@nomoat/core/io"),
   nn: require("@nomoat/core/nn"),
   optim: require("@nomoat/core/optim"),

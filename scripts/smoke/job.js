@@ -54,10 +54,11 @@ const config = {
   eosTokenIds: [1],
 };
 
-module.exports = async function job({ core, nn, optim, safetensors, quant, lora, llama }) {
+module.exports = async function job({ core, extend, nn, optim, safetensors, quant, lora, llama }) {
   // Every entry shares one runtime and one Tensor.
   const layer = nn.Linear.create(4, 3);
   assert.ok(layer.weight instanceof core.Tensor);
+  assert.ok(extend.wasmRuntime(layer.weight));
   const optimizer = new optim.AdamW(layer.parameters(), { learningRate: 0.1 });
   core.tidy(() =>
     layer
