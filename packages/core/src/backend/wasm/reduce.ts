@@ -1,9 +1,9 @@
-// Reductions on the wasm kernels: rows (reduced axes innermost) and columns (a kept axis innermost) directly, any other
-// layout after a copy. Long reductions with little output go in two stages over blocks whose size is fixed, so that
+// Reductions on the wasm kernels: rows (reduced axes innermost) and columns (a kept axis innermost) directly, in the order of
+// memory where that makes one of the two, any other layout after a copy. Long reductions with little output go in two stages over blocks whose size is fixed, so that
 // threads share them and the order of additions still depends on the shape alone.
 
 import { BackendError } from "../../errors.js";
-import { isContiguous } from "../../layout.js";
+import { contiguousStrides, isContiguous } from "../../layout.js";
 import { sizeOf } from "../../shape.js";
 import type { ArgReduceKind, Operand, ReduceKind } from "../types.js";
 import { arithmeticSuffix, copy, fill, withContiguous } from "./elementwise.js";
@@ -77,7 +77,69 @@ export function reduce(
     const outer = pattern === "RK" ? { extent: 1, stride: 0 } : runs[0];
     const middle = runs[runs.length - 2];
     columns(runtime, `${suffix}_${kind}`, address, outer, middle, inner!.extent, target);
-  } else reduceCopied(runtime, kind, x, axes, out, pattern);
+  } else if (!reduceInMemoryOrder(runtime, kind, x, axes, out)) {
+    reduceCopied(runtime, kind, x, axes, out, pattern);
+  }
+}
+
+/**
+ * Walks x's axes in the order of its memory, backward ones forwards, where one of the kernels can then read x as it is: a
+ * transposed or flipped view. The order of what is added up is free, and what is kept is put into order afterwards.
+ *
+ * @returns false where that helps nothing, and nothing was done
+ */
+function reduceInMemoryOrder(
+  runtime: WasmRuntime,
+  kind: ReduceKind,
+  x: Operand,
+  axes: readonly number[],
+  out: Operand,
+): boolean {
+  const distance = (axis: number) => Math.abs(x.strides[axis]) || Number.POSITIVE_INFINITY;
+  const order = [...x.shape.keys()].filter((i) => x.shape[i] > 1);
+  order.sort((i, j) => (distance(i) === distance(j) ? i - j : distance(j) - distance(i)));
+  const view = forwards(x, order);
+  const reduced = [...order.keys()].filter((place) => axes.includes(order[place]));
+  const runs = runsOf(view, reduced);
+  const pattern = runs.map((run) => (run.reduced ? "R" : "K")).join("");
+  if (runs.at(-1)?.stride !== 1 || !/^(K?R|K?RK)$/.test(pattern)) return false;
+  const kept = order.filter((axis) => !axes.includes(axis));
+  const shape = kept.map((axis) => x.shape[axis]);
+  const compact = view.shape.map((extent, place) => (reduced.includes(place) ? 1 : extent));
+  if (kept.every((axis, i) => x.strides[axis] >= 0 && (i === 0 || axis > kept[i - 1]))) {
+    reduce(runtime, kind, view, reduced, { ...out, shape: compact });
+    return true;
+  }
+  withTemporary(runtime, out.dtype, shape, (temporary) => {
+    reduce(runtime, kind, view, reduced, { ...temporary, shape: compact });
+    const ascending = [...kept.keys()].sort((i, j) => kept[i] - kept[j]);
+    const backwards = kept.map((axis) => x.strides[axis] < 0);
+    const sorted = ascending.map((place) => shape[place]);
+    copy(
+      runtime,
+      {
+        ...temporary,
+        shape: sorted,
+        strides: ascending.map((i) => (backwards[i] ? -1 : 1) * temporary.strides[i]),
+        offset: temporary.strides.reduce(
+          (sum, stride, i) => sum + (backwards[i] ? stride * (shape[i] - 1) : 0),
+          0,
+        ),
+      },
+      { ...out, shape: sorted, strides: contiguousStrides(sorted) },
+    );
+  });
+  return true;
+}
+
+/** x with the axes named, in that order, and each walked towards higher addresses. */
+function forwards(x: Operand, order: readonly number[]): Operand {
+  return {
+    ...x,
+    shape: order.map((i) => x.shape[i]),
+    strides: order.map((i) => Math.abs(x.strides[i])),
+    offset: order.reduce((sum, i) => sum + Math.min(0, x.strides[i]) * (x.shape[i] - 1), x.offset),
+  };
 }
 
 /** Copies x so that one of the kernels fits: as it is, or with the reduced axes moved to the end. */
