@@ -31,6 +31,36 @@ export function copyRows(args: usize, begin: i32, end: i32, state: usize): void 
   }
 }
 
+/** n elements of 4 bytes, a multiple of 4, from any stride to contiguous ones: broadcast, backwards, every other, and the rest. */
+function gather4(dst: usize, src: usize, n: i32, stride: usize): void {
+  const stop = dst + ((<usize>n) << 2);
+  const next = stride << 2;
+  if (stride == 0) {
+    const value = v128.load32_splat(src);
+    for (; dst < stop; dst += 16) v128.store(dst, value);
+  } else if (stride == <usize>-4) {
+    for (; dst < stop; dst += 16, src += next) {
+      const x = v128.load(src - 12);
+      v128.store(dst, i32x4.shuffle(x, x, 3, 2, 1, 0));
+    }
+  } else if (stride == 8) {
+    for (; dst < stop; dst += 16, src += next) {
+      v128.store(dst, i32x4.shuffle(v128.load(src), v128.load(src, 16), 0, 2, 4, 6));
+    }
+  } else {
+    for (; dst < stop; dst += 16, src += next) {
+      const a = load<u32>(src);
+      const b = load<u32>(src + stride);
+      const c = load<u32>(src + 2 * stride);
+      const d = load<u32>(src + 3 * stride);
+      store<u32>(dst, a);
+      store<u32>(dst, b, 4);
+      store<u32>(dst, c, 8);
+      store<u32>(dst, d, 12);
+    }
+  }
+}
+
 // @ts-ignore: decorator
 @inline
 function strided<T>(args: usize, begin: i32, end: i32, state: usize): void {
@@ -41,12 +71,15 @@ function strided<T>(args: usize, begin: i32, end: i32, state: usize): void {
     const n = nextRun(args, unit, end, state);
     let dst = rowAddress(state, 0) + runStart(state) * dstStride;
     let src = rowAddress(state, 1) + runStart(state) * srcStride;
-    if (srcStride == 0) {
-      const value = load<T>(src);
-      for (let i = 0; i < n; i++, dst += dstStride) store<T>(dst, value);
-    } else {
-      for (let i = 0; i < n; i++, dst += dstStride, src += srcStride) store<T>(dst, load<T>(src));
+    let i = 0;
+    if (sizeof<T>() == 4 && dstStride == 4) {
+      // Four at once; without the last four, beside which a vector would read on.
+      i = n <= 4 ? 0 : (n - 1) & ~3;
+      gather4(dst, src, i, srcStride);
+      dst += <usize>i * 4;
+      src += <usize>i * srcStride;
     }
+    for (; i < n; i++, dst += dstStride, src += srcStride) store<T>(dst, load<T>(src));
     unit += runBlocks(state);
     if (unit < end) advance(args, state);
   }

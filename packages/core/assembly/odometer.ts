@@ -60,16 +60,20 @@ export function advance(args: usize, state: usize): void {
     const counter = state + 16 + ((<usize>axis) << 2);
     const index = load<i32>(counter) + 1;
     const extent = int(args, 8 + axis);
-    // One step on, or back to the start of this axis and on with the next one out.
-    const steps = <usize>(index < extent ? 1 : 1 - extent);
-    a += steps * address(args, 18 + axis);
-    b += steps * address(args, 28 + axis);
-    c += steps * address(args, 38 + axis);
-    d += steps * address(args, 48 + axis);
     if (index < extent) {
       store<i32>(counter, index);
+      a += address(args, 18 + axis);
+      b += address(args, 28 + axis);
+      c += address(args, 38 + axis);
+      d += address(args, 48 + axis);
       break;
     }
+    // Back to the start of this axis, and on with the next one out.
+    const back = <usize>(1 - extent);
+    a += back * address(args, 18 + axis);
+    b += back * address(args, 28 + axis);
+    c += back * address(args, 38 + axis);
+    d += back * address(args, 48 + axis);
     store<i32>(counter, 0);
   }
   keep(state, a, b, c, d);
@@ -91,7 +95,8 @@ function keep(state: usize, a: usize, b: usize, c: usize, d: usize): void {
 export function nextRun(args: usize, unit: i32, end: i32, state: usize): i32 {
   const blocks = int(args, 1);
   const block = int(args, 2);
-  const first = unit % blocks;
+  // Most rows are one block, and a division takes as long as a short row.
+  const first = blocks == 1 ? 0 : unit % blocks;
   const start = first * block;
   store<i32>(state, start, 48);
   const last = min(blocks, first + end - unit);
