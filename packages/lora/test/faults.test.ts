@@ -1,5 +1,8 @@
 // Faults of an adapter's files: all of them together, always an error of ours, and nothing touched.
 
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { FormatError, init, memoryStats, NomoatError, type Tensor, tensor, zeros } from "@nomoat/core";
 import { loadSafetensors, serializeSafetensors } from "@nomoat/core/safetensors";
 import fc from "fast-check";
@@ -68,6 +71,13 @@ async function refusal(load: (model: TinyModel) => Promise<unknown>, model = fre
   expect(model.trainableParameters()).toHaveLength(trainable);
   expect(memoryStats().tensors).toBe(tensors);
   return (error as Error).message;
+}
+
+/** The tensors that a file's header names. */
+function parseHeader(bytes: Uint8Array): Record<string, unknown> {
+  const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const { __metadata__: _, ...entries } = decode(bytes.subarray(8, 8 + length));
+  return entries;
 }
 
 const expectAll = (message: string, parts: readonly RegExp[]) => {
@@ -159,6 +169,28 @@ describe("all faults together", () => {
     ]);
     files.set("adapter_model.bin", Uint8Array.of(1));
     expectAll(await refusal((model) => loadAdapter(model, files)), [/r must be/, /is a pickle/]);
+  });
+
+  it("of shards, whose index must stay in the folder", async () => {
+    const parent = mkdtempSync(join(tmpdir(), "nomoat-shards-"));
+    const folder = join(parent, "adapter");
+    mkdirSync(join(folder, "inside"), { recursive: true });
+    const files = await made({});
+    // What the index points at is there, and would do.
+    for (const path of [parent, join(folder, "inside")])
+      writeFileSync(join(path, "w.safetensors"), files.get(weights) as Uint8Array);
+    writeFileSync(join(folder, configFile), encode({ ...decode(files.get(configFile)), lora_alpha: -1 }));
+    const keys = Object.keys(parseHeader(files.get(weights) as Uint8Array));
+    try {
+      for (const shard of ["../w.safetensors", "inside/w.safetensors", join(parent, "w.safetensors"), ".."]) {
+        const index = { metadata: {}, weight_map: Object.fromEntries(keys.map((key) => [key, shard])) };
+        writeFileSync(join(folder, `${weights}.index.json`), encode(index));
+        const message = await refusal((model) => loadAdapter(model, folder));
+        expectAll(message, [/lora_alpha must be/, /index\.json.*plain|index\.json.*name/]);
+      }
+    } finally {
+      rmSync(parent, { recursive: true });
+    }
   });
 
   it("of replaced parts", async () => {
