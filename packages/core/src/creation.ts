@@ -103,7 +103,9 @@ export function onesLike(like: Tensor): Tensor {
 
 /** `value` in the shape, dtype and backend of `like`. */
 export function fullLike(like: Tensor, value: number): Tensor {
-  return filled(use("fullLike", like).backend, like.dtype, like.shape, value);
+  const { backend } = use("fullLike", like);
+  if (!isFloat(like.dtype)) requireFinite("fullLike", "value", value);
+  return filled(backend, like.dtype, like.shape, value);
 }
 
 /** A scalar on the backend of `like`, for arithmetic with numbers; a temporary one is for its caller to dispose. */

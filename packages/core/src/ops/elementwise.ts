@@ -326,7 +326,8 @@ export function clip(x: Tensor, low: number, high: number): Tensor {
 }
 
 /**
- * `x` as another dtype: to nearest even for 16-bit floats, truncated and saturated to integers, `x ≠ 0` to bool.
+ * `x` as another dtype: to nearest even for 16-bit floats, truncated and saturated to integers (NumPy and PyTorch
+ * wrap whole numbers, and leave floats out of range undefined), `x ≠ 0` to bool.
  * With its own dtype it returns another handle of the same values.
  */
 export function cast(x: Tensor, dtype: DType): Tensor {

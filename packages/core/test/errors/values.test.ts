@@ -86,6 +86,30 @@ describe("wrong values", () => {
     expect(nm.memoryStats().tensors, "tensors left behind").toBe(before);
   });
 
+  // More than a typed array or the backend's memory holds: refused before anything is filled.
+  const enormous: Record<string, () => unknown> = {
+    zeros: () => nm.zeros([2 ** 40]),
+    arange: () => nm.arange(2 ** 40),
+    linspace: () => nm.linspace(0, 1, 2 ** 40),
+    eye: () => nm.eye(2 ** 20),
+    randn: () => nm.randn([2 ** 20, 2 ** 20]),
+    repeat: () => nm.repeat(nm.ones([2]), 2 ** 40),
+    tile: () => nm.tile(nm.ones([2]), 2 ** 40),
+    pad: () => nm.pad(nm.ones([2]), [[2 ** 40, 0]]),
+    oneHot: () => nm.oneHot(nm.zeros([1], { dtype: "int32" }), 2 ** 40),
+    add: () => nm.add(nm.expand(nm.ones([1]), [2 ** 40]), 1),
+    outer: () => nm.outer(nm.expand(nm.ones([1]), [2 ** 20]), nm.expand(nm.ones([1]), [2 ** 20])),
+    multinomial: () => nm.multinomial(nm.ones([2]), 2 ** 40, { replacement: true }),
+    scatterAdd: () => nm.scatterAdd(2 ** 40, nm.zeros([1], { dtype: "int32" }), nm.ones([1])),
+    adaptiveAvgPool1d: () => nm.adaptiveAvgPool1d(nm.ones([1, 1, 3]), 2 ** 40),
+  };
+  test.each(Object.entries(enormous))("of %s: what no memory holds", (_, run) => {
+    const before = nm.memoryStats();
+    expect(() => nm.tidy(run)).toThrow(nm.OutOfMemoryError);
+    const after = nm.memoryStats();
+    expect([after.tensors, after.bytes]).toEqual([before.tensors, before.bytes]);
+  });
+
   test("are tried of every function that takes a number", () => {
     const tried = new Set(Object.keys(calls(Wrong)).map((path) => path.split(".")[0]));
     // Numbers stand for tensors here, or mean nothing by themselves.
@@ -103,7 +127,7 @@ describe("wrong values", () => {
     );
     // What takes no number either, and what other packages alone call.
     const rest =
-      "anomalyMode grad gradientsOf valueAndGrad checkpoint defineFunction gradcheck enableGrad noGrad activeBackend init shutdown withBackend toBuffer zerosLike onesLike bytesPerElement isFloat promote keep memoryStats resetPeakMemory tidy defaultGenerator fullLike";
+      "anomalyMode grad gradientsOf valueAndGrad checkpoint defineFunction gradcheck enableGrad noGrad activeBackend init shutdown withBackend toBuffer zerosLike onesLike bytesPerElement isFloat promote keep memoryStats resetPeakMemory tidy defaultGenerator";
     expect(missing.filter((name) => !rest.split(" ").includes(name))).toEqual([]);
   });
 });

@@ -45,6 +45,7 @@ export function calls(Wrong: Kind): Record<string, (() => unknown[])[]> {
     topk: [() => [x(), new Wrong(1, [-1, 4, 0.5, nan, inf]), axis(1)]],
 
     ...{ zeros: [shape], ones: [shape], rand: [shape], randn: [shape] },
+    fullLike: [() => [i32(1), finite(1)]],
     full: [() => [[count(2)], 0.5], () => [[2], finite(1), { dtype: "int32" }]],
     eye: [() => [count(2)]],
     arange: [() => [finite(0), finite(3), new Wrong(1, [nan, inf, 0])]],
