@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import * as nm from "../src/index.js";
+import { gradientField } from "./support/check-op.js";
 import { expectNoLeak } from "./support/numbers.js";
 
 type Step = (a: nm.Tensor, b: nm.Tensor) => nm.Tensor;
@@ -72,6 +73,42 @@ const steps: Readonly<Record<string, Step>> = {
       [0, 4],
     ),
   gather: (a) => nm.gather(a, nm.tensor([0, a.shape[0] - 1], { dtype: "int32", device: a.device })),
+  einsum: (a, b) => nm.tanh(nm.einsum("ij,kj,il->kl", a, a, b.shape[0] === a.shape[0] ? b : a)),
+  attention: (a) => {
+    const heads = nm.reshape(a, [1, 1, ...a.shape]);
+    return nm.reshape(nm.scaledDotProductAttention(heads, heads, heads, { causal: true }), a.shape);
+  },
+  groupNorm: (a) => nm.reshape(nm.groupNorm(nm.reshape(a, [1, ...a.shape]), 1, null, null, 0.3), a.shape),
+  conv1d: (a) => {
+    const rows = nm.reshape(a, [a.shape[0], 1, a.shape[1]]);
+    const kernel = nm.slice(nm.tanh(rows), [0, 1], null, [0, 1]);
+    return nm.tanh(
+      nm.reshape(nm.conv1d(rows, kernel, null, { padding: 1 }), [a.shape[0], -1]).slice(null, [0, 4]),
+    );
+  },
+  avgPool1d: (a) =>
+    nm.reshape(nm.avgPool1d(nm.reshape(a, [1, ...a.shape]), 1, { stride: 2 }), [a.shape[0], -1]),
+  std: (a) => nm.std(nm.add(a, nm.cumsum(nm.add(nm.mul(a, 0), 1), 1)), [0, 1], true, 0),
+  norm: (a) => nm.norm(nm.add(nm.square(a), 0.5), 3, 1, true),
+  cumprod: (a) => nm.tanh(nm.cumprod(a, 1)),
+  roll: (a) => nm.roll(a, 1, 1),
+  tril: (a) => nm.add(nm.tril(a), nm.triu(a, 1)),
+  index: (a) => nm.index(a, null, nm.tensor([-1, 0], { dtype: "int32", device: a.device })),
+  scatter: (a, b) =>
+    nm.scatter(
+      a,
+      nm.zeros([a.shape[0], 1], { dtype: "int32", device: a.device }),
+      nm.mean(fit(a, b), 1, true).expand([a.shape[0], 1]),
+      1,
+      {
+        mode: "add",
+      },
+    ),
+  mse: (a, b) => nm.reshape(nm.mse(a, nm.expand(fit(a, b), a.shape)), [1, 1]),
+  crossEntropy: (a) =>
+    nm.reshape(nm.crossEntropy(a, nm.zeros([a.shape[0]], { dtype: "int32", device: a.device })), [1, 1]),
+  leakyRelu: (a) => nm.leakyRelu(nm.add(nm.square(a), 0.1), 0.2),
+  clip: (a) => nm.clip(nm.tanh(a), -2, 2),
   checkpoint: (a, b) => nm.checkpoint((x, y) => nm.tidy(() => nm.mul(nm.tanh(x), fit(x, y))), a, b),
 };
 
@@ -82,19 +119,24 @@ interface Expression {
   readonly steps: readonly { name: string; a: number; b: number }[];
 }
 
-const expressions: fc.Arbitrary<Expression> = fc.record({
-  inputs: fc.array(
-    fc.array(
-      fc.integer({ min: -24, max: 24 }).map((i) => i / 16),
-      { minLength: 6, maxLength: 6 },
+const expressionsOf = (known: readonly string[]): fc.Arbitrary<Expression> =>
+  fc.record({
+    inputs: fc.array(
+      fc.array(
+        fc.integer({ min: -24, max: 24 }).map((i) => i / 16),
+        { minLength: 6, maxLength: 6 },
+      ),
+      { minLength: 2, maxLength: 2 },
     ),
-    { minLength: 2, maxLength: 2 },
-  ),
-  steps: fc.array(fc.record({ name: fc.constantFrom(...names), a: fc.nat(7), b: fc.nat(7) }), {
-    minLength: 1,
-    maxLength: 7,
-  }),
-});
+    steps: fc.array(fc.record({ name: fc.constantFrom(...known), a: fc.nat(7), b: fc.nat(7) }), {
+      minLength: 1,
+      maxLength: 7,
+    }),
+  });
+
+const expressions = expressionsOf(names);
+// A checkpoint has no gradient of its gradient, and says so.
+const twice = expressionsOf(names.filter((name) => name !== "checkpoint"));
 
 /** Each step takes two of the results so far, counted from the last; the sum of all results depends on every one. */
 function evaluate(expression: Expression, inputs: readonly nm.Tensor[]): nm.Tensor {
@@ -129,6 +171,19 @@ describe("a random composition of operations", () => {
         );
       }),
       { numRuns: 150 },
+    );
+  });
+
+  test("has the gradients of gradients of finite differences", () => {
+    fc.assert(
+      fc.property(twice, (expression) => {
+        nm.tidy(() => {
+          const dy = nm.tensor(1.25, { ...float64, requiresGrad: true });
+          const field = gradientField((...x) => evaluate(expression, x));
+          nm.gradcheck(field, [dy, ...leaves(expression, float64)], { absolute: 2e-5, relative: 2e-5 });
+        });
+      }),
+      { numRuns: 40 },
     );
   });
 
