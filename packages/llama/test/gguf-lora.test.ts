@@ -198,7 +198,8 @@ describe("an adapter of llama.cpp", () => {
           refused++;
           expect(result).toBeInstanceOf(NomoatError);
         } else (result as Adapter).remove();
-        expect(memoryStats().tensors).toBe(tensors);
+        // Less is possible: tensors of other tests are collected at any time.
+        expect(memoryStats().tensors).toBeLessThanOrEqual(tensors);
       }),
       { numRuns: 150 },
     );

@@ -54,14 +54,17 @@ async function changed(
     else all.delete(key);
   }
   const config = { ...decode(files.get(configFile)), ...fields };
+  const bytes = await serializeSafetensors(all);
+  for (const tensor of all.values()) tensor.dispose();
   return new Map([
     [configFile, encode(config)],
-    [file, await serializeSafetensors(all)],
+    [file, bytes],
   ]);
 }
 
 /** The message with which `load` refuses; the model and the memory are as they were then. */
-async function refusal(load: (model: TinyModel) => Promise<unknown>, model = fresh()): Promise<string> {
+async function refusal(load: (model: TinyModel) => Promise<unknown>, given?: TinyModel): Promise<string> {
+  const model = given ?? fresh();
   const before = snapshot(model);
   const trainable = model.trainableParameters().length;
   const { tensors } = memoryStats();
@@ -69,7 +72,9 @@ async function refusal(load: (model: TinyModel) => Promise<unknown>, model = fre
   expect(error).toBeInstanceOf(FormatError);
   expect(snapshot(model)).toEqual(before);
   expect(model.trainableParameters()).toHaveLength(trainable);
-  expect(memoryStats().tensors).toBe(tensors);
+  // Less is possible: other tensors of these tests are collected at any time.
+  expect(memoryStats().tensors).toBeLessThanOrEqual(tensors);
+  if (!given) model.dispose();
   return (error as Error).message;
 }
 
@@ -360,7 +365,7 @@ describe("files of strangers", () => {
             expect(result).toBeInstanceOf(NomoatError);
           } else (result as Adapter).remove();
           expect(snapshot(model)).toEqual(before);
-          expect(memoryStats().tensors).toBe(tensors);
+          expect(memoryStats().tensors).toBeLessThanOrEqual(tensors);
         },
       ),
       { numRuns: 150 },
