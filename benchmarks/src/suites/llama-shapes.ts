@@ -1,6 +1,17 @@
 // LLaMA-shaped models with random weights: what a model of that size costs, whatever it has learnt.
 
-import { type BackendName, full, noGrad, type Tensor, tensor, tidy, withBackend } from "@nomoat/core";
+import {
+  activeBackend,
+  type BackendName,
+  empty,
+  full,
+  noGrad,
+  operand,
+  type Tensor,
+  tensor,
+  tidy,
+  withBackend,
+} from "@nomoat/core";
 import { type LlamaConfig, LlamaForCausalLM, llamaShapes } from "@nomoat/llama";
 import { compareArrays, sharedReference } from "../accuracy.js";
 import { hash, integerValues, uniformValues } from "../inputs.js";
@@ -70,16 +81,27 @@ export function configOf(shape: ModelShape): LlamaConfig {
 const stretch = 1_000_003;
 const deviation = 0.02;
 
-/** `count` seeded weights; a hundred million of them would otherwise take longer to draw than a step to compute. */
-function weightValues(name: string, count: number, source: Float32Array): Float32Array {
-  const values = new Float32Array(count);
+/** Seeded weights; a hundred million of them would otherwise take longer to draw than a step to compute. */
+function fillWeights(values: Float32Array, name: string, source: Float32Array): void {
   let at = hash(name) % stretch;
-  for (let done = 0; done < count; at = 0) {
-    const part = source.subarray(at, Math.min(stretch, at + count - done));
+  for (let done = 0; done < values.length; at = 0) {
+    const part = source.subarray(at, Math.min(stretch, at + values.length - done));
     values.set(part, done);
     done += part.length;
   }
-  return values;
+}
+
+/** A tensor with seeded weights, written where they are to stand: an array beside it would count as the step's memory. */
+function seededWeights(name: string, shape: readonly number[], source: Float32Array): Tensor {
+  const backend = activeBackend();
+  const one = empty(backend, "float32", shape);
+  if (backend.window) fillWeights(backend.window(operand(one)) as Float32Array, name, source);
+  else {
+    const values = new Float32Array(one.size);
+    fillWeights(values, name, source);
+    backend.write(one.storage.buffer, 0, new Uint8Array(values.buffer));
+  }
+  return one;
 }
 
 /**
@@ -92,12 +114,7 @@ export function modelOf(shape: ModelShape, dtype: FloatDtype = "float32"): Llama
   const source = uniformValues("weights", stretch, -half, half);
   const tensors = new Map<string, Tensor>();
   for (const [name, size] of llamaShapes(configOf(shape))) {
-    const count = size.reduce((product, extent) => product * extent, 1);
-    const one =
-      size.length === 1
-        ? full(size, 1)
-        : stored(tensor(weightValues(name, count, source), { shape: [...size] }), dtype);
-    tensors.set(name, one);
+    tensors.set(name, size.length === 1 ? full(size, 1) : stored(seededWeights(name, size, source), dtype));
   }
   return LlamaForCausalLM.fromTensors(configOf(shape), tensors);
 }

@@ -70,6 +70,17 @@ export function generated<A extends DTypeArray>(
 ): Tensor {
   const { backend, dtype } = target(operation, options);
   checkShape(operation, shape);
+  if (backend.window && dtypes[dtype].array === (kind as unknown) && dtype !== "bool") {
+    // Where they are to stand: an array beside them would be as large as the tensor, and garbage.
+    const out = filled(backend, dtype, [...shape], 0);
+    try {
+      fill(backend.window(operand(out)) as A);
+    } catch (error) {
+      out.dispose();
+      throw error;
+    }
+    return withOptions(out, options);
+  }
   const values = hostArray(operation, sizeOf(shape), kind);
   fill(values);
   return withOptions(fromValues(backend, dtype, [...shape], values), options);

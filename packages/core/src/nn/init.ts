@@ -2,9 +2,11 @@
 // [outChannels, inChannels, kernel…].
 
 import { requireFinite, requireNonNegative, requireOptions } from "../arguments.js";
-import { type CreationOptions, fromValues, randn, target, uniform } from "../creation.js";
+import { noGrad } from "../autograd/graph.js";
+import { type CreationOptions, fromValues, full, randn, target, uniform } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
-import { mul } from "../ops/elementwise.js";
+import { tidy } from "../memory.js";
+import { mul_ } from "../ops/in-place.js";
 import { defaultGenerator, type Generator } from "../random.js";
 import { checkShape, formatShape, type Shape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -51,9 +53,10 @@ export function xavierNormal(shape: Shape, gain = 1, options: InitOptions = {}):
 export function normal(shape: Shape, std: number, options: InitOptions = {}): Tensor {
   requireNonNegative("normal", "std", std);
   const values = randn(shape, options);
-  const scaled = mul(values, std);
-  values.dispose();
-  return scaled;
+  const { dtype, device } = values;
+  // In place: a copy of the largest weight would be a hole in the memory later.
+  noGrad(() => tidy(() => mul_(values, full([], std, { dtype, device }))));
+  return values;
 }
 
 /**

@@ -309,14 +309,17 @@ export class Allocator {
     this.#holes--;
   }
 
-  /** Grows the region for a stretch of `granules`; growing costs little, so it takes some more than it needs. */
+  /**
+   * Grows the region for a stretch of `granules`; growing costs little, so it takes some more than it needs. Not much more, for all
+   * of it is touched sooner or later: blocks that stay are put behind blocks that come and go.
+   */
   #grow(granules: number): void {
     let tail = 0;
     if (this.#granules > 0 && this.#tags[this.#granules - 1] < 0) tail = -this.#tags[this.#granules - 1];
     const end = this.#base + this.#granules * granule;
     // The last granule of the region is never handed out: kernels may read a little beyond a block's end.
     const needed = end + (granules - tail + 1) * granule;
-    const generous = needed + Math.min(64 << 20, Math.max(1 << 20, needed >>> 2));
+    const generous = needed + Math.min(8 << 20, Math.max(1 << 20, needed >>> 3));
     if (!this.#region.grow(Math.min(generous, this.#region.maximumBytes)) || this.#region.bytes < needed) {
       this.#region.grow(needed);
     }
