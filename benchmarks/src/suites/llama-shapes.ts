@@ -3,15 +3,14 @@
 import {
   activeBackend,
   type BackendName,
-  empty,
   full,
   noGrad,
-  operand,
   type Tensor,
   tensor,
   tidy,
   withBackend,
 } from "@nomoat/core";
+import { empty, operand } from "@nomoat/core/extend";
 import { type LlamaConfig, LlamaForCausalLM, llamaShapes } from "@nomoat/llama";
 import { compareArrays, sharedReference } from "../accuracy.js";
 import { hash, integerValues, uniformValues } from "../inputs.js";

@@ -2,11 +2,7 @@
 
 import { address, int } from "./abi";
 import { gemm } from "./gemm";
-
-/** Bytes from one argument block of the table to the next: the integers and floats that `gemm` reads, and its units. */
-const BLOCK_BYTES: usize = 400;
-/** Where a block keeps the number of its units: the last integer, which `gemm` does not use without batch axes. */
-const UNITS: i32 = 95;
+import { BLOCK_BYTES, UNITS } from "./group";
 
 /**
  * C = alpha · A·B + beta · C for each block of the table; no C overlaps another. Units are those of the blocks, one block after the

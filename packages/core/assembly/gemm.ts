@@ -156,23 +156,33 @@ function packedBytes(k: i32, n: i32): usize {
 }
 
 /**
- * Packs B [k×n] for `gemm` in mode PREPACKED: blocks of KC one after the other, each as packB lays it out. A unit is
- * 32 columns of one block. Integers: b, k stride, column stride, k, n, out.
+ * Packs B [k×n], or A [n×k], for `gemm` in mode PREPACKED: blocks of KC one after the other, each as packB lays it out, or as packA does
+ * for each block of rows. A unit is a group of columns (32), or a block of rows, of one block of KC. Integers: address, k stride, stride
+ * of columns (rows), k, n, out, columns (rows) of a group, 1 for A.
  */
-export function gemmPackB(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  const b = address(args, 0), bk = address(args, 1), bj = address(args, 2);
-  const k = int(args, 3), n = int(args, 4), out = address(args, 5);
-  const groups = (n + 31) >> 5;
+export function gemmPack(args: usize, begin: i32, end: i32, _scratch: usize): void {
+  const x = address(args, 0), xk = address(args, 1), xj = address(args, 2);
+  const k = int(args, 3), n = int(args, 4), out = address(args, 5), group = int(args, 6), rows = int(args, 7);
+  const groups = (n + group - 1) / group;
   for (let unit = begin; unit < end; unit++) {
     const p = (unit / groups) * KC;
-    const j = (unit % groups) << 5;
-    const kc = min(KC, k - p);
-    const to = out + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2);
-    packB(b + (<usize>p) * bk + (<usize>j) * bj, bk, bj, kc, min(32, n - j), to);
+    const j = (unit % groups) * group;
+    const kc = min(KC, k - p), count = min(group, n - j);
+    const from = x + (<usize>p) * xk + (<usize>j) * xj;
+    const to = out + (rows ? packedRowBytes(p, n) : packedBytes(p, n)) + (((<usize>j) * (<usize>kc)) << 2);
+    if (rows) packA(from, xj, xk, count, kc, to);
+    else packB(from, xk, xj, kc, count, to);
   }
 }
 
-// How `gemm` gets B: packs it for itself, uses it where it stands, or finds it packed by gemmPackB.
+/** Bytes of packed A [m×k] over all blocks of KC. */
+// @ts-ignore: decorator
+@inline
+function packedRowBytes(k: i32, m: i32): usize {
+  return ((<usize>k) * (<usize>((m + MR - 1) & ~(MR - 1)))) << 2;
+}
+
+// How `gemm` gets B: packs it for itself, uses it where it stands, or finds it packed by gemmPack. So for A.
 const PACK: i32 = 0;
 const DIRECT: i32 = 1;
 const PREPACKED: i32 = 2;
@@ -184,8 +194,8 @@ const ONCE_COLUMNS: i32 = 32;
  * of rows first, then groups of columns, then the batch; k ≥ 1.
  *
  * Integers: 0 a, 1 row stride, 2 k stride; 3 b, 4 k stride, 5 column stride; 6 c, 7 row stride; 8 m, 9 n, 10 k;
- * 11 rows of a block, 12 columns of a group (a multiple of 8), 13 mode of A (PACK or DIRECT), 14 mode of B (DIRECT
- * only with columns contiguous and A DIRECT);
+ * 11 rows of a block, 12 columns of a group (a multiple of 8), 13 mode of A (PREPACKED with the same rows of a block and without
+ * batch axes), 14 mode of B (DIRECT only with columns contiguous and A DIRECT);
  * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c. Floats: alpha, beta.
  * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns, or,
  * with one block of rows, KC × ONCE_COLUMNS).
@@ -219,7 +229,7 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
       b += index * address(args, 18 + 4 * axis);
       c += index * address(args, 19 + 4 * axis);
     }
-    a += (<usize>i) * ai;
+    if (modeA != PREPACKED) a += (<usize>i) * ai;
     c += (<usize>i) * row + ((<usize>j) << 2);
     const mc = min(blockRows, m - i), nc = min(groupColumns, n - j);
     // B in place serves full panels; columns beyond the last full one are packed.
@@ -239,6 +249,7 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
         directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, 32, bk, direct, kc, c, row, alpha, factor, edge);
       }
       if (modeA == PACK) packA(aBlock, ai, ak, mc, kc, packedA);
+      const rowsOfA = modeA == PREPACKED ? a + packedRowBytes(p, m) + (((<usize>i) * (<usize>kc)) << 2) : packedA;
       const packedB =
         modeB == PREPACKED
           ? b + packedBytes(p, n) + (((<usize>j) * (<usize>kc)) << 2)
@@ -250,8 +261,8 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
         const columns = min(step, nc - q);
         const part = c + ((<usize>q) << 2);
         if (once) packB(b + (<usize>p) * bk + (<usize>q) * bj, bk, bj, kc, columns, ownB);
-        if (modeA == PACK) {
-          macroKernel(packedA, mc, packedB, columns, kc, part, row, alpha, factor, edge);
+        if (modeA != DIRECT) {
+          macroKernel(rowsOfA, mc, packedB, columns, kc, part, row, alpha, factor, edge);
         } else {
           directKernel(aBlock, ai, ak, mc, packedB, (<usize>kc) << 5, 32, columns, kc, part, row, alpha, factor, edge);
         }

@@ -15,7 +15,7 @@ export * from "./gather";
 export * from "./scan";
 export * from "./adamw";
 export { philox } from "./random";
-export { gemm, gemmPackB, gemmScale } from "./gemm";
+export { gemm, gemmPack, gemmScale } from "./gemm";
 export { gemmGroup } from "./gemm-group";
 export { gemvAxpy, gemvDot } from "./gemv";
 export { peak } from "./peak";

@@ -6,6 +6,7 @@ import type { Backend } from "./backend/types.js";
 import { type DType, type DTypeArray, dtypes, isFloat, requireDType } from "./dtype.js";
 import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError } from "./errors.js";
 import { contiguousLayout } from "./layout.js";
+import { tidy } from "./memory.js";
 import { allocate, empty, filled, operand } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
@@ -72,14 +73,11 @@ export function generated<A extends DTypeArray>(
   checkShape(operation, shape);
   if (backend.window && dtypes[dtype].array === (kind as unknown) && dtype !== "bool") {
     // Where they are to stand: an array beside them would be as large as the tensor, and garbage.
-    const out = filled(backend, dtype, [...shape], 0);
-    try {
-      fill(backend.window(operand(out)) as A);
-    } catch (error) {
-      out.dispose();
-      throw error;
-    }
-    return withOptions(out, options);
+    return tidy(() => {
+      const out = filled(backend, dtype, [...shape], 0);
+      fill(backend.window!(operand(out)) as A);
+      return withOptions(out, options);
+    });
   }
   const values = hostArray(operation, sizeOf(shape), kind);
   fill(values);

@@ -10,6 +10,10 @@ export {
   requirePath,
   use,
 } from "./arguments.js";
+export {
+  defineJointFunction,
+  type JointFunctionDefinition,
+} from "./autograd/function.js";
 export type { Backend, ElementScope, Operand, PackedWeight } from "./backend/types.js";
 export { wasmRuntime } from "./backend/wasm/access.js";
 export { allocate, commonBackend, empty, hostValues, operand } from "./ops/dispatch.js";
@@ -19,5 +23,6 @@ export {
   type GroupedTarget,
   groupedMatmul,
   groupedWeightGradients,
+  productsTogether,
   type RowGroup,
 } from "./ops/grouped.js";

@@ -23,6 +23,16 @@ export interface BranchOptions {
 /** Makes the dropout mask for an input of a layer; see {@link AdapterBranch.dropoutMask}. */
 export type MaskSource = (x: Tensor, p: number) => Tensor;
 
+/** See {@link AdapterBranch.lowRankPair}. */
+export interface LowRankPair {
+  /** A [r, inFeatures]. */
+  readonly a: Tensor;
+  /** B [outFeatures, r]. */
+  readonly b: Tensor;
+  /** True when this pass would drop elements of the input. */
+  readonly dropsOut: boolean;
+}
+
 /** What an update may want to know besides the layer's input and output. */
 export interface UpdateContext {
   /** The layer without adapters. */
@@ -78,6 +88,14 @@ export abstract class AdapterBranch extends Module {
    * @param original - the base's own weight, which the update is reckoned from
    */
   abstract updateWeight(sum: Tensor, original: Tensor): Tensor;
+
+  /**
+   * The matrices where the update is {@link scaling} · {@link weight} · B·A and nothing else at the moment, but for dropout of the
+   * input; null otherwise. Such updates of several layers or adapters run together.
+   */
+  lowRankPair(): LowRankPair | null {
+    return null;
+  }
 
   /** Takes over the scaling and the dropout of another configuration. */
   reconfigure(_target: Pick<Target, "name" | "scaling">, _config: LoraConfig): void {}

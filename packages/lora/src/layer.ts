@@ -3,9 +3,10 @@
 // Each is of the kind that it wraps, so the model and other packages need not know.
 
 import { noGrad, type Tensor } from "@nomoat/core";
-import { Conv2d, checkFeatures, Embedding, LinearBase, Module } from "@nomoat/core/nn";
+import { Conv2d, checkFeatures, Embedding, LinearBase, linearGroup, Module } from "@nomoat/core/nn";
 import { adaptedBrand } from "./adapted.js";
 import type { AdapterBranch } from "./branch.js";
+import { sharedInputUpdates } from "./segments.js";
 import { AdapterSlots } from "./slots.js";
 
 /** What layers with adapters have in common. */
@@ -37,6 +38,12 @@ export function adaptable(base: Module): AdaptedLayer {
 /** How a layer runs rows that belong to different adapters; in mixed.ts. */
 export interface RowAssignment {
   update(x: Tensor, y: Tensor, adapters: readonly AdapterBranch[], base: Module): Tensor;
+  /** The same of several layers with one input, together; null where that cannot be. */
+  updateGroup(
+    x: Tensor,
+    ys: readonly Tensor[],
+    adapters: readonly (readonly AdapterBranch[])[],
+  ): Tensor[] | null;
 }
 
 /** Layers whose rows belong to different adapters at the moment. */
@@ -137,6 +144,44 @@ export class LoraLinear extends LinearBase {
     if (mixed) return mixed;
     const { base, branches } = this.slots.parts();
     return throughBranches(x, base.forward(x), branches, original, base === original);
+  }
+
+  /** Layers with one input share the products of their bases, and, where their updates are plain, those with their A. */
+  override forwardGroup(x: Tensor, layers: readonly LinearBase[]): Tensor[] | null {
+    const group: LoraLinear[] = [];
+    for (const layer of layers) {
+      // Who put a forward of their own in the place of this class's wants it called.
+      if (!(layer instanceof LoraLinear) || layer.forward !== LoraLinear.prototype.forward) return null;
+      checkFeatures("LoraLinear", x, layer.inFeatures);
+      group.push(layer);
+    }
+    const assigned = rowsOfLayer.get(this);
+    if (group.some((layer) => rowsOfLayer.get(layer) !== assigned)) return null;
+    if (assigned) {
+      const ys = linearGroup(
+        x,
+        group.map(({ original }) => original),
+      );
+      const adapters = group.map((layer) => layer.adapters);
+      const outs =
+        assigned.updateGroup(x, ys, adapters) ??
+        group.map(({ original }, i) => assigned.update(x, ys[i], adapters[i], original));
+      for (const y of ys) if (!outs.includes(y)) y.dispose();
+      return outs;
+    }
+    const parts = group.map((layer) => layer.slots.parts());
+    const ys = linearGroup(
+      x,
+      parts.map(({ base }) => base),
+    );
+    const branches = parts.map((part) => part.branches);
+    const outs = sharedInputUpdates(x, ys, branches);
+    if (!outs)
+      return group.map(({ original }, i) =>
+        throughBranches(x, ys[i], branches[i], original, parts[i].base === original),
+      );
+    for (const y of ys) y.dispose();
+    return outs;
   }
 
   /** The weight with the updates of the enabled adapters, dense; the caller disposes it. */

@@ -8,8 +8,8 @@ import type { AdapterBranch } from "./branch.js";
 import { type RowAssignment, rowsOfLayer } from "./layer.js";
 import type { Mask } from "./low-rank.js";
 import { runThenRestore } from "./scope.js";
-import { type RowSegment, segmentedUpdate } from "./segments.js";
-import { LoraBranch } from "./variants/lora.js";
+import { type RowSegment, type SegmentedLayer, segmentedUpdates } from "./segments.js";
+import type { LoraBranch } from "./variants/lora.js";
 
 interface Run {
   readonly start: number;
@@ -49,10 +49,23 @@ function runsOf({ names: rows, lengths }: Rows, x: Tensor, adapters: readonly Ad
 
 /** True for branches that are nothing but s·B·A and dropout at the moment. */
 function isPlain(branch: AdapterBranch | null, dtype: string): boolean {
-  if (branch === null) return true;
-  if (branch.constructor !== LoraBranch) return false;
-  const { loraA, loraBias } = branch as LoraBranch;
-  return loraA.dtype === dtype && !loraBias;
+  return branch === null || branch.lowRankPair()?.a.dtype === dtype;
+}
+
+/** A layer whose runs are all plain, as one operation takes it. */
+function segmentedLayer(x: Tensor, y: Tensor, runs: readonly Run[]): SegmentedLayer {
+  const branches = [...new Set(runs.flatMap(({ branch }) => branch ?? []))];
+  const inner = x.shape.slice(1, -1).reduce((product, extent) => product * extent, 1);
+  const segments = runs.map(
+    ({ start, end, branch }): RowSegment => ({
+      start: start * inner,
+      end: end * inner,
+      index: branch ? branches.indexOf(branch) : -1,
+      scaling: branch ? branch.scaling * branch.weight : 0,
+    }),
+  );
+  const pairs = branches.map((branch) => branch.lowRankPair()!);
+  return { y, factors: pairs.flatMap(({ a, b }) => [a, b]), segments };
 }
 
 /** The part of `x` [rows, positions, ...] that belongs to a run, without its padding. */
@@ -94,23 +107,7 @@ function mixedUpdate(
   const runs = runsOf(rows, x, adapters);
   if (runs.every(({ branch }) => branch === null)) return y;
   if (runs.every(({ branch }) => isPlain(branch, y.dtype))) {
-    const branches = [...new Set(runs.flatMap(({ branch }) => branch ?? []))] as LoraBranch[];
-    const inner = x.shape.slice(1, -1).reduce((product, extent) => product * extent, 1);
-    const segments = runs.map(
-      ({ start, end, branch }): RowSegment => ({
-        start: start * inner,
-        end: end * inner,
-        index: branch ? branches.indexOf(branch as LoraBranch) : -1,
-        scaling: branch ? branch.scaling * branch.weight : 0,
-      }),
-    );
-    return segmentedUpdate(
-      x,
-      y,
-      branches.flatMap(({ loraA, loraB }) => [loraA, loraB]),
-      segments,
-      maskOf(x, runs),
-    );
+    return segmentedUpdates(x, [segmentedLayer(x, y, runs)], maskOf(x, runs))[0];
   }
   return tidy(() =>
     concat(
@@ -124,6 +121,23 @@ function mixedUpdate(
       }),
       0,
     ),
+  );
+}
+
+/** {@link mixedUpdate} of layers that share their input, in one operation; null where a run is not plain or drops elements. */
+function mixedUpdates(
+  x: Tensor,
+  ys: readonly Tensor[],
+  rows: Rows,
+  adapters: readonly (readonly AdapterBranch[])[],
+): Tensor[] | null {
+  const runs = adapters.map((list) => runsOf(rows, x, list));
+  const joins = ({ branch }: Run): boolean =>
+    branch === null || (isPlain(branch, x.dtype) && branch.lowRankPair()?.dropsOut === false);
+  if (!runs.every((list) => list.every(joins)) || ys.some((y) => y.dtype !== x.dtype)) return null;
+  return segmentedUpdates(
+    x,
+    ys.map((y, i) => segmentedLayer(x, y, runs[i])),
   );
 }
 
@@ -170,6 +184,7 @@ export function withAdapterRows<T>(
   const before = layers.map((layer) => rowsOfLayer.get(layer));
   const assignment: RowAssignment = {
     update: (x, y, branches, base) => mixedUpdate(x, y, { names: rows, lengths }, branches, base),
+    updateGroup: (x, ys, branches) => mixedUpdates(x, ys, { names: rows, lengths }, branches),
   };
   for (const layer of layers) rowsOfLayer.set(layer, assignment);
   const restore = () => {

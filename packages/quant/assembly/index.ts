@@ -3,7 +3,7 @@
 export { dequantize } from "./weight";
 export { findUnfit, quantize } from "./quantize";
 export { arrangeRow, multiplyRow } from "./exact-row";
-export { multiplyFewRows, multiplyTiles, packRows } from "./multiply";
+export { multiplyFewRows, multiplyTiles } from "./multiply";
 export { packIntegers, quantizeActivations } from "./activations";
 export { multiplyIntegers } from "./dot";
 export { multiplyIntegerTiles } from "./multiply-integers";

@@ -2,26 +2,8 @@
 
 import { address, float, int, laneSum, madd } from "../../core/assembly/abi";
 import { EDGE_BYTES, macroKernel } from "../../core/assembly/gemm";
-import { KC, NR, packA, packB } from "../../core/assembly/pack";
+import { KC, NR, packB } from "../../core/assembly/pack";
 import { decode, SPARE_BYTES, WEIGHT_ARGUMENTS } from "./weight";
-
-/**
- * Packs x [m×k], row-major, for `multiplyTiles`: blocks of KC one after the other, each as packA lays it out. A unit is
- * a group of rows of one block. Integers: x, m, k, out, rows of a group (a multiple of 12).
- */
-export function packRows(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  const x = address(args, 0), out = address(args, 3);
-  const m = int(args, 1), k = int(args, 2), group = int(args, 4);
-  const groups = (m + group - 1) / group;
-  const row = (<usize>k) << 2;
-  for (let unit = begin; unit < end; unit++) {
-    const p = (unit / groups) * KC;
-    const i = (unit % groups) * group;
-    const kc = min(KC, k - p);
-    const to = packedRows(out, m, p) + (((<usize>i) * (<usize>kc)) << 2);
-    packA(x + (<usize>i) * row + ((<usize>p) << 2), row, 4, min(group, m - i), kc, to);
-  }
-}
 
 // Start of the packed block of x from depth p on.
 // @ts-ignore: decorator
@@ -59,8 +41,8 @@ function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: 
 }
 
 /**
- * C [m×n] = X·Wᵀ or X·W + beta·C from X packed by packRows. A unit is a group of columns for a group of rows of C, rows
- * first. Integers after the weight's: packed X, C, m, n, k (the inner dimension), columns of a group, rows of a group
+ * C [m×n] = X·Wᵀ or X·W + beta·C from X packed by core's gemmPack in groups of a multiple of 12 rows. A unit is a group of columns for a group of
+ * rows of C, rows first. Integers after the weight's: packed X, C, m, n, k (the inner dimension), columns of a group, rows of a group
  * (multiple of 12), 1 for Wᵀ. Floats: beta. Scratch: EDGE_BYTES, SPARE_BYTES, 8·KC floats, KC × columns of a group floats.
  */
 export function multiplyTiles(args: usize, begin: i32, end: i32, scratch: usize): void {

@@ -236,18 +236,19 @@ function multiplyTiles(
 ): void {
   const { format, shape, parts } = weight;
   const [columns, inner] = transposed ? shape : [shape[1], shape[0]];
-  const { backend } = x.storage;
-  const packed = empty(backend, "float32", [Math.ceil(rows / 4) * 4 * inner]);
-  const packUnits = Math.ceil(inner / depth) * Math.ceil(rows / rowsOfGroup);
-  const packArgs = [addressOf(kernels, x), rows, inner, addressOf(kernels, packed), rowsOfGroup];
-  kernels.module.launch("packRows", packUnits, packArgs, [], { grain: 2 });
   const groupColumns = columns <= 1024 ? 32 : 64;
   const units = Math.ceil(columns / groupColumns) * Math.ceil(rows / rowsOfUnit);
-  const args = weightArguments(kernels, format, parts, shape[1]);
-  args.push(addressOf(kernels, packed), addressOf(kernels, out), rows, columns, inner);
-  args.push(groupColumns, rowsOfUnit, transposed ? 1 : 0);
-  kernels.module.launch("multiplyTiles", units, args, [beta], {
-    grain: 1,
-    scratchBytes: 192 + 1024 + 8 * depth * 4 + groupColumns * depth * 4,
-  });
+  const options = { grain: 1, scratchBytes: 192 + 1024 + 8 * depth * 4 + groupColumns * depth * 4 };
+  const { packedRows, allocator } = kernels.runtime;
+  const matrix = [addressOf(kernels, x), rows, inner, rowsOfGroup] as const;
+  const shared = packedRows.shared(...matrix);
+  const packed = shared || packedRows.pack(...matrix);
+  try {
+    const args = weightArguments(kernels, format, parts, shape[1]);
+    args.push(packed, addressOf(kernels, out), rows, columns, inner);
+    args.push(groupColumns, rowsOfUnit, transposed ? 1 : 0);
+    kernels.module.launch("multiplyTiles", units, args, [beta], options);
+  } finally {
+    if (!shared) allocator.freeUncounted(packed);
+  }
 }

@@ -2,7 +2,8 @@
 
 import { use } from "../arguments.js";
 import { AutogradError } from "../errors.js";
-import { tidy } from "../memory.js";
+import { keep, tidy } from "../memory.js";
+import { empty } from "../ops/dispatch.js";
 import { runtime } from "../runtime.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
@@ -81,5 +82,91 @@ export function defineFunction<A = void>(
     });
     output.attach(node);
     return output;
+  };
+}
+
+/** As {@link FunctionDefinition}, of a function with several outputs, whose gradients are wanted together. */
+export interface JointFunctionDefinition<A> {
+  readonly name: string;
+  /** Computes the outputs, one at least, as new tensors; runs unrecorded, temporaries are freed. */
+  forward(context: ForwardContext, inputs: readonly Tensor[], attributes: A): Tensor[];
+  /**
+   * Gradients of the inputs that want one (undefined is zero), from those of the outputs (undefined where nothing depends on one). It
+   * runs once, unrecorded; temporaries are freed.
+   */
+  backward(
+    context: FunctionContext,
+    dys: readonly (Tensor | undefined)[],
+    attributes: A,
+  ): readonly (Tensor | undefined)[];
+}
+
+/** Gradients of the outputs of one call, on their way to its backward. */
+class GatheredGradients {
+  #gradients: (Tensor | undefined)[] = [];
+
+  put(index: number, dy: Tensor): void {
+    this.#gradients[index]?.dispose();
+    this.#gradients[index] = keep(dy.alias());
+  }
+
+  /** Hands them over to the current scope. */
+  take(count: number): (Tensor | undefined)[] {
+    const taken = Array.from({ length: count }, (_, i) => this.#gradients[i]);
+    this.#gradients = [];
+    for (const gradient of taken) {
+      if (!gradient) continue;
+      gradient.kept = false;
+      runtime.scopes.at(-1)?.push(gradient);
+    }
+    return taken;
+  }
+
+  release(): void {
+    for (const gradient of this.#gradients) gradient?.dispose();
+    this.#gradients = [];
+  }
+}
+
+/** A differentiable function with several outputs and a backward of its own; gradients of its gradients are refused. */
+export function defineJointFunction<A = void>(
+  definition: JointFunctionDefinition<A>,
+): (inputs: readonly Tensor[], attributes: A) => Tensor[] {
+  const { name } = definition;
+  return (inputs, attributes) => {
+    for (const input of inputs) use(name, input);
+    const recorded = needsGraph(inputs);
+    const saved: SavedTensor[] = [];
+    const wanted = inputs.map((input) => recorded && input.requiresGrad);
+    const context: ForwardContext = {
+      wants: wanted,
+      save: (...tensors) => {
+        if (recorded) for (const tensor of tensors) saved.push(new SavedTensor(tensor));
+      },
+    };
+    const outputs = withGradMode(false, () => tidy(() => definition.forward(context, inputs, attributes)));
+    if (!recorded) return outputs;
+    const count = outputs.length;
+    const gathered = new GatheredGradients();
+    const joint = new GraphNode(name, inputs, [...saved, gathered], ({ wants, shape, accumulate }) => {
+      if (runtime.gradEnabled) throw new AutogradError(`${name}: has no gradient of its gradient`);
+      const restored = () => saved.map((tensor) => tensor.restore(null, name));
+      const backwardContext = { wants, wanted, shape, accumulate, saved: restored };
+      return definition.backward(backwardContext, gathered.take(count), attributes);
+    });
+    // The outputs hang on the joint node by a tensor without elements. That node was made before theirs, so the walk comes to it when
+    // it has been to all of them.
+    const nothing = (like: Tensor) => empty(like.storage.backend, like.dtype, [0]);
+    const link = nothing(outputs[0]);
+    link.attach(joint);
+    outputs.forEach((output, i) => {
+      const node = new GraphNode(name, [link], [], (_, dy) => {
+        gathered.put(i, dy);
+        return [nothing(dy)];
+      });
+      output.attach(node);
+    });
+    link.dispose();
+    return outputs;
   };
 }

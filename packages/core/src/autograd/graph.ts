@@ -95,7 +95,7 @@ export class GraphNode {
   readonly hiddenLeaves: boolean;
   /** Later nodes have higher numbers, so descending order is a valid order of backward. */
   readonly sequence: number;
-  readonly #saved: readonly SavedTensor[];
+  readonly #saved: readonly { release(): void }[];
   readonly #remaking: Remaking | null;
   #backward: Backward | null;
   #references = 0;
@@ -103,7 +103,7 @@ export class GraphNode {
   constructor(
     operation: string,
     inputs: readonly Tensor[],
-    saved: readonly SavedTensor[],
+    saved: readonly { release(): void }[],
     backward: Backward,
     hiddenLeaves = false,
     remaking: Remaking | null = null,

@@ -112,6 +112,15 @@ export interface AdamWOptions {
   readonly gradientScale: number;
 }
 
+/** One parameter's part of a step; all operands have its shape. */
+export interface AdamWUpdate {
+  readonly parameter: Operand;
+  readonly gradient: Operand;
+  readonly m: Operand;
+  readonly v: Operand;
+  readonly options: AdamWOptions;
+}
+
 /** What the code of one element of a packed weight is written with. Expressions are JavaScript; positions count elements from 0. */
 export interface ElementScope {
   /** The element's row and column, and row · columns + column. */
@@ -251,13 +260,18 @@ export interface FusedKernels {
    * [rows, inFeatures]. With `beta` 0 out is overwritten, with 1 added to.
    */
   packedMatmul(x: Operand, weight: PackedWeight, transposed: boolean, beta: 0 | 1, out: Operand): void;
+  /**
+   * Runs `work`, whose products may share one packed copy of x [..., k] as their left operand. x is contiguous and not written to
+   * meanwhile. The results are the same bits.
+   */
+  sharePacking<T>(x: Operand, work: () => T): T;
   /** `matmul` of each product, in one go; strides are as free as there. No out overlaps another or any operand. */
   matmulGroup(products: readonly MatmulProduct[]): void;
   /**
-   * One AdamW step in place (decoupled weight decay, as torch.optim.AdamW):
+   * One AdamW step of each, in place (decoupled weight decay, as torch.optim.AdamW):
    * g·=gradientScale; p −= lr·wd·p; m = β1·m+(1−β1)·g; v = β2·v+(1−β2)·g²; p −= lr·(m/bc1) / (√(v/bc2)+ε).
    */
-  adamw(parameter: Operand, gradient: Operand, m: Operand, v: Operand, options: AdamWOptions): void;
+  adamw(updates: readonly AdamWUpdate[]): void;
 }
 
 /** What a backend has in hand, in bytes. */

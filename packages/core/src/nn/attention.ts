@@ -8,7 +8,7 @@ import { permute, reshape } from "../ops/view.js";
 import type { Generator } from "../random.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { Linear, LinearBase, type LinearOptions } from "./linear.js";
+import { Linear, LinearBase, type LinearOptions, linearGroup } from "./linear.js";
 import { Module } from "./module.js";
 
 export interface MultiheadAttentionArguments {
@@ -104,12 +104,17 @@ export class MultiheadAttention extends Module {
         const [batch, length, width] = t.shape;
         return permute(reshape(t, [batch, length, this.numHeads, width / this.numHeads]), [0, 2, 1, 3]);
       };
-      const seen = scaledDotProductAttention(
-        heads(this.q_proj.forward(x)),
-        heads(this.k_proj.forward(memory)),
-        heads(this.v_proj.forward(memory)),
-        { causal, mask, dropoutP: this.training ? this.dropout : 0, generator: this.generator },
-      );
+      const { q_proj, k_proj, v_proj } = this;
+      const [q, k, v] =
+        memory === x
+          ? linearGroup(x, [q_proj, k_proj, v_proj])
+          : [q_proj.forward(x), ...linearGroup(memory, [k_proj, v_proj])];
+      const seen = scaledDotProductAttention(heads(q), heads(k), heads(v), {
+        causal,
+        mask,
+        dropoutP: this.training ? this.dropout : 0,
+        generator: this.generator,
+      });
       const [batch, , length] = seen.shape;
       const width = seen.shape[1] * seen.shape[3];
       return this.out_proj.forward(reshape(permute(seen, [0, 2, 1, 3]), [batch, length, width]));

@@ -20,7 +20,7 @@ export {
   xavierUniform,
 } from "./init.js";
 export { Dropout, Embedding, RMSNorm } from "./layers.js";
-export { Linear, LinearBase, type LinearOptions } from "./linear.js";
+export { Linear, LinearBase, type LinearOptions, linearGroup } from "./linear.js";
 export { checkFeatures, Module, parameter, requireModule } from "./module.js";
 export { GroupNorm, LayerNorm } from "./norm.js";
 export { type Layer, Sequential } from "./sequential.js";

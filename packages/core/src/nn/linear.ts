@@ -1,9 +1,11 @@
 // Linear layers, dense ones and the base class of whatever can stand in for them (quantized, low-rank).
 
-import { requireOptions, use } from "../arguments.js";
+import { describe, requireList, requireOptions, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
+import { operand } from "../ops/dispatch.js";
+import { fusedKernels } from "../ops/fused.js";
 import { linear } from "../ops/matmul.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, kaimingUniform } from "./init.js";
@@ -23,11 +25,38 @@ export abstract class LinearBase extends Module {
   /** x [..., inFeatures] → [..., outFeatures]. */
   abstract override forward(x: Tensor): Tensor;
 
+  /**
+   * The outputs of `layers`, of which this is the first, for x; null where it knows no way that serves them all at once, and they run
+   * one after the other. Not called by users: {@link linearGroup} asks.
+   */
+  forwardGroup(_x: Tensor, _layers: readonly LinearBase[]): Tensor[] | null {
+    return null;
+  }
+
   /** The weight as a dense float tensor [outFeatures, inFeatures], outside the graph; the caller disposes it. */
   abstract denseWeight(): Tensor;
 
   /** A layer of the same kind and format with another dense weight [outFeatures, inFeatures] (copied) and the same bias. */
   abstract withDenseWeight(weight: Tensor): LinearBase;
+}
+
+/**
+ * The outputs of several linear layers for one input: what each layer's `forward` gives, to float32 rounding. Their products share the
+ * packing of x, and layers of one kind what else they have in common (low-rank adapters: their narrow products, forward and backward).
+ *
+ * @param x - [..., inFeatures] of every layer
+ */
+export function linearGroup(x: Tensor, layers: readonly LinearBase[]): Tensor[] {
+  requireList("linearGroup", "layers", layers);
+  use("linearGroup", x);
+  layers.forEach((layer, i) => {
+    if (!(layer instanceof LinearBase))
+      throw new ArgumentError(`linearGroup: layers[${i}] must be a linear layer, not ${describe(layer)}`);
+  });
+  const run = () =>
+    (layers.length > 1 && layers[0].forwardGroup(x, layers)) || layers.map((layer) => layer.forward(x));
+  const kernels = layers.length > 1 && x.isContiguous ? fusedKernels([x], "sharePacking") : null;
+  return kernels ? kernels.sharePacking(operand(x), run) : run();
 }
 
 export interface LinearOptions extends InitOptions {

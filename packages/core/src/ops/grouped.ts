@@ -1,6 +1,7 @@
 // Products of groups of rows, each with a matrix of its own, in one go: what layers of several adapters or experts are made of. As
 // PyTorch's grouped_mm, but the matrices may differ in size, and rows may belong to none.
 
+import { requireFunction } from "../arguments.js";
 import { defineFunction } from "../autograd/function.js";
 import { needsGraph } from "../autograd/graph.js";
 import type { Backend, MatmulProduct, Operand } from "../backend/types.js";
@@ -41,10 +42,37 @@ function transposed(x: Operand): Operand {
   return { ...x, shape: [x.shape[1], x.shape[0]], strides: [x.strides[1], x.strides[0]] };
 }
 
-function multiply(backend: Backend, tensors: readonly Tensor[], products: readonly MatmulProduct[]): void {
-  const kernels = fusedKernels(tensors, "matmulGroup");
+/** Products that wait for the end of {@link productsTogether}, by rounds; null outside. */
+let waiting: { tensors: Tensor[]; rounds: MatmulProduct[][] } | null = null;
+
+/** Runs products of which none reads or writes what another writes; those of a later round after all of an earlier one. */
+function multiply(tensors: readonly Tensor[], products: readonly MatmulProduct[], round = 0): void {
+  if (waiting) {
+    waiting.tensors.push(...tensors);
+    (waiting.rounds[round] ??= []).push(...products);
+    return;
+  }
+  const { backend } = tensors[0].storage;
+  const kernels = products.length > 1 ? fusedKernels(tensors, "matmulGroup") : null;
   if (kernels) kernels.matmulGroup(products);
   else for (const { a, b, out, ...options } of products) backend.matmul(a, b, options, out);
+}
+
+/**
+ * Runs `fn`, and at its end, in one go, the products of all its calls of {@link groupedMatmul} with `out` and of
+ * {@link groupedWeightGradients}, which are of one backend; none of them reads or writes what another writes. Not to be nested.
+ */
+export function productsTogether(fn: () => void): void {
+  requireFunction("productsTogether", fn);
+  const { tensors, rounds } = (waiting = { tensors: [] as Tensor[], rounds: [] as MatmulProduct[][] });
+  try {
+    fn();
+  } finally {
+    waiting = null;
+  }
+  rounds.forEach((products) => {
+    multiply(tensors, products);
+  });
 }
 
 /** @throws {ShapeError} for groups that do not lie one after the other within the rows, or meet no matrix */
@@ -92,7 +120,7 @@ function productsInto(
       const [k, n] = b.shape;
       return { a: block(from, start, end - start, k), b, out: block(to, start, end - start, n), alpha, beta };
     });
-  multiply(out.storage.backend, [x, ...matrices, out], products);
+  multiply([x, ...matrices, out], products);
   out.storage.version++;
 }
 
@@ -248,5 +276,7 @@ export function groupedWeightGradients(
     if (seen[i] === 0 && target.beta === 0) backend.fill(operand(target.out), 0);
     target.out.storage.version++;
   });
-  for (const products of rounds) multiply(backend, [left, right, ...outs], products);
+  rounds.forEach((products, round) => {
+    multiply([left, right, ...outs], products, round);
+  });
 }

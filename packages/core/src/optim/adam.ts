@@ -2,13 +2,14 @@
 
 import { requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
+import type { AdamWUpdate, Backend } from "../backend/types.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { operand } from "../ops/dispatch.js";
 import { add, div, maximum, mul, sqrt, square, sub } from "../ops/elementwise.js";
 import { fusedKernels } from "../ops/fused.js";
 import type { Tensor } from "../tensor.js";
-import { Optimizer, type ParameterGroup, type UpdateContext } from "./optimizer.js";
+import { Optimizer, type ParameterGroup, type Update, type UpdateContext } from "./optimizer.js";
 
 export interface AdamOptions {
   /** Default 1e-3. */
@@ -52,6 +53,18 @@ export abstract class AdamFamily<O extends AdamOptions = AdamOptions> extends Op
     }
   }
 
+  /** What the kernels of a backend take together. */
+  readonly #waiting = new Map<Backend, AdamWUpdate[]>();
+
+  protected override updateAll(updates: readonly Update<O>[]): void {
+    try {
+      super.updateAll(updates);
+      for (const [{ fused }, list] of this.#waiting) fused.adamw!(list);
+    } finally {
+      this.#waiting.clear();
+    }
+  }
+
   protected override update(parameter: Tensor, gradient: Tensor, options: O, context: UpdateContext): void {
     const { count, gradientScale } = context;
     const m = this.slot(parameter, "m");
@@ -61,17 +74,26 @@ export abstract class AdamFamily<O extends AdamOptions = AdamOptions> extends Op
     const biasCorrection2 = 1 - beta2 ** count;
     const { learningRate, epsilon, weightDecay, amsgrad } = options;
     const decoupled = this.decoupled || weightDecay === 0;
-    const kernels = decoupled && !amsgrad ? fusedKernels([parameter, gradient, m, v], "adamw") : null;
-    if (kernels && parameter.isContiguous && gradient.isContiguous) {
-      kernels.adamw(operand(parameter), operand(gradient), operand(m), operand(v), {
-        learningRate,
-        beta1,
-        beta2,
-        epsilon,
-        weightDecay,
-        biasCorrection1,
-        biasCorrection2,
-        gradientScale,
+    const fused = decoupled && !amsgrad && fusedKernels([parameter, gradient, m, v], "adamw") !== null;
+    if (fused && parameter.isContiguous && gradient.isContiguous) {
+      const { backend } = parameter.storage;
+      let waiting = this.#waiting.get(backend);
+      if (!waiting) this.#waiting.set(backend, (waiting = []));
+      waiting.push({
+        parameter: operand(parameter),
+        gradient: operand(gradient),
+        m: operand(m),
+        v: operand(v),
+        options: {
+          learningRate,
+          beta1,
+          beta2,
+          epsilon,
+          weightDecay,
+          biasCorrection1,
+          biasCorrection2,
+          gradientScale,
+        },
       });
       parameter.storage.version++;
       return;

@@ -37,6 +37,14 @@ export interface UpdateContext {
   readonly gradientScale: number;
 }
 
+/** A parameter's part of a step; `options` are its group's, with the scheduled learning rate. */
+export interface Update<O> {
+  readonly parameter: Tensor;
+  readonly gradient: Tensor;
+  readonly options: O;
+  readonly context: UpdateContext;
+}
+
 export abstract class Optimizer<O extends { learningRate: number }> {
   /** Parameters and options of each group; `learningRate` is the group's base rate, which schedules do not change. */
   readonly groups: ({ parameters: readonly Tensor[] } & O)[];
@@ -112,18 +120,27 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     const { gradientScale = 1 } = options;
     const rates = this.learningRates();
     this.stepCount++;
+    const updates: Update<O>[] = [];
     this.groups.forEach((group, i) => {
       const scheduled = { ...group, learningRate: rates[i] };
       for (const parameter of group.parameters) {
         if (!parameter.grad) continue;
         const count = (this.#updates.get(parameter) ?? 0) + 1;
         this.#updates.set(parameter, count);
-        this.update(parameter, parameter.grad, scheduled, { count, gradientScale });
+        const context = { count, gradientScale };
+        updates.push({ parameter, gradient: parameter.grad, options: scheduled, context });
       }
     });
+    this.updateAll(updates);
   }
 
-  /** One update of `parameter`; `options` are its group's, with the scheduled learning rate. */
+  /** The updates of one step. */
+  protected updateAll(updates: readonly Update<O>[]): void {
+    for (const { parameter, gradient, options, context } of updates)
+      this.update(parameter, gradient, options, context);
+  }
+
+  /** One update of `parameter`, see {@link Update}. */
   protected abstract update(parameter: Tensor, gradient: Tensor, options: O, context: UpdateContext): void;
 
   /** What the state tensor `name` of `parameter` looks like (by default as the parameter); null when it has none of that name. */

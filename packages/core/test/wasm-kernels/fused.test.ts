@@ -362,7 +362,7 @@ describe("adamw", () => {
         biasCorrection2: 1 - 0.99 ** 3,
         gradientScale: 0.5,
       };
-      wasm.fused.adamw(p.x, g.x, m.x, v, o);
+      wasm.fused.adamw([{ parameter: p.x, gradient: g.x, m: m.x, v, options: o }]);
       const grad = g.values.map((x) => x * o.gradientScale);
       const m1 = m.values.map((x, i) => o.beta1 * x + (1 - o.beta1) * grad[i]);
       const v1 = before.map((x, i) => o.beta2 * x + (1 - o.beta2) * grad[i] ** 2);

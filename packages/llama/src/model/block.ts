@@ -1,7 +1,7 @@
 // One decoder block: attention and gated feed-forward, each on a normalised residual stream. Property names are Hugging Face's.
 
 import { add, rope, scaledDotProductAttention, swiglu, type Tensor, tidy } from "@nomoat/core";
-import { type LinearBase, Module, type RMSNorm } from "@nomoat/core/nn";
+import { type LinearBase, linearGroup, Module, type RMSNorm } from "@nomoat/core/nn";
 import type { KVCache } from "./cache.js";
 import type { LlamaConfig } from "./config.js";
 
@@ -47,9 +47,10 @@ export class LlamaAttention extends Module implements AttentionLayers {
     // A view [batch, heads, length, headDim] of the projection's rows; the kernels take it as it lies.
     const heads = (y: Tensor, count: number): Tensor =>
       y.reshape(batch, length, count, headDim).permute(0, 2, 1, 3);
-    const q = rope(heads(this.q_proj.forward(x), numHeads), state.cos, state.sin);
-    let keys = rope(heads(this.k_proj.forward(x), numKeyValueHeads), state.cos, state.sin);
-    let values = heads(this.v_proj.forward(x), numKeyValueHeads);
+    const projected = linearGroup(x, [this.q_proj, this.k_proj, this.v_proj]);
+    const q = rope(heads(projected[0], numHeads), state.cos, state.sin);
+    let keys = rope(heads(projected[1], numKeyValueHeads), state.cos, state.sin);
+    let values = heads(projected[2], numKeyValueHeads);
     if (state.cache) ({ keys, values } = state.cache.append(this.#layer, keys, values));
     const mixed = scaledDotProductAttention(q, keys, values, { causal: true });
     return this.o_proj.forward(mixed.permute(0, 2, 1, 3).reshape(batch, length, numHeads * headDim));
@@ -76,7 +77,10 @@ export class LlamaMLP extends Module implements MLPLayers {
   }
 
   override forward(x: Tensor): Tensor {
-    return tidy(() => this.down_proj.forward(swiglu(this.gate_proj.forward(x), this.up_proj.forward(x))));
+    return tidy(() => {
+      const [gate, up] = linearGroup(x, [this.gate_proj, this.up_proj]);
+      return this.down_proj.forward(swiglu(gate, up));
+    });
   }
 }
 

@@ -2,7 +2,13 @@
 
 import { defaultGenerator, matmul, noGrad, type Tensor, tensor, tidy, zeros } from "@nomoat/core";
 import { type LinearBase, type Module, parameter } from "@nomoat/core/nn";
-import { AdapterBranch, type BranchOptions, type LoraVariant, type UpdateContext } from "../branch.js";
+import {
+  AdapterBranch,
+  type BranchOptions,
+  type LoraVariant,
+  type LowRankPair,
+  type UpdateContext,
+} from "../branch.js";
 import type { LoraConfig } from "../config.js";
 import { initialFactors } from "../init/index.js";
 import { orthogonalFactors } from "../init/principal.js";
@@ -57,6 +63,12 @@ export class LoraBranch extends AdapterBranch {
   /** True when this pass would drop elements of the input. */
   get dropsOut(): boolean {
     return this.training && (this.dropout > 0 || this.dropoutMask !== null);
+  }
+
+  override lowRankPair(): LowRankPair | null {
+    // What is built on this one adds to it.
+    if (this.constructor !== LoraBranch || this.loraBias) return null;
+    return { a: this.loraA, b: this.loraB, dropsOut: this.dropsOut };
   }
 
   /** The mask of this pass; null when nothing is dropped. */

@@ -1,7 +1,7 @@
 // Fused kernels that pay on a device: they spare passes over memory and kernel launches. All others run as their compositions.
 
 import { sizeOf } from "../../shape.js";
-import type { AdamWOptions, BufferHandle, FusedKernels, Operand } from "../types.js";
+import type { AdamWUpdate, BufferHandle, FusedKernels, Operand } from "../types.js";
 import { attention, attentionBackward } from "./attention.js";
 import { bufferOf, clear, GpuBuffer } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, type Reader, termsOf, thread } from "./builder.js";
@@ -237,9 +237,8 @@ export function fusedKernelsOf(device: Device): Partial<FusedKernels> {
     packedMatmul: (x, weight, transposed, beta, out) =>
       packedMatmul(device, x, weight, transposed, beta, out),
 
-    adamw(parameter, gradient, m, v, options) {
-      if (sizeOf(parameter.shape) === 0) return;
-      adamw(device, parameter, gradient, m, v, options);
+    adamw(updates) {
+      for (const update of updates) if (sizeOf(update.parameter.shape) > 0) adamw(device, update);
     },
   };
 }
@@ -250,14 +249,7 @@ function dense(buffer: BufferHandle, shape: readonly number[]): Operand {
 }
 
 /** A thread writes one number, so each of m, v and the parameter has its kernel. */
-function adamw(
-  device: Device,
-  parameter: Operand,
-  gradient: Operand,
-  m: Operand,
-  v: Operand,
-  options: AdamWOptions,
-): void {
+function adamw(device: Device, { parameter, gradient, m, v, options }: AdamWUpdate): void {
   const { learningRate, beta1, beta2, epsilon, weightDecay, gradientScale } = options;
   compute(device, m, [m, gradient], ([mean, g], kernel) => {
     const [keep, take] = [kernel.number(beta1), kernel.number((1 - beta1) * gradientScale)];

@@ -2,6 +2,7 @@
 
 import { sizeOf } from "../../shape.js";
 import type { AttentionOptions, FusedKernels, Operand } from "../types.js";
+import { launchGroup } from "./group.js";
 import { matmulGroup } from "./matmul-group.js";
 import { sumColumns } from "./reduce.js";
 import type { WasmRuntime } from "./runtime.js";
@@ -240,28 +241,34 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
       launchOverRows("crossEntropy", logits, ints);
     },
 
+    sharePacking(x, work) {
+      return runtime.packedRows.share(x, work);
+    },
+
     matmulGroup(products) {
       matmulGroup(runtime, products);
     },
 
-    adamw(parameter, gradient, m, v, options) {
-      launchFlat(
-        runtime,
-        "adamw",
-        sizeOf(parameter.shape),
-        lightChunk / 2,
-        [address(parameter), address(gradient), address(m), address(v)],
-        [
-          options.learningRate,
-          options.beta1,
-          options.beta2,
-          options.epsilon,
-          options.weightDecay,
-          options.biasCorrection1,
-          options.biasCorrection2,
-          options.gradientScale,
-        ],
-      );
+    adamw(updates) {
+      const chunk = lightChunk / 2;
+      const blocks = updates.map(({ parameter, gradient, m, v, options }) => {
+        const size = sizeOf(parameter.shape);
+        return {
+          ints: [size, chunk, ...[parameter, gradient, m, v].map(address)],
+          floats: [
+            options.learningRate,
+            options.beta1,
+            options.beta2,
+            options.epsilon,
+            options.weightDecay,
+            options.biasCorrection1,
+            options.biasCorrection2,
+            options.gradientScale,
+          ],
+          units: Math.ceil(size / chunk),
+        };
+      });
+      launchGroup(runtime, "adamwGroup", blocks, { grain: 2 });
     },
   };
 }

@@ -236,9 +236,9 @@ function shared(runtime: WasmRuntime, p: Product): void {
       const n = Math.min(columns, p.n - from);
       const part = { ...p, n, b: p.b + from * p.bColumn, out: p.out + 4 * from };
       const units = Math.ceil(p.k / blockK) * Math.ceil(n / 32);
-      const packing = [part.b, p.bK, p.bColumn, p.k, n, buffer];
+      const packing = [part.b, p.bK, p.bColumn, p.k, n, buffer, 32, 0];
       const grain = Math.ceil(Math.max(units / 32, grainElements / (32 * Math.min(p.k, blockK))));
-      runtime.core.launch("gemmPackB", units, packing, [], { grain });
+      runtime.core.launch("gemmPack", units, packing, [], { grain });
       // A multiple of eight blocks, so that threads end at about the same time, but of 32 rows or more.
       const chunks = ceilTo(p.m / sharedBlockRows, 8);
       const rows = ceilTo(Math.max(32, p.m / chunks), tileRows);
@@ -246,7 +246,8 @@ function shared(runtime: WasmRuntime, p: Product): void {
       const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
       const modeA = alongRows ? direct : packHere;
       const packed = { ...part, b: buffer };
-      launchBlocks(runtime, blockLaunch(packed, rows, ceilTo(n, tileColumns), modeA, prepacked, 1));
+      const launch = blockLaunch(packed, rows, ceilTo(n, tileColumns), modeA, prepacked, 1);
+      launchBlocks(runtime, sharingRows(runtime, packed, launch));
     }
   } finally {
     runtime.allocator.freeUncounted(buffer);
@@ -255,7 +256,8 @@ function shared(runtime: WasmRuntime, p: Product): void {
 
 /** Arguments of the kernel `gemm`. */
 export interface BlockLaunch {
-  readonly ints: readonly number[];
+  /** As the kernel counts them: 0 address of A, 11 rows of a block, 13 mode of A. */
+  readonly ints: number[];
   readonly floats: readonly [alpha: number, beta: number];
   readonly units: number;
   readonly grain: number;
@@ -263,7 +265,17 @@ export interface BlockLaunch {
 }
 
 function separate(runtime: WasmRuntime, p: Product): void {
-  launchBlocks(runtime, separateBlocks(p));
+  launchBlocks(runtime, sharingRows(runtime, p, separateBlocks(p)));
+}
+
+/** The launch with A packed already, where others share it. */
+function sharingRows(runtime: WasmRuntime, p: Product, launch: BlockLaunch): BlockLaunch {
+  const { ints } = launch;
+  if (ints[13] === packHere && p.batch === 1 && p.aK === 4 && p.aRow === 4 * p.k) {
+    const packed = runtime.packedRows.shared(p.a, p.m, p.k, ints[11]);
+    if (packed) [ints[0], ints[13]] = [packed, prepacked];
+  }
+  return launch;
 }
 
 /** Batches and products of few rows: every chunk packs the B that it needs. */

@@ -13,6 +13,7 @@ import { Allocator } from "./allocator.js";
 import { hasRelaxedSimd, type KernelBuilds, unpackBuild } from "./builds.js";
 import { KernelModule } from "./launch.js";
 import { heapBase, SharedMemory } from "./memory.js";
+import { PackedRows } from "./packed-rows.js";
 import { ThreadPool } from "./pool.js";
 import { availableProcessors } from "./worker.js";
 
@@ -47,6 +48,8 @@ export class WasmRuntime {
   readonly views: SharedMemory;
   /** Core's kernels. */
   readonly core: KernelModule;
+  /** Left operands of products, packed; shared where products ask for the same one. */
+  readonly packedRows = new PackedRows(this);
   readonly #pool: ThreadPool;
   readonly #modules = new Map<string, KernelModule>();
 
