@@ -88,26 +88,30 @@ export function macroKernel(
     const columns = min(NR, nc - j);
     let a = packedA;
     let to = c + ((<usize>j) << 2);
+    // Loops without a choice inside: with a short k it would cost a twentieth.
+    const whole = columns == NR ? mc : 0;
     let i = 0;
     if (ASC_FEATURE_RELAXED_SIMD) {
+      for (const end = min(tall, whole); i + TALL <= end; i += TALL) {
+        tallTile(a, b, kc, to, row, alphas, betas, mode);
+        a += tallPanel;
+        to += row * 6;
+      }
       for (; i < tall; i += TALL) {
-        if (columns == NR && i + TALL <= mc) {
-          tallTile(a, b, kc, to, row, alphas, betas, mode);
-        } else {
-          tallTile(a, b, kc, edge, 32, ones, ones, STORE);
-          merge(edge, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
-        }
+        tallTile(a, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
         a += tallPanel;
         to += row * 6;
       }
     }
+    for (; i + MR <= whole; i += MR) {
+      packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
+      a += panel;
+      to += row << 2;
+    }
     for (; i < mc; i += MR) {
-      if (columns == NR && i + MR <= mc) {
-        packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
-      } else {
-        packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
-      }
+      packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
+      merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
       a += panel;
       to += row << 2;
     }

@@ -239,9 +239,9 @@ function shared(runtime: WasmRuntime, p: Product): void {
       const packing = [part.b, p.bK, p.bColumn, p.k, n, buffer, 32, 0];
       const grain = Math.ceil(Math.max(units / 32, grainElements / (32 * Math.min(p.k, blockK))));
       runtime.core.launch("gemmPack", units, packing, [], { grain });
-      // A multiple of eight blocks, so that threads end at about the same time, but of 32 rows or more.
-      const chunks = ceilTo(p.m / sharedBlockRows, 8);
-      const rows = ceilTo(Math.max(32, p.m / chunks), tileRows);
+      // Eight blocks or a multiple, so that threads end at about the same time; fewer, but an even number, where they have 32 rows.
+      const chunks = Math.min(ceilTo(p.m / sharedBlockRows, 8), floorTo(p.m / 32, 2));
+      const rows = ceilTo(p.m / chunks, tileRows);
       // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
       const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
       const modeA = alongRows ? direct : packHere;
