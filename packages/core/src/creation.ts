@@ -86,18 +86,22 @@ export function generated<A extends DTypeArray>(
 
 /** Every element `value`. */
 export function full(shape: Shape, value: number, options: CreationOptions = {}): Tensor {
-  const { backend, dtype } = target("full", options);
-  checkShape("full", shape);
-  if (!isFloat(dtype)) requireFinite("full", "value", value);
+  return constant("full", shape, value, options);
+}
+
+function constant(operation: string, shape: Shape, value: number, options: CreationOptions): Tensor {
+  checkShape(operation, shape);
+  const { backend, dtype } = target(operation, options);
+  if (!isFloat(dtype)) requireFinite(operation, "value", value);
   return withOptions(filled(backend, dtype, [...shape], value), options);
 }
 
 export function zeros(shape: Shape, options: CreationOptions = {}): Tensor {
-  return full(shape, 0, options);
+  return constant("zeros", shape, 0, options);
 }
 
 export function ones(shape: Shape, options: CreationOptions = {}): Tensor {
-  return full(shape, 1, options);
+  return constant("ones", shape, 1, options);
 }
 
 /** Zeros of the shape, dtype and backend of `like`. */

@@ -265,10 +265,18 @@ export const layers: Record<string, WrongCall[]> = {
   ],
   // Not operations, but public as they are.
   zeros: [
+    [() => nm.zeros([2], 3 as never), nm.ArgumentError, "zeros: options must be an object, not 3"],
     [() => nm.zeros([2, -1]), nm.ShapeError, "-1 is not a non-negative integer"],
     [() => nm.zeros([inf]), nm.ShapeError, "[Infinity] is no shape"],
     [() => nm.zeros([2 ** 40, 2 ** 40]), nm.ShapeError, "has too many elements"],
     [() => nm.zeros([2], { dtype: "float8" as never }), nm.DTypeError, 'unknown dtype "float8"'],
+  ],
+  ones: [
+    [
+      () => nm.ones(3 as never, 4 as never),
+      nm.ShapeError,
+      "ones: a shape must be an array of integers, not 3",
+    ],
   ],
   full: [
     [
