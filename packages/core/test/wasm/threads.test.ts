@@ -224,6 +224,7 @@ describe("larger operations", () => {
         ...[nm.cumsum(plane, 0), nm.cumprod(plane, 1)],
       ]),
       ...[i, x].map((each) => nm.scatterAdd(50, rows, nm.reshape(each, [250, 280]))),
+      nm.rand([70_000], { device: "wasm", generator: new nm.Generator(3) }),
     ];
   }
 
