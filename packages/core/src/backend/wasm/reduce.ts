@@ -102,6 +102,16 @@ function reduceInMemoryOrder(
   const reduced = [...order.keys()].filter((place) => axes.includes(order[place]));
   const runs = runsOf(view, reduced);
   const pattern = runs.map((run) => (run.reduced ? "R" : "K")).join("");
+  if (pattern === "RR" && runs[1].stride === 1) {
+    // All of rows that lie apart or are one: each row, then their results.
+    const [outer, inner] = runs;
+    const both = { shape: [outer.extent, inner.extent], strides: [outer.stride, 1] };
+    withTemporary(runtime, out.dtype, [outer.extent], (temporary) => {
+      reduce(runtime, kind, { ...view, ...both }, [1], { ...temporary, shape: [outer.extent, 1] });
+      reduce(runtime, kind, temporary, [0], { ...out, shape: [1] });
+    });
+    return true;
+  }
   if (runs.at(-1)?.stride !== 1 || !/^(K?R|K?RK)$/.test(pattern)) return false;
   const kept = order.filter((axis) => !axes.includes(axis));
   const shape = kept.map((axis) => x.shape[axis]);
