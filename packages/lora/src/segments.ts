@@ -245,9 +245,12 @@ export function segmentedUpdate(
   return segmentedUpdates(x, [{ y, factors, segments }], mask)[0];
 }
 
+/** Elements of x from which on one product for all layers saves more than joining their matrices costs. Measured. */
+const worthJoining = 1 << 16;
+
 /**
  * The outputs of layers that share the input `x`, each with the update of its branches; null where these are not one plain pair of
- * matrices each, in the dtype of all, without dropout.
+ * matrices each, in the dtype of all, without dropout, and where x is so small that joining them would take longer.
  *
  * @param ys - outputs of the bases, which may be written over
  */
@@ -258,6 +261,7 @@ export function sharedInputUpdates(
 ): Tensor[] | null {
   const rows = ys[0].shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
   const layers: SegmentedLayer[] = [];
+  if (x.size < worthJoining) return null;
   for (const [i, y] of ys.entries()) {
     const [branch, ...more] = branches[i];
     const pair = more.length === 0 ? branch?.lowRankPair() : null;

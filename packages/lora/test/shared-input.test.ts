@@ -91,10 +91,10 @@ const kinds: [string, Partial<LoraConfig>][] = [
 
 describe("layers with one input", () => {
   it.each(kinds)("%s: give as a group what they give alone, forward and backward", (_, config) => {
-    const model = new Projections(40, [24, 16, 16]);
+    const model = new Projections(260, [24, 16, 16]);
     const adapter = applyLora(model, { r: 3, targetModules: "all-linear", ...config });
     randomize(adapter.parameters(), 4);
-    const x = randn([130, 40], { generator: new Generator(2) });
+    const x = randn([260, 260], { generator: new Generator(2) });
     expect(difference(pass(model, true, x), pass(model, false, x))).toBeLessThan(2e-5);
     freezeA(adapter);
     expect(difference(pass(model, true, x), pass(model, false, x))).toBeLessThan(2e-5);
@@ -102,10 +102,10 @@ describe("layers with one input", () => {
   });
 
   it("run as one operation when their adapters are plain, and one by one when they drop out or are several", () => {
-    const model = new Projections(8, [4, 4, 4]);
+    const model = new Projections(260, [4, 4, 4]);
     const adapter = applyLora(model, { r: 2, targetModules: "all-linear", loraDropout: 0.5 });
     randomize(adapter.parameters(), 4);
-    const x = randn([6, 8], { generator: new Generator(2) });
+    const x = randn([260, 260], { generator: new Generator(2) });
     const operations = () => linearGroup(x, model.layers).map(({ node }) => node?.operation);
     model.train(true);
     expect(operations()).toEqual(["lora", "lora", "lora"]);
@@ -119,10 +119,10 @@ describe("layers with one input", () => {
   });
 
   it("add to gradients that are there, pass through checkpoints, and after a merge", () => {
-    const model = new Projections(12, [6, 6, 6]);
+    const model = new Projections(260, [6, 6, 6]);
     const adapter = applyLora(model, { r: 2, targetModules: "all-linear" });
     randomize(adapter.parameters(), 4);
-    const x = randn([7, 12], { generator: new Generator(2) });
+    const x = randn([260, 260], { generator: new Generator(2) });
     const twice = () => model.forward(x).add(checkpoint((y) => model.forward(y.mul(0.5)), x));
     expect(difference(pass(model, true, x, twice), pass(model, false, x, twice))).toBeLessThan(2e-5);
     adapter.merge();
