@@ -66,17 +66,21 @@ export async function init(options: InitOptions = {}): Promise<void> {
     runtime.active = await startGpu(options.mode);
     return;
   }
-  let backend: Backend | undefined = runtime.backends.get(name);
-  if (!backend) {
-    backend =
-      name === "reference"
-        ? createReferenceBackend()
-        : await createWasmBackendAsync({ threads: options.threads });
-    runtime.backends.set(name, backend);
-  } else if (options.threads !== undefined) {
-    backend.setThreads?.(options.threads);
+  if (name === "wasm" && !inNode() && !runtime.backends.has(name)) {
+    const made = await createWasmBackendAsync({ threads: options.threads });
+    // Another call may have been faster.
+    if (runtime.backends.has(name)) made.shutdown();
+    else runtime.backends.set(name, made);
   }
+  // Nothing was awaited in Node: work that does not wait for `init` finds this backend, and not a second one.
+  const backend = backendByName(name);
+  if (options.threads !== undefined) backend.setThreads?.(options.threads);
   runtime.active = backend;
+}
+
+function inNode(): boolean {
+  const { process } = globalThis as { process?: { versions?: { node?: string } } };
+  return typeof process?.versions?.node === "string";
 }
 
 /**
@@ -100,10 +104,7 @@ export function backendByName(name: BackendName): Backend {
   if (!backend) {
     if (name === "reference") backend = createReferenceBackend();
     else if (name === "wasm") {
-      if (
-        typeof (globalThis as { process?: { versions?: { node?: string } } }).process?.versions?.node !==
-        "string"
-      ) {
+      if (!inNode()) {
         throw new BackendError(
           "the wasm backend starts asynchronously in a browser: call `await init()` first",
         );
