@@ -4,20 +4,19 @@ export { leakyRelu, swiglu } from "./activation.js";
 export { type Index, index, nonzero } from "./advanced-index.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
 export { type ConvolutionArguments, conv1d, conv2d, type PerAxis } from "./convolution.js";
+export {
+  type CrossEntropyArguments,
+  crossEntropy,
+  type WeightedCrossEntropyArguments,
+  weightedCrossEntropy,
+} from "./cross-entropy.js";
 export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
 export { add_, clip_, div_, fill_, mul_, sub_ } from "./in-place.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { bmm, dot, outer } from "./linalg.js";
-export {
-  type CrossEntropyArguments,
-  crossEntropy,
-  linearCrossEntropy,
-  type WeightedCrossEntropyArguments,
-  weightedCrossEntropy,
-  weightedLinearCrossEntropy,
-} from "./loss.js";
+export { linearCrossEntropy, weightedLinearCrossEntropy } from "./linear-cross-entropy.js";
 export { linear, type MatmulArguments, matmul } from "./matmul.js";
 export { groupNorm, layerNorm, rmsNorm } from "./norm.js";
 export {
