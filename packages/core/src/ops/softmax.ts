@@ -21,35 +21,52 @@ function alongLast(operation: string, x: Tensor, axis: number, fn: (x: Tensor) =
   return tidy(() => (at === x.rank - 1 ? fn(x) : transpose(fn(transpose(x, at, -1)), at, -1)));
 }
 
-/** e^x / Σ e^x along `axis`. */
-export function softmax(x: Tensor, axis = -1): Tensor {
-  commonBackend("softmax", [x]);
-  return alongLast("softmax", x, axis, (rows) => {
-    if (!fusedKernels([rows], "softmax", "softmaxBackward")) return softmaxReference(rows);
+type Kind = "softmax" | "logSoftmax";
+
+/** The operation along `axis`: by the kernel of its name, or by the composition that defines it. */
+function normalize(
+  kind: Kind,
+  x: Tensor,
+  axis: number,
+  rule: OwnRule<null>,
+  reference: (x: Tensor) => Tensor,
+): Tensor {
+  commonBackend(kind, [x]);
+  return alongLast(kind, x, axis, (rows) => {
+    if (!fusedKernels([rows], kind, `${kind}Backward`)) return reference(rows);
     const source = contiguous(rows);
     const { backend } = source.storage;
     const out = empty(backend, source.dtype, source.shape);
-    backend.fused.softmax!(operand(source), operand(out));
-    return finishBy(softmaxRule, [source], null, out);
+    backend.fused[kind]!(operand(source), operand(out));
+    return finishBy(rule, [source], null, out);
   });
 }
 
-export const softmaxRule: OwnRule<null> = {
-  name: "softmax",
-  needs: () => ["output", 0],
-  backward: (c, dy) =>
-    fusedBackward(
-      c,
-      dy,
-      1,
-      ([x]) => softmaxReference(x),
-      (dy) => {
-        const [places, [dx]] = gradientPlaces(c, dy);
-        dy.storage.backend.fused.softmaxBackward!(operand(c.output()), operand(dy), dx!);
-        return places;
-      },
-    ),
-};
+function ruleOf(kind: Kind, reference: (x: Tensor) => Tensor): OwnRule<null> {
+  return {
+    name: kind,
+    needs: () => ["output", 0],
+    backward: (c, dy) =>
+      fusedBackward(
+        c,
+        dy,
+        1,
+        ([x]) => reference(x),
+        (dy) => {
+          const [places, [dx]] = gradientPlaces(c, dy);
+          dy.storage.backend.fused[`${kind}Backward`]!(operand(c.output()), operand(dy), dx!);
+          return places;
+        },
+      ),
+  };
+}
+
+/** e^x / Σ e^x along `axis`. */
+export function softmax(x: Tensor, axis = -1): Tensor {
+  return normalize("softmax", x, axis, softmaxRule, softmaxReference);
+}
+
+export const softmaxRule = /* @__PURE__ */ ruleOf("softmax", softmaxReference);
 
 /** softmax over the last axis in primitives. */
 export function softmaxReference(x: Tensor): Tensor {
@@ -62,33 +79,10 @@ export function softmaxReference(x: Tensor): Tensor {
 
 /** x − log Σ e^x along `axis`. */
 export function logSoftmax(x: Tensor, axis = -1): Tensor {
-  commonBackend("logSoftmax", [x]);
-  return alongLast("logSoftmax", x, axis, (rows) => {
-    if (!fusedKernels([rows], "logSoftmax", "logSoftmaxBackward")) return logSoftmaxReference(rows);
-    const source = contiguous(rows);
-    const { backend } = source.storage;
-    const out = empty(backend, source.dtype, source.shape);
-    backend.fused.logSoftmax!(operand(source), operand(out));
-    return finishBy(logSoftmaxRule, [source], null, out);
-  });
+  return normalize("logSoftmax", x, axis, logSoftmaxRule, logSoftmaxReference);
 }
 
-export const logSoftmaxRule: OwnRule<null> = {
-  name: "logSoftmax",
-  needs: () => ["output", 0],
-  backward: (c, dy) =>
-    fusedBackward(
-      c,
-      dy,
-      1,
-      ([x]) => logSoftmaxReference(x),
-      (dy) => {
-        const [places, [dx]] = gradientPlaces(c, dy);
-        dy.storage.backend.fused.logSoftmaxBackward!(operand(c.output()), operand(dy), dx!);
-        return places;
-      },
-    ),
-};
+export const logSoftmaxRule = /* @__PURE__ */ ruleOf("logSoftmax", logSoftmaxReference);
 
 /** logSoftmax over the last axis in primitives. */
 export function logSoftmaxReference(x: Tensor): Tensor {
