@@ -1,13 +1,13 @@
 // One AdamW step in place over contiguous elements: decoupled weight decay, as torch.optim.AdamW.
 
 import { address, float, int } from "./abi";
-import { BLOCK_BYTES, UNITS } from "./group";
+import { runGroup } from "./group";
 
 /**
  * Arguments: 0 elements, 1 elements per unit (a multiple of 4), 2 parameter, 3 gradient, 4 m, 5 v; floats 0 rate, 1 β1,
  * 2 β2, 3 ε, 4 weight decay, 5 1 − β1^t, 6 1 − β2^t, 7 factor of the gradient.
  */
-function adamw(args: usize, begin: i32, end: i32): void {
+function adamw(args: usize, begin: i32, end: i32, _scratch: usize): void {
   let at = (<usize>begin * <usize>int(args, 1)) << 2;
   const n = min(<usize>end * <usize>int(args, 1), <usize>int(args, 0));
   const stop = n << 2;
@@ -47,16 +47,7 @@ function adamw(args: usize, begin: i32, end: i32): void {
   }
 }
 
-/** A step of each block of a table (group.ts). Integers: address of the table (a multiple of 8), number of blocks. */
-export function adamwGroup(args: usize, begin: i32, end: i32, _scratch: usize): void {
-  let block = address(args, 0);
-  const count = int(args, 1);
-  let first = 0;
-  for (let i = 0; i < count && first < end; i++) {
-    const units = int(block, UNITS);
-    const from = max(begin - first, 0), to = min(end - first, units);
-    if (from < to) adamw(block, from, to);
-    first += units;
-    block += BLOCK_BYTES;
-  }
+/** A step of each block of a table. Arguments: see runGroup. */
+export function adamwGroup(args: usize, begin: i32, end: i32, scratch: usize): void {
+  runGroup(args, begin, end, scratch, adamw);
 }
