@@ -102,7 +102,9 @@ describe.each(subjects)("$name", (subject) => {
             expectClose(actual.dataSync(), expected.data, tolerance);
           };
           check(nm.sum(view, axes, keepDims), (list) => list.reduce((a, b) => a + b, 0));
-          check(nm.prod(view, axes, keepDims), (list) => list.reduce((a, b) => a * b, 1));
+          // Float32 holds products of 27 numbers up to 4; those of a view that repeats them 81 times it need not.
+          if (axes.reduce((count, axis) => count * view.shape[axis], 1) <= 27)
+            check(nm.prod(view, axes, keepDims), (list) => list.reduce((a, b) => a * b, 1));
           if (axes.some((axis) => view.shape[axis] === 0)) {
             expect(() => nm.max(view, axes)).toThrow(nm.ShapeError);
             return;
