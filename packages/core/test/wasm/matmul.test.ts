@@ -125,6 +125,8 @@ describe("matmul", () => {
   it.each([
     [300, 70, 300],
     [129, 515, 33],
+    [131, 203, 801],
+    [1025, 1030, 40],
     [16, 700, 257],
     [700, 16, 513],
     [512, 512, 16],
@@ -207,10 +209,14 @@ describe("matmul", () => {
 
   it("frees what it packs", () => {
     const used = runtime.allocator.statistics().used;
-    const a = contiguous(runtime, [400, 400], noise(1));
-    const out = contiguous(runtime, [400, 400], noise(1));
-    matmul(runtime, a, a, { alpha: 1, beta: 0 }, out);
-    release(runtime, a, out);
+    const b = contiguous(runtime, [400, 400], noise(1));
+    for (const rows of [200, 400]) {
+      const a = contiguous(runtime, [rows, 400], noise(1));
+      const out = contiguous(runtime, [rows, 400], noise(1));
+      matmul(runtime, a, b, { alpha: 1, beta: 0 }, out);
+      release(runtime, a, out);
+    }
+    release(runtime, b);
     expect(runtime.allocator.statistics().used).toBe(used);
   });
 });

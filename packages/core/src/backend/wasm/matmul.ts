@@ -17,6 +17,9 @@ const prepacked = 2;
 /** Rows of A packed at once, beside what is packed of B and by itself: 192 rows × 384 are 288 KiB and stay in L2. */
 const blockRows = 96;
 const sharedBlockRows = 192;
+/** Up to so many rows against more columns, and from so many steps of k on, B is not packed as a whole. */
+const wideRows = 1024;
+const shortK = 32;
 /** Long sums are taken in stretches, so that what every group of columns reads of A again is still in the cache. */
 const stretch = 6 * blockK;
 /** Operations that are worth a thread's while, and elements to pack: about 20 and 2 µs. */
@@ -222,8 +225,27 @@ function blocks(runtime: WasmRuntime, p: Product): void {
     const [a, b] = [p.a + from * p.aK, p.b + from * p.bK];
     const part = { ...p, k, a, b, beta: from === 0 ? p.beta : 1 };
     const operations = 2 * p.m * p.n * k;
-    if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) shared(runtime, part);
-    else separate(runtime, part);
+    if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) {
+      if (p.m <= wideRows && p.n > p.m && k > shortK) wide(runtime, part);
+      else shared(runtime, part);
+    } else separate(runtime, part);
+  }
+}
+
+/**
+ * Some hundreds of rows against a B of more columns: A is packed once for all threads, and each takes columns, whose B it packs bit by
+ * bit and uses while it is in L1. B passes the memory once and is written nowhere.
+ */
+function wide(runtime: WasmRuntime, p: Product): void {
+  const { packedRows, allocator } = runtime;
+  const { a, m, k, aRow, aK } = p;
+  const together = aK === 4 && aRow === 4 * k ? packedRows.shared(a, m, k, m) : 0;
+  const packed = together || packedRows.pack(a, m, k, m, aRow, aK);
+  try {
+    const columns = Math.max(onceColumns, ceilTo(p.n / 24, onceColumns));
+    launchBlocks(runtime, blockLaunch({ ...p, a: packed }, m, columns, prepacked, packHere, 1));
+  } finally {
+    if (!together) allocator.freeUncounted(packed);
   }
 }
 
@@ -243,7 +265,7 @@ function shared(runtime: WasmRuntime, p: Product): void {
       const chunks = Math.min(ceilTo(p.m / sharedBlockRows, 8), floorTo(p.m / 32, 2));
       const rows = ceilTo(p.m / chunks, tileRows);
       // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
-      const alongRows = (p.aK === 4 && n <= 32) || (p.k <= 32 && p.outRow % 4096 === 0);
+      const alongRows = (p.aK === 4 && n <= 32) || (p.k <= shortK && p.outRow % 4096 === 0);
       const modeA = alongRows ? direct : packHere;
       const packed = { ...part, b: buffer };
       const launch = blockLaunch(packed, rows, ceilTo(n, tileColumns), modeA, prepacked, 1);

@@ -46,13 +46,13 @@ export class PackedRows {
     return one.block === block ? one.copy : 0;
   }
 
-  /** Address of a copy packed in blocks of `block` rows, to be given back by `freeUncounted`. */
-  pack(at: number, m: number, k: number, block: number): number {
+  /** Address of a copy packed in blocks of `block` rows, to be given back by `freeUncounted`. Strides of rows and k in bytes. */
+  pack(at: number, m: number, k: number, block: number, row = 4 * k, step = 4): number {
     const { allocator, core } = this.#runtime;
     // Panels of four rows, and blocks of 384 in depth, as in assembly/pack.ts.
     const copy = allocator.allocateUncounted(4 * ((m + 3) & ~3) * k);
     const units = Math.ceil(k / 384) * Math.ceil(m / block);
-    core.launch("gemmPack", units, [at, 4, 4 * k, k, m, copy, block, 1], [], { grain: 1 });
+    core.launch("gemmPack", units, [at, step, row, k, m, copy, block, 1], [], { grain: 1 });
     return copy;
   }
 }
