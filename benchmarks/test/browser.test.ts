@@ -107,7 +107,7 @@ describe.skipIf(!installed)("in Chromium", () => {
       expect(rounds.length).toBeGreaterThanOrEqual(2);
       expect(accuracy!.compared).toBe(256);
     }
-  }, 600_000);
+  });
 
   test("the page offers its results as a file, and says what is wrong", async () => {
     const server = await serve(await pagesFolder());
@@ -136,5 +136,5 @@ describe.skipIf(!installed)("in Chromium", () => {
       await browser.close();
       await server.close();
     }
-  }, 600_000);
+  });
 });

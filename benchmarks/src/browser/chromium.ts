@@ -29,6 +29,9 @@ export function chromiumPath(): string | null {
   return usual.find((path) => existsSync(path)) ?? null;
 }
 
+/** A busy machine starts a browser and a page in more than the half minute that Playwright waits. */
+export const startMilliseconds = 600_000;
+
 /** @throws {BenchError} when there is no Chromium, or nothing to drive it with */
 export async function launchChromium(path = chromiumPath()): Promise<Browser> {
   if (!path) throw new BenchError("no Chromium is installed (CHROMIUM names one)");
@@ -36,7 +39,11 @@ export async function launchChromium(path = chromiumPath()): Promise<Browser> {
     throw new BenchError("driving a browser needs the package playwright-core: npm install playwright-core");
   });
   try {
-    return await playwright.chromium.launch({ executablePath: path, args: flags });
+    return await playwright.chromium.launch({
+      executablePath: path,
+      args: flags,
+      timeout: startMilliseconds,
+    });
   } catch (error) {
     throw new BenchError(`cannot start ${path}: ${(error as Error).message.split("\n")[0]}`);
   }

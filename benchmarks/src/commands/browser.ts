@@ -2,7 +2,7 @@
 
 import type { Command } from "commander";
 import { Option } from "commander";
-import { launchChromium } from "../browser/chromium.js";
+import { launchChromium, startMilliseconds } from "../browser/chromium.js";
 import { pagesFolder } from "../browser/pages.js";
 import { type FileServer, serve } from "../browser/server.js";
 import { BenchError } from "../model.js";
@@ -52,7 +52,7 @@ async function drive(address: string, path: string | undefined): Promise<string>
       page.on("crash", () => reject(new BenchError("the page crashed")));
       browser.on("disconnected", () => reject(new BenchError("the browser ended")));
     });
-    await page.goto(address);
+    await page.goto(address, { timeout: startMilliseconds });
     let last = "";
     const watch = setInterval(async () => {
       const text = await page

@@ -50,7 +50,8 @@ export class BrowserHost implements PeerHost {
     const { browser, server } = await open();
     const packages = server.share(join(folder, "node_modules"));
     const page = await browser.newPage();
-    await page.goto(`${server.address}peers.html?packages=${encodeURIComponent(packages)}`);
+    const address = `${server.address}peers.html?packages=${encodeURIComponent(packages)}`;
+    await page.goto(address, { timeout: deadlineMilliseconds });
     await page.waitForFunction(() => "answer" in globalThis, undefined, { timeout: deadlineMilliseconds });
     return new BrowserHost(page, server);
   }

@@ -51,7 +51,7 @@ async function start(name: string, folder: string): Promise<{ seconds: number; p
   const script = packageFile("javascript", "startup.mjs");
   try {
     const { stdout } = await execute(process.execPath, [script, name, folder, productModel()], {
-      timeout: 60_000,
+      timeout: 300_000,
     });
     return JSON.parse(stdout.split("\n").find((line) => line.startsWith('{"seconds"')) ?? "");
   } catch (error) {

@@ -85,7 +85,7 @@ const steps = full ? { reference: 1000, wasm: 100_000 } : { reference: 150, wasm
 
 test.each(backends)(
   "live tensors, storages and bytes stay flat while a transformer trains ($name)",
-  { timeout: full ? 3_600_000 : 300_000 },
+  { timeout: full ? 3_600_000 : 600_000 },
   async (subject) => {
     const { device } = subject;
     await nm.init({ backend: device, ...(device === "wasm" ? { threads: 1 } : {}) });

@@ -15,7 +15,7 @@ describe.skipIf(!installed("chromium"))("in Chromium", () => {
   let browser: BrowserRun;
   beforeAll(async () => {
     browser = await BrowserRun.start("chromium", new URL("./gpu-page/main.ts", import.meta.url));
-  }, 480_000);
+  });
   afterAll(() => browser.stop());
 
   describe.each(modes)("%s", (mode) => {
@@ -23,17 +23,13 @@ describe.skipIf(!installed("chromium"))("in Chromium", () => {
     beforeAll(async () => {
       tab = await browser.open("/isolated/");
       await call<Page, "start">(tab, "start", mode);
-    }, 240_000);
+    });
     afterAll(() => tab?.close());
 
-    it.each(names)(
-      "%s gives what wasm gives",
-      async (name) => {
-        const { dense, products } = await call<Page, "errors">(tab, "errors", name);
-        expect(dense).toBeLessThan(1e-6);
-        expect(products).toBeLessThan(4e-6);
-      },
-      480_000,
-    );
+    it.each(names)("%s gives what wasm gives", async (name) => {
+      const { dense, products } = await call<Page, "errors">(tab, "errors", name);
+      expect(dense).toBeLessThan(1e-6);
+      expect(products).toBeLessThan(4e-6);
+    });
   });
 });

@@ -17,22 +17,18 @@ describe.each(["chromium", "firefox"] as const)("the wasm backend in %s", (name:
   let browser: BrowserRun;
   beforeAll(async () => {
     if (here) browser = await BrowserRun.start(name, entry);
-  }, 600_000);
+  });
   afterAll(() => browser?.stop());
 
-  test.skipIf(!here)(
-    "has threads in an isolated page and its worker, and none in another",
-    async () => {
-      for (const isolated of [true, false]) {
-        const tab = await browser.open(isolated ? "/isolated/" : "/");
-        const expected = { isolated, threads: isolated ? 2 : 1, sum: 256 ** 3 };
-        expect(await call(tab, "wasm", 2)).toEqual(expected);
-        expect(await call(tab, "wasmInWorker", 2)).toEqual(expected);
-        await tab.close();
-      }
-    },
-    240_000,
-  );
+  test.skipIf(!here)("has threads in an isolated page and its worker, and none in another", async () => {
+    for (const isolated of [true, false]) {
+      const tab = await browser.open(isolated ? "/isolated/" : "/");
+      const expected = { isolated, threads: isolated ? 2 : 1, sum: 256 ** 3 };
+      expect(await call(tab, "wasm", 2)).toEqual(expected);
+      expect(await call(tab, "wasmInWorker", 2)).toEqual(expected);
+      await tab.close();
+    }
+  });
 
   test.skipIf(!here || name !== "firefox")(
     "gpu.js computes beside it, in whatever mode is there",
@@ -42,7 +38,6 @@ describe.each(["chromium", "firefox"] as const)("the wasm backend in %s", (name:
       expect(await call(tab, "check", 0, 2, ["sliced"])).toEqual([]);
       await tab.close();
     },
-    240_000,
   );
 });
 
@@ -52,7 +47,7 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
   let browser: BrowserRun;
   beforeAll(async () => {
     browser = await BrowserRun.start("chromium", entry);
-  }, 600_000);
+  });
   afterAll(() => browser?.stop());
 
   const wanted = process.env.GPU_MODES?.split(",") ?? ["webgl2", "webgpu", ...(full ? ["webgl"] : [])];
@@ -62,7 +57,7 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
     beforeAll(async () => {
       tab = await browser.open("/isolated/");
       expect(await call(tab, "start", mode)).toBe(mode);
-    }, 600_000);
+    });
     afterAll(() => tab?.close());
 
     test("large arguments, long loops, wide outputs, infinities, positions past 24 bits", async () => {
@@ -76,11 +71,11 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
         [0, 1, 2].map((row) => (row * 5_592_411 + at) % 1024),
       );
       expect(found.positions).toEqual(mode === "webgl" ? undefined : ends);
-    }, 600_000);
+    });
 
     test("normal numbers are kept, denormals kept or flushed to zero, NaN stays NaN", async () => {
       expectEdges(await call(tab, "edges"), mode);
-    }, 240_000);
+    });
 
     // Hundreds of megabytes, which a software rasteriser takes half a minute for.
     test.runIf(full)(
@@ -118,35 +113,27 @@ describe.skipIf(!chromium)("the gpu backend in chromium", () => {
       expect(last).toEqual(first);
       expect(loss).toBeGreaterThan(0);
       expect(await call(tab, "heldByKernels")).toEqual([1, 0]);
-    }, 600_000);
+    });
   });
 
-  test.each(modes)(
-    "%s: arrays of more than one texture or buffer",
-    async (mode) => {
-      const tab = await browser.open("/isolated/");
-      const last = 2 ** 16 + 2;
-      expect(await call(tab, "tiles", mode)).toEqual([
-        2 * last,
-        2 * (4 * 2 ** 14 - 2),
-        2 * (1 + 40_000 + 2 ** 16),
-      ]);
-      await tab.close();
-    },
-    240_000,
-  );
+  test.each(modes)("%s: arrays of more than one texture or buffer", async (mode) => {
+    const tab = await browser.open("/isolated/");
+    const last = 2 ** 16 + 2;
+    expect(await call(tab, "tiles", mode)).toEqual([
+      2 * last,
+      2 * (4 * 2 ** 14 - 2),
+      2 * (1 + 40_000 + 2 ** 16),
+    ]);
+    await tab.close();
+  });
 
-  test.each(modes)(
-    "%s: a lost device ends reads with a BackendError, and init works again",
-    async (mode) => {
-      const tab = await browser.open("/isolated/");
-      await call(tab, "start", mode);
-      const { pending, later, again } = await call(tab, "lose");
-      expect(pending).toMatch(/^BackendError: .*was lost; call init\(\) again/);
-      expect(later).toMatch(/^BackendError: .*was lost; call init\(\) again/);
-      expect(again).toEqual([3, 6]);
-      await tab.close();
-    },
-    240_000,
-  );
+  test.each(modes)("%s: a lost device ends reads with a BackendError, and init works again", async (mode) => {
+    const tab = await browser.open("/isolated/");
+    await call(tab, "start", mode);
+    const { pending, later, again } = await call(tab, "lose");
+    expect(pending).toMatch(/^BackendError: .*was lost; call init\(\) again/);
+    expect(later).toMatch(/^BackendError: .*was lost; call init\(\) again/);
+    expect(again).toEqual([3, 6]);
+    await tab.close();
+  });
 });

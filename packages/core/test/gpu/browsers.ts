@@ -123,14 +123,16 @@ export class BrowserRun {
       executablePath: executableOf(name),
       headless: true,
       args: name === "chromium" ? chromiumFlags : [],
-      protocolTimeout: 1_200_000,
+      // Vitest's limits are the only ones: a busy machine starts a browser for longer than Puppeteer waits.
+      timeout: 0,
+      protocolTimeout: 0,
     });
     return new BrowserRun(browser, server);
   }
 
   async open(path: "/" | "/isolated/"): Promise<Tab> {
     const tab = await this.#browser.newPage();
-    // Vitest's limits are the only ones: a busy machine starts a page for longer than Puppeteer waits.
+    // As in the browser's start.
     tab.setDefaultTimeout(0);
     tab.setDefaultNavigationTimeout(0);
     tab.on("pageerror", (error) => console.error(`page: ${String(error)}`));

@@ -17,12 +17,8 @@ describe.each(nodeModes)("%s", (mode) => {
   afterAll(shutdown);
 
   const layouts = full || mode === "webasm" ? layoutNames : ["sliced"];
-  // Software drivers take long to compile.
-  const timeout = mode === "webasm" || mode === "cpu" ? 60_000 : 600_000;
-  test.each(computedCases.map((each) => [each.name, each] as const))(
-    "%s",
-    (_, each) => checkOnGpu(each, layouts),
-    timeout,
+  test.each(computedCases.map((each) => [each.name, each] as const))("%s", (_, each) =>
+    checkOnGpu(each, layouts),
   );
 
   test.each(refusedCases.map((each) => [each.name, each] as const))("%s is refused in words", (_, each) => {

@@ -108,7 +108,7 @@ describe("files made up at random", () => {
           ]++;
         },
       ),
-      { numRuns: 1500, seed: 11 },
+      { numRuns: 1500 },
     );
     // Both happen often, or the generator has no teeth.
     expect(Math.min(outcomes.loaded, outcomes.refused)).toBeGreaterThan(150);
@@ -158,7 +158,7 @@ describe("files made up at random", () => {
     };
     await load({ weight_map: { w0: "1.safetensors", w1: "2.safetensors" } });
     expect(outcomes.loaded).toBe(1);
-    await fc.assert(fc.asyncProperty(index, load), { numRuns: 500, seed: 12 });
+    await fc.assert(fc.asyncProperty(index, load), { numRuns: 500 });
     expect(Math.min(outcomes.loaded, outcomes.refused)).toBeGreaterThan(5);
   });
 });

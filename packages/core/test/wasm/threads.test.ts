@@ -66,7 +66,7 @@ async function withThreads<T>(threads: number, fn: () => T): Promise<T> {
   return fn();
 }
 
-test("every case of the conformance suite, in the smallest chunks", { timeout: 300_000 }, async () => {
+test("every case of the conformance suite, in the smallest chunks", async () => {
   const all = () => allCases.map(run);
   const [alone, ...others] = [
     await withThreads(1, all),
@@ -228,7 +228,7 @@ describe("larger operations", () => {
     ];
   }
 
-  test("every function of elements", { timeout: 300_000 }, async () => {
+  test("every function of elements", async () => {
     smallest = true;
     const all = () => nm.tidy(() => functions().map((y) => bits([y])));
     const alone = await withThreads(1, all);
@@ -241,7 +241,7 @@ describe("larger operations", () => {
     }
   });
 
-  test("in the chunks that they have", { timeout: 300_000 }, async () => {
+  test("in the chunks that they have", async () => {
     smallest = false;
     const all = () =>
       Object.values(operations).map((make) =>

@@ -200,10 +200,14 @@ export class Device {
       }
       return values;
     } catch (error) {
-      // The browser tells of a lost device shortly after the reads that it broke.
+      // The browser tells of a lost device shortly after the reads that it broke, on a busy machine later.
       if (this.#context) {
-        const soon = new Promise((resolve) => setTimeout(resolve, 200));
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        const soon = new Promise((resolve) => {
+          timer = setTimeout(resolve, 3000);
+        });
         await Promise.race([this.#context.device.lost, soon]);
+        clearTimeout(timer);
       }
       throw this.failure ?? this.#toBackendError(error);
     } finally {

@@ -131,7 +131,7 @@ export class WasmRuntime {
   }
 
   /** Starts the workers and waits until they run or `milliseconds` are over; returns how many run. */
-  waitForWorkers(milliseconds = 10_000): number {
+  waitForWorkers(milliseconds = 60_000): number {
     return this.#pool.waitUntilReady(milliseconds);
   }
 
