@@ -231,25 +231,29 @@ export class Allocator {
     return at;
   }
 
-  /** The shortest free stretch of at least `granules`, or −1. */
+  /**
+   * The shortest free stretch of at least `granules`, or −1. The last one, which growing makes longer, only where no other will do: blocks
+   * taken from it while there is room before them would let the memory grow although it is not full.
+   */
   #find(granules: number): number {
     if (granules > this.#granules) return -1;
-    const first = binOf(granules);
-    for (let bin = first; bin < binCount; ) {
+    let tail = -1;
+    for (let bin = binOf(granules); bin < binCount; bin = this.#nextBin(bin + 1)) {
       let best = -1;
       let bestLength = 0;
       for (let at = this.#bins[bin]; at >= 0; at = this.#next[at]) {
         const length = -this.#tags[at];
-        if (length === granules) return at;
-        if (length > granules && (best < 0 || length < bestLength)) {
+        if (length < granules) continue;
+        if (at + length === this.#granules) tail = at;
+        else if (length === granules) return at;
+        else if (best < 0 || length < bestLength) {
           best = at;
           bestLength = length;
         }
       }
       if (best >= 0) return best;
-      bin = this.#nextBin(bin + 1);
     }
-    return -1;
+    return tail;
   }
 
   #nextBin(from: number): number {
