@@ -5,7 +5,7 @@
  */
 import { relative } from "node:path";
 import { expect, vi } from "vitest";
-import { seed as first } from "./vitest.seed.js";
+import { seed as first } from "./scripts/seeded-randomness.mjs";
 
 const seeds = Number(process.env.NOMOAT_FUZZ_SEEDS);
 const milliseconds = 1000 * Number(process.env.NOMOAT_FUZZ_SECONDS);

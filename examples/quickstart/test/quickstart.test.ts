@@ -23,7 +23,9 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 it("learns from the notes and saves what it has learnt", async () => {
   const program = fileURLToPath(new URL("../src/main.ts", import.meta.url));
   const loader = pathToFileURL(fileURLToPath(import.meta.resolve("tsx"))).href;
-  const args = ["--conditions=@nomoat/source", `--import=${loader}`, program, modelFolder];
+  const seeded = new URL("../../../scripts/seeded-randomness.mjs", import.meta.url).href;
+  const imports = [`--import=${loader}`, `--import=${seeded}`];
+  const args = ["--conditions=@nomoat/source", ...imports, program, modelFolder];
   const output = execFileSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
   expect(output).toMatch(/^14 layers in \d+ bytes$/m);
   const losses = Array.from(output.matchAll(/^step \d+: loss ([\d.]+)$/gm), (match) => Number(match[1]));

@@ -58,7 +58,8 @@ it.each(blocks)("%s runs", async (_, code) => {
   const file = join(folder, "block.ts");
   writeFileSync(file, code);
   const loader = pathToFileURL(fileURLToPath(import.meta.resolve("tsx"))).href;
-  const args = ["--conditions=@nomoat/source", `--import=${loader}`, file];
+  const seeded = new URL("../../../scripts/seeded-randomness.mjs", import.meta.url).href;
+  const args = ["--conditions=@nomoat/source", `--import=${loader}`, `--import=${seeded}`, file];
   const failure = await new Promise<string>((resolve) => {
     execFile(process.execPath, args, { cwd: folder }, (error, _stdout, stderr) =>
       resolve(error ? stderr || error.message : ""),
