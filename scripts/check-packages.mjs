@@ -8,7 +8,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
-import { bin, libraries, main, pnpm, readJson, root, run, ScriptError } from "./lib.mjs";
+import {
+  again,
+  bin,
+  homeForCaches,
+  libraries,
+  main,
+  pnpm,
+  readJson,
+  root,
+  run,
+  ScriptError,
+} from "./lib.mjs";
 
 /** What may stand in a tarball besides dist. */
 const besides = new Set(["package.json", "LICENSE", "README.md", "CHANGELOG.md"]);
@@ -91,7 +102,9 @@ async function smoke(tarballs, folder) {
   mkdirSync(project);
   writeFileSync(join(project, "package.json"), '{ "private": true }\n');
   const npm = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", ...tarballs];
-  await run("npm", npm, { cwd: project, quiet: true, input: "ignore" });
+  await again("npm install", () =>
+    run("npm", npm, { cwd: project, quiet: true, input: "ignore", env: homeForCaches() }),
+  );
   const programs = readdirSync(join(root, "scripts/smoke")).sort();
   for (const program of programs) cpSync(join(root, "scripts/smoke", program), join(project, program));
   const copies = readdirSync(join(project, "node_modules"), { recursive: true, withFileTypes: true })

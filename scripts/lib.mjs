@@ -2,8 +2,16 @@
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { constants } from "node:os";
+import {
+  accessSync,
+  existsSync,
+  constants as files,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { constants, homedir, tmpdir } from "node:os";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -55,9 +63,36 @@ export function run(command, args, options = {}) {
   });
 }
 
+/** Another home for npm and pnpm, which keep caches there, where there is none or it cannot be written. */
+export function homeForCaches() {
+  try {
+    accessSync(homedir(), files.W_OK);
+    return {};
+  } catch {
+    const home = join(tmpdir(), `nomoat-home-${process.getuid?.() ?? ""}`);
+    mkdirSync(home, { recursive: true });
+    // `npm test` has told where its own configuration is.
+    return { HOME: home, npm_config_cache: join(home, ".npm") };
+  }
+}
+
 /** Runs pnpm 10, which need not be installed. */
-export function pnpm(args, options) {
-  return run("npx", ["--yes", "pnpm@10", ...args], { input: "ignore", ...options });
+export function pnpm(args, options = {}) {
+  const env = { ...homeForCaches(), ...options.env };
+  return run("npx", ["--yes", "pnpm@10", ...args], { input: "ignore", ...options, env });
+}
+
+/** Does again what needs the network, which may be away for a moment. */
+export async function again(what, body, { attempts = 3, seconds = 10 } = {}) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await body();
+    } catch (error) {
+      if (attempt === attempts) throw error;
+      step(`${what} failed (${error.message}); once more in ${seconds} s`);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+    }
+  }
 }
 
 /** The program of an installed package, as arguments for `node`. */
@@ -83,7 +118,9 @@ export async function install() {
   });
   if (installed && complete) return;
   step("Installing dependencies");
-  await pnpm(["install", "--frozen-lockfile"], { quiet: true, env: { CI: "true" } });
+  await again("Installing", () =>
+    pnpm(["install", "--frozen-lockfile"], { quiet: true, env: { CI: "true" } }),
+  );
   writeFileSync(stamp, wanted);
 }
 

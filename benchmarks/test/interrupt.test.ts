@@ -100,7 +100,7 @@ describe("a run that is interrupted", () => {
     const args = ["run", "gemm", "--sizes", "16,24", "--threads", "1", "--launches", "1"];
     const { code, text } = await interrupt(start(...args, "--out", path), /8 cases, about \d+:\d\d minutes/);
     expect(code).toBe(130);
-    expect(text).toMatch(/interrupted \(SIGINT\): \d of 8 cases are not measured; --resume \S+ goes on/);
+    expect(text).toMatch(/interrupted \(SIGINT\): \d of 8 cases are not measured; --resume ".+" goes on/);
     expect((await readRun(path)).interrupted).toBe("SIGINT");
     // As long as it takes to be whole; the effort must be the same.
     const run = await readRun(path);

@@ -227,7 +227,7 @@ async function finish(run: Run, out: string | undefined, silent: boolean): Promi
   process.exitCode = interruptedCode;
   if (silent) return;
   const rest = run.results.filter(({ failure }) => failure === notMeasured).length;
-  const advice = out ? `; --resume ${out} goes on` : "";
+  const advice = out ? `; --resume ${JSON.stringify(out)} goes on` : "";
   process.stderr.write(
     `interrupted (${run.interrupted}): ${rest} of ${run.results.length} cases are not measured${advice}\n`,
   );

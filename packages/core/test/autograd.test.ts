@@ -98,6 +98,22 @@ describe("backward", () => {
     expectClose(list(w.grad), list(expected), 1e-12);
   });
 
+  test("lets go of the parts of a sum of gradients", () => {
+    expectNoLeak("sum of gradients", () => {
+      const x = leaf([1, 2]);
+      nm.tidy(() => nm.sum(nm.add(nm.add(nm.sin(x), nm.exp(x)), nm.mul(nm.exp(nm.square(x)), x))).backward());
+      x.grad!.dispose();
+      x.dispose();
+    });
+  });
+
+  test("of powers of 0 is PyTorch's: 0 for any exponent that is not negative", () => {
+    const [base, exponent] = [leaf([0, 0, 0]), leaf([0, 1, 2])];
+    nm.tidy(() => nm.sum(nm.pow(base, exponent)).backward());
+    expect(list(base.grad)).toEqual([0, 1, 0]);
+    expect(list(exponent.grad)).toEqual([0, 0, 0]);
+  });
+
   test("of a leaf alone is one", () => {
     const x = leaf(3);
     x.backward();

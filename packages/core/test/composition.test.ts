@@ -16,7 +16,10 @@ function fit(a: nm.Tensor, b: nm.Tensor): nm.Tensor {
 
 const everySecond = (count: number): boolean[] => Array.from({ length: count }, (_, i) => i % 2 === 0);
 
-/** Smooth operations on matrices, kept within bounds so that finite differences mean something. */
+/**
+ * Smooth operations on matrices, kept within bounds so that finite differences mean something: what squares does so to tanh, for five
+ * squarings in a row and a sine would lose every digit.
+ */
 const steps: Readonly<Record<string, Step>> = {
   tanh: (a) => nm.tanh(a),
   sin: (a) => nm.sin(a),
@@ -33,7 +36,7 @@ const steps: Readonly<Record<string, Step>> = {
   log1p: (a) => nm.log1p(nm.square(a)),
   sqrt: (a) => nm.sqrt(nm.add(nm.square(a), 0.5)),
   rsqrt: (a) => nm.rsqrt(nm.add(nm.square(a), 0.5)),
-  pow: (a) => nm.pow(nm.add(nm.square(a), 0.5), 1.3),
+  pow: (a) => nm.pow(nm.add(nm.square(nm.tanh(a)), 0.5), 1.3),
   add: (a, b) => nm.add(a, fit(a, b)),
   sub: (a, b) => nm.sub(a, fit(a, b)),
   mul: (a, b) => nm.mul(a, nm.tanh(fit(a, b))),
@@ -50,7 +53,7 @@ const steps: Readonly<Record<string, Step>> = {
   swiglu: (a) => nm.swiglu(a, nm.sin(a)),
   sum: (a) => nm.tanh(nm.sum(a, 0, true)),
   mean: (a) => nm.mean(a, 1, true),
-  variance: (a) => nm.variance(a, [0, 1], true, 0),
+  variance: (a) => nm.variance(nm.tanh(a), [0, 1], true, 0),
   prod: (a) => nm.tanh(nm.prod(a, 1, true)),
   cumsum: (a) => nm.tanh(nm.cumsum(a, 1)),
   transpose: (a) => nm.transpose(a),
@@ -89,7 +92,7 @@ const steps: Readonly<Record<string, Step>> = {
   avgPool1d: (a) =>
     nm.reshape(nm.avgPool1d(nm.reshape(a, [1, ...a.shape]), 1, { stride: 2 }), [a.shape[0], -1]),
   std: (a) => nm.std(nm.add(a, nm.cumsum(nm.add(nm.mul(a, 0), 1), 1)), [0, 1], true, 0),
-  norm: (a) => nm.norm(nm.add(nm.square(a), 0.5), 3, 1, true),
+  norm: (a) => nm.norm(nm.add(nm.square(nm.tanh(a)), 0.5), 3, 1, true),
   cumprod: (a) => nm.tanh(nm.cumprod(a, 1)),
   roll: (a) => nm.roll(a, 1, 1),
   tril: (a) => nm.add(nm.tril(a), nm.triu(a, 1)),
@@ -104,10 +107,10 @@ const steps: Readonly<Record<string, Step>> = {
         mode: "add",
       },
     ),
-  mse: (a, b) => nm.reshape(nm.mse(a, nm.expand(fit(a, b), a.shape)), [1, 1]),
+  mse: (a, b) => nm.reshape(nm.mse(nm.tanh(a), nm.tanh(nm.expand(fit(a, b), a.shape))), [1, 1]),
   crossEntropy: (a) =>
     nm.reshape(nm.crossEntropy(a, nm.zeros([a.shape[0]], { dtype: "int32", device: a.device })), [1, 1]),
-  leakyRelu: (a) => nm.leakyRelu(nm.add(nm.square(a), 0.1), 0.2),
+  leakyRelu: (a) => nm.leakyRelu(nm.add(nm.square(nm.tanh(a)), 0.1), 0.2),
   clip: (a) => nm.clip(nm.tanh(a), -2, 2),
   checkpoint: (a, b) => nm.checkpoint((x, y) => nm.tidy(() => nm.mul(nm.tanh(x), fit(x, y))), a, b),
 };

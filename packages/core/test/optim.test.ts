@@ -115,6 +115,9 @@ describe.each(subjects)("$name equals PyTorch", (subject) => {
     optim.clipGradNorm(a, 0.5);
     first.step();
     second.step({ gradientScale: optim.clipScale(optim.gradNorm(b), 0.5) });
+    // PyTorch's 1e-6 in the denominator: it is finite for a gradient of zeros.
+    expect(optim.clipScale(0, 0)).toBe(0);
+    expect(optim.clipScale(1e-6, 1e-6)).toBeCloseTo(0.5, 12);
     a.forEach((parameter, i) => {
       expectClose(b[i].dataSync(), parameter.dataSync(), tolerance[subject.dtype]);
     });

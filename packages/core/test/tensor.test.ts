@@ -376,6 +376,34 @@ describe.each(backends)("writing in place ($name)", ({ device }) => {
     expect(x.toArray()).toEqual([1, 1]);
   });
 
+  test("axes of one element may have any stride in what is contiguous", () => {
+    const x = nm.ones([2, 3], { device });
+    const column = x.slice(null, [1, 2]);
+    expect(column.isContiguous).toBe(false);
+    expect(column.slice([1, 2]).isContiguous).toBe(true);
+    expect(column.slice([1, 2]).transpose().isContiguous).toBe(true);
+    expect(x.slice([0, 1]).transpose().isContiguous).toBe(true);
+  });
+
+  test("a product into out is refused where they share but one element with an operand, and not beside it", () => {
+    const memory = nm.ones([7], { device });
+    const part = (from: number) => memory.slice([from, from + 4]).reshape(2, 2);
+    for (const [from, to] of [
+      [0, 3],
+      [3, 0],
+    ]) {
+      expect(() => nm.matmul(part(from), nm.ones([2, 2], { device }), { out: part(to) })).toThrow(
+        "out shares memory with an operand",
+      );
+    }
+    const wide = nm.ones([8], { device });
+    const [left, right] = [wide.slice([0, 4]).reshape(2, 2), wide.slice([4, 8]).reshape(2, 2)];
+    expect(nm.matmul(left, nm.ones([2, 2], { device }), { out: right }).toArray()).toEqual([
+      [2, 2],
+      [2, 2],
+    ]);
+  });
+
   test("data() and dataSync() of views are dense, in row-major order, and copies", async () => {
     const x = nm.tensor(
       [

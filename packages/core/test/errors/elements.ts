@@ -51,6 +51,7 @@ export const elements: Record<string, WrongCall[]> = {
   sum: [
     [() => nm.sum(f(2, 3), 2), nm.ShapeError, "sum: axis 2 is out of range for rank 2 (expected -2 to 1)"],
     [() => nm.sum(f(2, 3), [0, -2]), nm.ShapeError, "sum: axis 0 is named twice"],
+    [() => nm.sum(f(2, 3), [0, 1, 0]), nm.ShapeError, "sum: axis 0 is named twice"],
     [() => nm.sum(f(2), 0.5), nm.ShapeError, "sum: axis 0.5 is out of range"],
     [() => nm.sum(f(), 0), nm.ShapeError, "sum: axis 0 is out of range for rank 0 (a scalar has no axes)"],
   ],
