@@ -1,5 +1,5 @@
 // What an adapter keeps and makes on each of its layers in training, by kind: numbers for the memory estimate. It follows the `update` of
-// the variants of @nomoat/lora on a base without bias, alone, without dropout.
+// the variants of @nomoat/lora on a base without bias, alone.
 
 import { ArgumentError } from "@nomoat/core";
 import type { LinearBase } from "@nomoat/core/nn";
@@ -13,6 +13,8 @@ export interface AdapterCost {
   readonly frozen: number;
   /** Kept for backward for each position, besides the layer's input. */
   readonly saved: number;
+  /** Likewise, where the layer's input has a gradient; made and let go of where it has none. */
+  readonly savedLive: number;
   /** Kept for backward whatever the positions. */
   readonly fixed: number;
   /** Whether the gradients need the layer's input. */
@@ -20,7 +22,8 @@ export interface AdapterCost {
   /** Made beside the layer's output while the layer runs, for each position and in all. */
   readonly made: number;
   readonly madeFixed: number;
-  /** Temporaries of backward that do not depend on the positions. */
+  /** Temporaries of the layer's backward beyond the gradients of its input and output, for each position and in all. */
+  readonly backward: number;
   readonly backwardFixed: number;
 }
 
@@ -45,10 +48,12 @@ function costOf(
   const plain = {
     trained,
     frozen: 0,
+    savedLive: 0,
     fixed: 0,
     input: true,
     made: 0,
     madeFixed: 0,
+    backward: 0,
     backwardFixed: 0,
   } as const;
   switch (config.peftType) {
@@ -63,8 +68,12 @@ function costOf(
         made: r + 2 * outFeatures,
       };
     case "IA3": {
-      if (shapes.get("ia3_l")?.[0] === 1) return { ...plain, saved: 0, made: inFeatures + outFeatures };
-      return { ...plain, saved: outFeatures, fixed: outFeatures, input: false, made: outFeatures };
+      if (shapes.get("ia3_l")?.[0] === 1)
+        return { ...plain, saved: 0, made: inFeatures + outFeatures, backward: 2 * inFeatures };
+      return {
+        ...{ ...plain, saved: outFeatures, fixed: outFeatures, input: false },
+        ...{ made: outFeatures, backward: outFeatures },
+      };
     }
     case "LOHA": {
       const thin = r * r * (inFeatures + outFeatures);
@@ -73,7 +82,7 @@ function costOf(
       const summed = r * r * Math.max(inFeatures, outFeatures);
       if (thin < whole) return { ...plain, saved: r * r, fixed: thin, backwardFixed: thin + summed };
       // Both factors and their product, which is let go of before the gradients of all three are there.
-      return { ...plain, saved: 0, fixed: 3 * whole, made: outFeatures, backwardFixed: 2 * whole };
+      return { ...plain, saved: 0, fixed: 3 * whole, made: 2 * outFeatures, backwardFixed: 2 * whole };
     }
     case "LOKR": {
       const [w1, w2] = ["lokr_w1", "lokr_w2"].map((name) => madeOfHalves(shapes, name));
@@ -84,7 +93,7 @@ function costOf(
         ...plain,
         saved: half,
         fixed: w1 + w2,
-        made: 2 * outFeatures,
+        made: 2 * outFeatures + Math.min(inFeatures, outFeatures),
         backwardFixed: w1 + w2,
       };
     }
@@ -101,7 +110,24 @@ function costOf(
   const principal =
     typeof config.initLoraWeights === "string" && /^(pissa|olora)/.test(config.initLoraWeights);
   const beginning = principal ? trained[0] + trained[1] : 0;
-  return { ...plain, ...kept, saved: r, frozen: (kept.frozen ?? 0) + beginning };
+  const backward = principal ? inFeatures : 0;
+  return { ...plain, ...kept, saved: r, frozen: (kept.frozen ?? 0) + beginning, backward };
+}
+
+/** The cost with dropout of the input: masks are drawn anew in backward, but where the product with them is an operation of its own. */
+function withDropout(cost: AdapterCost, target: Target, config: LoraConfig): AdapterCost {
+  if (config.loraDropout === 0) return cost;
+  const { inFeatures, outFeatures } = target.layer as LinearBase;
+  // The mask stays for the gradient of x.
+  if (config.peftType === "VERA")
+    return { ...cost, savedLive: inFeatures, made: cost.made + inFeatures, backward: inFeatures };
+  // And the dropped input for that of A; the base runs on it too.
+  if (config.useDora)
+    return {
+      ...{ ...cost, saved: cost.saved + inFeatures, savedLive: inFeatures, input: false },
+      ...{ made: 6 * outFeatures, backward: 2 * outFeatures + inFeatures },
+    };
+  return { ...cost, input: true, made: cost.made + 2 * inFeatures, backward: cost.backward + 3 * inFeatures };
 }
 
 /**
@@ -113,19 +139,18 @@ export function adapterCosts(
   config: LoraConfig,
   frozenA: boolean,
 ): { layers: Map<string, AdapterCost>; shared: number } {
-  const { peftType, bias, modulesToSave, trainableTokenIndices, loraBias, loraDropout } = config;
+  const { peftType, bias, modulesToSave, trainableTokenIndices, loraBias } = config;
   if (loraBias || bias !== "none" || modulesToSave?.length || trainableTokenIndices)
     throw new ArgumentError("estimateMemory: trained biases, modules and tokens are not covered");
-  if (loraDropout > 0) throw new ArgumentError("estimateMemory: dropout is not covered");
   if (frozenA && peftType !== "LORA")
     throw new ArgumentError(`estimateMemory: ${peftType} has no A to freeze`);
   const { layers, shared } = adapterShapes(targets, config);
   return {
     layers: new Map(
-      targets.map((target) => [
-        target.name,
-        costOf(target, config, layers.get(target.name) as Map<string, readonly number[]>, frozenA),
-      ]),
+      targets.map((target) => {
+        const shapes = layers.get(target.name) as Map<string, readonly number[]>;
+        return [target.name, withDropout(costOf(target, config, shapes, frozenA), target, config)];
+      }),
     ),
     shared: total(Array.from(shared.values(), size)),
   };

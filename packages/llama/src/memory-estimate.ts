@@ -43,6 +43,18 @@ const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 type Projection = (typeof projections)[number];
 type Costs = Partial<Record<Projection, AdapterCost>>;
 
+/** While one part of a block's backward runs: float32 numbers for each position, and in all. */
+interface BackwardMoment {
+  /** Of what the block saved, what is gone. */
+  readonly gone: number;
+  readonly goneFixed: number;
+  /** Temporaries. */
+  readonly made: number;
+  readonly madeFixed: number;
+  /** Whose gradients are there. */
+  readonly done: readonly Projection[];
+}
+
 /** float32 numbers: `…Fixed` in all, the others for each position of the batch. */
 interface BlockSizes {
   /** Kept for backward. */
@@ -53,9 +65,8 @@ interface BlockSizes {
   readonly forwardFixed: number;
   /** Likewise without gradients. */
   readonly forwardWithoutGradients: number;
-  /** Temporaries of the feed-forward part's backward, beyond what was saved. */
-  readonly backward: number;
-  readonly backwardFixed: number;
+  /** The fullest moments of its backward. */
+  readonly backward: readonly BackwardMoment[];
   /** Whether the output has a gradient. */
   readonly live: boolean;
 }
@@ -71,46 +82,84 @@ function blockSizes(config: LlamaConfig, costs: Costs, live: boolean): BlockSize
   const some = (...names: Projection[]) => names.some((name) => costs[name] !== undefined);
   /** Whether layers keep an input that nothing makes again. */
   const input = (again: boolean, ...names: Projection[]) =>
-    !again && names.some((name) => costs[name]?.input);
+    !again && names.some((name) => costs[name]?.input === true);
   // Norms keep input and factor, attention its inputs, output and the logarithms of its sums, swiglu its inputs. Outputs of norms and
   // swiglu are made again. Frozen linear layers keep nothing, and where nothing has a gradient yet, nor do the others.
   const attends = live || some("q_proj", "k_proj", "v_proj");
   const second = attends || some("o_proj");
   const gates = second || some("gate_proj", "up_proj");
-  const own = (names: readonly Projection[]) => sum(names.map((name) => costs[name]?.saved ?? 0));
+  const own = (names: readonly Projection[], hasGradient: boolean) =>
+    sum(names.map((name) => (costs[name]?.saved ?? 0) + (hasGradient ? (costs[name]?.savedLive ?? 0) : 0)));
   const attention =
     (live ? h + 1 : 0) +
     (input(live, "q_proj", "k_proj", "v_proj") ? h : 0) +
     (attends ? 2 * q + 2 * k + numHeads : input(false, "o_proj") ? q : 0) +
-    own(["q_proj", "k_proj", "v_proj", "o_proj"]);
-  const feedForward =
+    own(["q_proj", "k_proj", "v_proj"], live) +
+    own(["o_proj"], attends);
+  const wide =
     (second ? h + 1 : 0) +
     (input(second, "gate_proj", "up_proj") ? h : 0) +
-    (gates ? 2 * inner : 0) +
-    (input(gates, "down_proj") ? inner : 0) +
-    own(["gate_proj", "up_proj", "down_proj"]);
+    own(["gate_proj", "up_proj"], second);
+  const down = own(["down_proj"], gates);
+  const feedForward = wide + (gates ? 2 * inner : 0) + (input(gates, "down_proj") ? inner : 0) + down;
   const saved = attention + feedForward;
-  const made = (names: readonly Projection[]) => Math.max(0, ...names.map((name) => costs[name]?.made ?? 0));
+  const made = (names: readonly Projection[], hasGradient: boolean) =>
+    Math.max(
+      0,
+      ...names.map((name) => (costs[name]?.made ?? 0) + (hasGradient ? 0 : (costs[name]?.savedLive ?? 0))),
+    );
   const notKept = (kept: boolean, numbers: number) => (kept ? 0 : numbers);
-  // While o_proj and down_proj run: what was kept, and what lives until the end of its half of the block.
-  const first = q + k + h + notKept(attends, 2 * q + 2 * k) + 2 * h + made(["o_proj"]);
+  // While o_proj, gate_proj and up_proj, and down_proj run: what was kept, and what lives until the end of its half of the block.
+  const first = q + k + h + notKept(attends, 2 * q + 2 * k) + 2 * h + made(["o_proj"], attends);
+  const middle =
+    attention +
+    wide +
+    2 * h +
+    notKept(second, 2 * h) +
+    inner +
+    Math.max(made(["gate_proj"], second), inner + made(["up_proj"], second));
   const last =
     attention +
     feedForward +
     2 * h +
-    notKept(second, h) +
-    inner +
+    notKept(second, 2 * h) +
+    notKept(input(gates, "down_proj"), inner) +
     notKept(gates, 2 * inner) +
-    made(["down_proj"]);
-  const attentionAlone = 2 * h + 3 * q + 3 * k + numHeads + h + made(projections);
+    made(["down_proj"], gates);
+  const attentionAlone = 2 * h + 3 * q + 3 * k + numHeads + h + made(projections, false);
+  const fixedOf = (names: readonly Projection[]) => sum(names.map((name) => costs[name]?.fixed ?? 0));
+  /** While the gradients of `layers` are made, those of `before` being done. */
+  const backward = (
+    layers: readonly Projection[],
+    before: readonly Projection[],
+    gone: number,
+    made: number,
+  ): BackwardMoment => ({
+    gone,
+    goneFixed: fixedOf(before),
+    made: made + Math.max(...layers.map((name) => costs[name]?.backward ?? 0)),
+    madeFixed: Math.max(...layers.map((name) => costs[name]?.backwardFixed ?? 0)),
+    done: [...before, ...layers],
+  });
   return {
     saved,
     fixed: sum(all.map((cost) => cost.fixed)),
-    forward: Math.max(attention + first, last),
+    forward: Math.max(attention + first, middle, last),
     forwardFixed: Math.max(0, ...all.map((cost) => cost.madeFixed)),
-    forwardWithoutGradients: h + Math.max(attentionAlone, 3 * h + 3 * inner + made(projections)),
-    backward: h + 3 * inner,
-    backwardFixed: Math.max(0, ...all.map((cost) => cost.backwardFixed)),
+    forwardWithoutGradients: h + Math.max(attentionAlone, 3 * h + 3 * inner + made(projections, false)),
+    backward: [
+      // down_proj, and swiglu's gradients: with the block's own gradient all that the feed-forward part has at once.
+      backward(["down_proj"], [], 0, h + (gates ? 2 * inner : 0)),
+      { gone: down, goneFixed: 0, made: h + (gates ? 3 * inner : 0), madeFixed: 0, done: ["down_proj"] },
+      backward(["gate_proj", "up_proj"], ["down_proj"], gates ? 2 * inner : 0, 2 * h + 2 * inner),
+      backward(["o_proj"], ["down_proj", "gate_proj", "up_proj"], feedForward, 2 * h + q),
+      backward(
+        ["q_proj", "k_proj", "v_proj"],
+        ["down_proj", "gate_proj", "up_proj", "o_proj"],
+        feedForward + (attends ? q + numHeads : 0),
+        2 * h + q + 2 * k,
+      ),
+    ],
     live: second || gates || some("down_proj"),
   };
 }
@@ -146,7 +195,7 @@ function optimizerBytes(size: number, { optimizer, optimizerSlots }: MemoryEstim
  * @param config - of the adapter to be, of any kind, on the blocks' projections
  * @param batch - rows of a batch
  * @param length - tokens of a row
- * @throws {ArgumentError} for dropout, trained biases, tokens and modules, other targets, an adapted output layer, or sizes out of range
+ * @throws {ArgumentError} for trained biases, tokens and modules, other targets, an adapted output layer, or sizes out of range
  */
 export function estimateMemory(
   model: LlamaForCausalLM,
@@ -212,12 +261,15 @@ export function estimateMemory(
   let gradients = 0;
   for (let i = depth - 1; i >= 0; i--) {
     const again = gradientCheckpointing ? blocks[i] : { saved: 0, fixed: 0 };
-    const down = costs[i].down_proj?.trained ?? [];
-    moment(
-      kept(i + 1) + again.saved + blocks[i].backward,
-      fixed(i + 1) + again.fixed + blocks[i].backwardFixed,
-      gradients + sum(down),
-    );
+    // A checkpoint's block runs forward again first.
+    if (gradientCheckpointing)
+      moment(kept(i + 1) + h + blocks[i].forward, blocks[i].fixed + blocks[i].forwardFixed, gradients);
+    for (const { gone, goneFixed, made, madeFixed, done } of blocks[i].backward)
+      moment(
+        kept(i + 1) + again.saved - gone + made,
+        fixed(i + 1) + again.fixed - goneFixed + madeFixed,
+        gradients + sum(done.flatMap((name) => costs[i][name]?.trained ?? [])),
+      );
     gradients += trained[i];
   }
   moment(0, 0, gradients);
