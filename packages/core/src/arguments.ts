@@ -40,6 +40,11 @@ export function requireThat(
   if (!valid) throw new ArgumentError(`${operation}: ${name} must be ${rule}, not ${describe(value)}`);
 }
 
+/** Throws unless `value` is true or false: what JavaScript takes for one, an object of options say, is a mistake. */
+export function requireBoolean(operation: string, name: string, value: unknown): void {
+  requireThat(typeof value === "boolean", operation, name, "true or false", value);
+}
+
 /** Throws unless `list` is an array. */
 export function requireList(operation: string, name: string, list: unknown): void {
   requireThat(Array.isArray(list), operation, name, "an array", list);
@@ -77,7 +82,7 @@ export function requireInteger(operation: string, name: string, value: unknown, 
 
 /** Throws unless `value` is a probability. */
 export function requireProbability(operation: string, name: string, value: number): void {
-  requireThat(value >= 0 && value <= 1, operation, name, "within 0 … 1", value);
+  requireThat(typeof value === "number" && value >= 0 && value <= 1, operation, name, "within 0 … 1", value);
 }
 
 /** Throws unless `value` is among the known ones. */
@@ -88,7 +93,7 @@ export function requireOneOf(
   known: readonly unknown[],
 ): void {
   if (!known.includes(value))
-    throw new ArgumentError(`${operation}: unknown ${name} "${String(value)}" (known: ${known.join(", ")})`);
+    throw new ArgumentError(`${operation}: unknown ${name} ${describe(value)} (known: ${known.join(", ")})`);
 }
 
 /** Throws unless `path` is a text. */

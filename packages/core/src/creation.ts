@@ -1,6 +1,6 @@
 // Functions that make tensors from nothing, from values, or from random numbers.
 
-import { describe, requireFinite, requireOptions, use } from "./arguments.js";
+import { describe, requireFinite, requireOptions, requireThat, use } from "./arguments.js";
 import { activeBackend, type BackendName, backendByName } from "./backend/registry.js";
 import type { Backend } from "./backend/types.js";
 import { type DType, type DTypeArray, dtypes, isFloat, requireDType } from "./dtype.js";
@@ -28,9 +28,12 @@ export interface RandomOptions extends CreationOptions {
   generator?: Generator;
 }
 
+/** What creation functions take among them. */
+const known = ["dtype", "device", "requiresGrad", "shape", "endpoint", "generator"];
+
 /** @internal The backend and dtype that `options` ask for. */
 export function target(operation: string, options: CreationOptions): { backend: Backend; dtype: DType } {
-  requireOptions(operation, options);
+  requireOptions(operation, options, known);
   const { dtype = "float32", device } = options;
   requireDType(operation, dtype);
   return { backend: device ? backendByName(device) : activeBackend(), dtype };
@@ -84,15 +87,23 @@ export function generated<A extends DTypeArray>(
   return withOptions(fromValues(backend, dtype, [...shape], values), options);
 }
 
-/** Every element `value`. */
-export function full(shape: Shape, value: number, options: CreationOptions = {}): Tensor {
-  return constant("full", shape, value, options);
+/** Every element `value`; bool for true and false, unless `dtype` says otherwise. */
+export function full(shape: Shape, value: number | boolean, options: CreationOptions = {}): Tensor {
+  requireOptions("full", options);
+  const dtype = options.dtype ?? (typeof value === "boolean" ? "bool" : "float32");
+  return constant("full", shape, typeof value === "boolean" ? Number(value) : value, { ...options, dtype });
+}
+
+/** Throws unless `value` can fill a tensor of `dtype`. */
+export function requireFilling(operation: string, value: unknown, dtype: DType): void {
+  requireThat(typeof value === "number", operation, "value", "a number", value);
+  if (!isFloat(dtype)) requireFinite(operation, "value", value);
 }
 
 function constant(operation: string, shape: Shape, value: number, options: CreationOptions): Tensor {
   checkShape(operation, shape);
   const { backend, dtype } = target(operation, options);
-  if (!isFloat(dtype)) requireFinite(operation, "value", value);
+  requireFilling(operation, value, dtype);
   return withOptions(filled(backend, dtype, [...shape], value), options);
 }
 
@@ -117,7 +128,7 @@ export function onesLike(like: Tensor): Tensor {
 /** `value` in the shape, dtype and backend of `like`. */
 export function fullLike(like: Tensor, value: number): Tensor {
   const { backend } = use("fullLike", like);
-  if (!isFloat(like.dtype)) requireFinite("fullLike", "value", value);
+  requireFilling("fullLike", value, like.dtype);
   return filled(backend, like.dtype, like.shape, value);
 }
 
@@ -130,7 +141,7 @@ export function scalarLike(
   temporary = false,
 ): Tensor {
   if (typeof value !== "number")
-    throw new ArgumentError(`${operation}: expected a tensor or a number, not ${typeof value}`);
+    throw new ArgumentError(`${operation}: expected a tensor or a number, not ${describe(value)}`);
   const backend = use(operation, like).backend;
   const out = new Tensor(allocate(backend, dtype, []), dtype, contiguousLayout([]), temporary);
   backend.fill(operand(out), value);
@@ -149,7 +160,7 @@ export function arange(start: number, end?: number, step = 1, options: CreationO
   const [from, to] = end === undefined ? [0, start] : [start, end];
   if (![from, to, step].every(Number.isFinite) || step === 0) {
     throw new ArgumentError(
-      `arange: start ${from}, end ${to} and step ${step} must be finite and step not 0`,
+      `arange: start ${describe(from)}, end ${describe(to)} and step ${describe(step)} must be finite and step not 0`,
     );
   }
   requireOptions("arange", options);
@@ -333,14 +344,16 @@ function flatten(values: unknown): Flat {
   return { values: flat, shape, dtype: booleans > 0 && booleans === flat.length ? "bool" : "float32" };
 }
 
-/** Uniform in [low, high). */
+/** Uniform in [low, high). @throws {ArgumentError} unless low ≤ high are finite */
 export function uniform(shape: Shape, low = 0, high = 1, options: RandomOptions = {}): Tensor {
+  requireFinite("uniform", "low", low);
+  requireFinite("uniform", "high", high);
   return random("uniform", shape, options, (generator, values) => generator.fillUniform(values, low, high));
 }
 
 /** Uniform in [0, 1). */
 export function rand(shape: Shape, options: RandomOptions = {}): Tensor {
-  return uniform(shape, 0, 1, options);
+  return random("rand", shape, options, (generator, values) => generator.fillUniform(values));
 }
 
 /** Normal with mean 0 and standard deviation 1. */

@@ -1,5 +1,6 @@
 // The element types, their storage, and promotion. Nothing here touches memory.
 
+import { describe } from "./arguments.js";
 import { DTypeError } from "./errors.js";
 
 /** Element types. float16 and bfloat16 are for storage: arithmetic goes through float32. */
@@ -40,18 +41,24 @@ export function isDType(name: unknown): name is DType {
 export function requireDType(operation: string, name: unknown): asserts name is DType {
   if (!isDType(name))
     throw new DTypeError(
-      `${operation}: unknown dtype "${String(name)}" (known: ${Object.keys(dtypes).join(", ")})`,
+      `${operation}: unknown dtype ${describe(name)} (known: ${Object.keys(dtypes).join(", ")})`,
     );
 }
 
-/** Bytes of one element of `dtype`. */
+function infoOf(operation: string, dtype: DType): DTypeInfo {
+  const info = dtypes[dtype];
+  if (!info) requireDType(operation, dtype);
+  return info;
+}
+
+/** Bytes of one element of `dtype`. @throws {DTypeError} for another name */
 export function bytesPerElement(dtype: DType): number {
-  return dtypes[dtype].bytes;
+  return infoOf("bytesPerElement", dtype).bytes;
 }
 
 /** True for the dtypes that can carry a gradient. */
 export function isFloat(dtype: DType): boolean {
-  return dtypes[dtype].kind === "float";
+  return infoOf("isFloat", dtype).kind === "float";
 }
 
 /** A window of `length` elements of `dtype` over `buffer`. */
@@ -72,8 +79,8 @@ const floatOrder: readonly DType[] = ["float16", "bfloat16", "float32", "float64
  */
 export function promote(a: DType, b: DType): DType {
   if (a === b) return a;
-  const kindA = dtypes[a].kind;
-  const kindB = dtypes[b].kind;
+  const kindA = infoOf("promote", a).kind;
+  const kindB = infoOf("promote", b).kind;
   if (kindA === "float" && kindB === "float") {
     const [low, high] = floatOrder.indexOf(a) < floatOrder.indexOf(b) ? [a, b] : [b, a];
     return low === "float16" && high === "bfloat16" ? "float32" : (high as DType);

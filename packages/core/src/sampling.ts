@@ -1,6 +1,6 @@
 // Random tensors other than the uniform and normal ones: integers, coins, orders, draws by weight.
 
-import { requireInteger, requireOptions, use } from "./arguments.js";
+import { describe, requireInteger, requireOptions, requireProbability, use } from "./arguments.js";
 import {
   type CreationOptions,
   fromValues,
@@ -25,7 +25,9 @@ import type { Tensor } from "./tensor.js";
 export function randint(low: number, high: number, shape: Shape, options: RandomOptions = {}): Tensor {
   requireOptions("randint", options);
   if (!(Number.isSafeInteger(low) && Number.isSafeInteger(high) && low < high))
-    throw new ArgumentError(`randint: expected integers low < high, not ${low} and ${high}`);
+    throw new ArgumentError(
+      `randint: expected integers low < high, not ${describe(low)} and ${describe(high)}`,
+    );
   return generated(
     "randint",
     shape,
@@ -40,6 +42,7 @@ export function randint(low: number, high: number, shape: Shape, options: Random
 
 /** 1 with probability `p`, else 0. @throws {ArgumentError} unless 0 ≤ p ≤ 1 */
 export function bernoulli(shape: Shape, p = 0.5, options: RandomOptions = {}): Tensor {
+  requireProbability("bernoulli", "p", p);
   return generated("bernoulli", shape, options, Uint8Array, (values) =>
     (options.generator ?? defaultGenerator()).fillBernoulli(values, p),
   );
@@ -67,7 +70,7 @@ export interface MultinomialArguments extends Pick<CreationOptions, "requiresGra
  */
 export function multinomial(weights: Tensor, numSamples: number, options: MultinomialArguments = {}): Tensor {
   const { backend } = use("multinomial", weights);
-  requireOptions("multinomial", options);
+  requireOptions("multinomial", options, ["requiresGrad", "replacement", "generator"]);
   requireFloat("multinomial", "weights", weights.dtype);
   if (weights.rank !== 1 && weights.rank !== 2)
     throw new ArgumentError(

@@ -1,5 +1,6 @@
 // Shapes as arrays of integers: sizes, axes, broadcasting. Nothing here knows of memory or strides.
 
+import { describe, requireBoolean, requireThat } from "./arguments.js";
 import { ShapeError } from "./errors.js";
 
 export type Shape = readonly number[];
@@ -30,7 +31,7 @@ export function sameShape(a: Shape, b: Shape): boolean {
 
 /** `[2, 3]` as messages print it. */
 export function formatShape(shape: Shape): string {
-  return `[${shape.join(", ")}]`;
+  return `[${shape.map(describe).join(", ")}]`;
 }
 
 /**
@@ -39,12 +40,12 @@ export function formatShape(shape: Shape): string {
  */
 export function checkShape(operation: string, shape: Shape): void {
   if (!Array.isArray(shape))
-    throw new ShapeError(`${operation}: a shape must be an array of integers, not ${String(shape)}`);
+    throw new ShapeError(`${operation}: a shape must be an array of integers, not ${describe(shape)}`);
   let size = 1;
   for (const extent of shape) {
     if (!Number.isSafeInteger(extent) || extent < 0) {
       throw new ShapeError(
-        `${operation}: ${formatShape(shape)} is no shape: ${extent} is not a non-negative integer`,
+        `${operation}: ${formatShape(shape)} is no shape: ${describe(extent)} is not a non-negative integer`,
       );
     }
     size *= extent;
@@ -55,9 +56,11 @@ export function checkShape(operation: string, shape: Shape): void {
 
 /**
  * `axis` counted from the front.
+ * @throws {ArgumentError} when it is no number
  * @throws {ShapeError} when it is not within −rank … rank−1
  */
 export function normalizeAxis(operation: string, axis: number, rank: number): number {
+  requireThat(typeof axis === "number", operation, "axis", "an integer", axis);
   if (!Number.isInteger(axis) || axis < -rank || axis >= rank) {
     const range = rank === 0 ? "a scalar has no axes" : `expected ${-rank} to ${rank - 1}`;
     throw new ShapeError(`${operation}: axis ${axis} is out of range for rank ${rank} (${range})`);
@@ -78,6 +81,19 @@ export function normalizeAxes(
     if (list[i] === list[i - 1]) throw new ShapeError(`${operation}: axis ${list[i]} is named twice`);
   }
   return list;
+}
+
+/** The axes to reduce, as {@link normalizeAxes} gives them, for an operation that takes `keepDims` after them. */
+export function reducedAxes(
+  operation: string,
+  axes: number | readonly number[] | undefined,
+  keepDims: boolean,
+  rank: number,
+): number[] {
+  const given = axes === undefined || typeof axes === "number" || Array.isArray(axes);
+  requireThat(given, operation, "axes", "an integer or an array of integers", axes);
+  requireBoolean(operation, "keepDims", keepDims);
+  return normalizeAxes(operation, axes, rank);
 }
 
 /**

@@ -207,6 +207,23 @@ export class Tensor extends TensorOperations {
     return build(0);
   }
 
+  /**
+   * What `JSON.stringify` writes: the nested values, as `toArray` gives them (NaN and infinities become null there, as everywhere in
+   * JSON). Shape and dtype are not kept where they do not show; files of tensors are safetensors.
+   * @throws {BackendError} on a backend that cannot be read at once
+   */
+  toJSON(): NestedArray {
+    return this.toArray();
+  }
+
+  /**
+   * Text as {@link toString} gives it, where text is asked for; the value where JavaScript computes or compares (`loss < best`).
+   * @throws {ShapeError} when a number is asked of a tensor with more than one element: operators are methods here, `a.mul(b)`
+   */
+  [Symbol.toPrimitive](hint: string): string | number {
+    return hint === "number" ? this.item() : this.toString();
+  }
+
   override toString(): string {
     return this.disposed ? `Tensor(disposed, shape=${formatShape(this.shape)})` : formatTensor(this);
   }
@@ -259,7 +276,7 @@ export class Tensor extends TensorOperations {
    */
   backward(gradient?: Tensor, options: { retainGraph?: boolean } = {}): void {
     this.use("backward");
-    requireOptions("backward", options);
+    requireOptions("backward", options, ["retainGraph"]);
     runBackward([{ tensor: this, gradient: gradient ?? null }], {
       retainGraph: options.retainGraph ?? false,
     });

@@ -38,6 +38,12 @@ describe("grad", () => {
     });
   });
 
+  test("of a power of 0 is 0 in every order, at 0 too", () => {
+    const power = (x: nm.Tensor) => nm.sum(nm.pow(x, 0));
+    const first = nm.grad((x) => nm.sum(nm.grad(power)(x)[0]));
+    expect(list(first(data([0, 2]))[0])).toEqual([0, 0]);
+  });
+
   test("of grad is the second derivative", () => {
     const cube = (x: nm.Tensor) => nm.sum(nm.pow(x, 3));
     const [second] = nm.grad((x) => nm.sum(nm.grad(cube)(x)[0]))(data([2, -1]));

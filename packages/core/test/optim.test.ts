@@ -340,7 +340,7 @@ const makers = {
 
 test.each(golden.schedules.map((s) => [s.kind, s.warmupSteps, s] as const))(
   "the %s schedule with %i steps of warm-up is Hugging Face's",
-  (kind, _, { factors, ...options }) => {
+  (kind, _, { factors, kind: _kind, ...options }) => {
     const schedule = makers[kind](options);
     factors.forEach((factor, step) => {
       expect(schedule(step)).toBeCloseTo(factor, 12);

@@ -106,6 +106,46 @@ describe("creation", () => {
   });
 });
 
+describe("as a value of JavaScript", () => {
+  test("a tensor is its nested values in JSON", () => {
+    nm.tidy(() => {
+      const x = nm.tensor([
+        [1, 2.5],
+        [Number.NaN, -0],
+      ]);
+      expect(JSON.stringify({ x, loss: nm.tensor(3) })).toBe('{"x":[[1,2.5],[null,0]],"loss":3}');
+      expect(nm.tensor(JSON.parse(JSON.stringify(x.slice(0)))).toArray()).toEqual([1, 2.5]);
+      expect(JSON.stringify(nm.tensor([true, false]))).toBe("[1,0]");
+      expect(JSON.stringify(nm.zeros([2, 0]))).toBe("[[],[]]");
+      const gone = nm.ones([1]);
+      gone.dispose();
+      expect(() => JSON.stringify(gone)).toThrow(nm.DisposedError);
+    });
+  });
+
+  test("one element compares and computes as its number, others say that operators are methods", () => {
+    nm.tidy(() => {
+      const [loss, x] = [nm.tensor(0.5), nm.ones([2])] as unknown as [number, number];
+      expect([loss < 1, loss > 1, +loss, Number(loss), Math.max(loss, 0.25), loss * 2]).toEqual([
+        ...[true, false, 0.5, 0.5, 0.5, 1],
+      ]);
+      expect(() => x * 2).toThrow(nm.ShapeError);
+      expect(() => x < loss).toThrow("item: expected one element, not 2 of shape [2]");
+      expect(`${loss} and ${loss}`).toBe("Tensor(0.5, shape=[], float32) and Tensor(0.5, shape=[], float32)");
+      expect(`x: ${x}`).toBe(`x: ${String(x)}`);
+    });
+  });
+
+  test("full takes booleans", () => {
+    nm.tidy(() => {
+      expect(nm.full([2], true).dtype).toBe("bool");
+      expect(nm.full([2], true).toArray()).toEqual([1, 1]);
+      expect(nm.full([1], true, { dtype: "float32" }).dtype).toBe("float32");
+      expect(nm.full([1], false).toArray()).toEqual([0]);
+    });
+  });
+});
+
 describe("promotion", () => {
   const kinds: nm.DType[] = ["bool", "uint8", "int8", "int32", "float16", "bfloat16", "float32", "float64"];
 
@@ -291,12 +331,7 @@ describe("errors of operations name the operation, the operands and the numbers"
       "softmax: x must be a float tensor, not int32",
     ],
     ["two numbers", () => nm.add(1, 2), nm.ArgumentError, /add: expected a tensor/],
-    [
-      "a string",
-      () => nm.add(a(), "1" as never),
-      nm.ArgumentError,
-      "expected a tensor or a number, not string",
-    ],
+    ["a string", () => nm.add(a(), "1" as never), nm.ArgumentError, 'expected a tensor or a number, not "1"'],
     ["item", () => a().item(), nm.ShapeError, "item: expected one element, not 6 of shape [2, 3]"],
   ])("%s", (_, run, kind, message) => {
     expect(run).toThrow(kind);

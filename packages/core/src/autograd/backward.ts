@@ -228,7 +228,7 @@ export function gradientsOf(
 ): Tensor[] {
   const list = Array.isArray(outputs) ? (outputs as readonly Tensor[]) : [outputs as Tensor];
   requireList("gradientsOf", "inputs", inputs);
-  requireOptions("gradientsOf", options);
+  requireOptions("gradientsOf", options, ["gradients", "retainGraph", "createGraph", "stopAtTargets"]);
   for (const tensor of [...list, ...inputs]) use("gradientsOf", tensor);
   const roots = list
     .map((tensor, i) => ({ tensor, gradient: options.gradients?.[i] ?? null }))

@@ -23,6 +23,7 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tenso
   let result: Tensor;
   try {
     result = withGradMode(false, () => tidy(() => fn(...inputs)));
+    use("checkpoint", result);
   } finally {
     runtime.randomUses.splice(runtime.randomUses.indexOf(random), 1);
   }

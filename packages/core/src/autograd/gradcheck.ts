@@ -33,7 +33,7 @@ export function gradcheck(
 ): number {
   requireFunction("gradcheck", fn);
   requireList("gradcheck", "inputs", inputs);
-  requireOptions("gradcheck", options);
+  requireOptions("gradcheck", options, ["step", "absolute", "relative"]);
   for (const input of inputs) use("gradcheck", input);
   const { step = 1e-5, absolute = 1e-6, relative = 1e-5 } = options;
   return tidy(() => {

@@ -148,7 +148,10 @@ export const rules: RuleTable = {
     ],
     (dy, c) => {
       const b = c.input(1);
-      return ops.mul(dy, ops.where(ops.equal(b, 0), 0, ops.mul(b, ops.pow(c.input(0), ops.sub(b, 1)))));
+      // Where b is 0, a⁰ stands for a⁻¹, whose own gradient at 0 would make NaN of the 0.
+      const constant = ops.equal(b, 0);
+      const exponent = ops.where(constant, 0, ops.sub(b, 1));
+      return ops.mul(dy, ops.where(constant, 0, ops.mul(b, ops.pow(c.input(0), exponent))));
     },
     (dy, c) => {
       const a = c.input(0);

@@ -86,7 +86,7 @@ export class MultiheadAttention extends Module {
 
   /** x [batch, queries, embedDim] → the same shape. */
   override forward(x: Tensor, options: MultiheadAttentionArguments = {}): Tensor {
-    requireOptions("MultiheadAttention", options);
+    requireOptions("MultiheadAttention", options, ["memory", "causal", "mask"]);
     const { memory = x, causal, mask } = options;
     for (const [name, t] of [
       ["x", x],

@@ -29,23 +29,27 @@ export function fanOut(shape: Shape): number {
 
 /** Uniform in ±√(6 / ((1 + a²) · fanIn)) (He et al., arXiv:1502.01852). a = √5 is nn.Linear's default. */
 export function kaimingUniform(shape: Shape, a = 0, options: InitOptions = {}): Tensor {
+  requireFinite("kaimingUniform", "a", a);
   const bound = Math.sqrt(6 / ((1 + a * a) * fanIn(shape)));
   return uniform(shape, -bound, bound, options);
 }
 
 /** Normal with standard deviation √(2 / ((1 + a²) · fanIn)) (He et al., arXiv:1502.01852). */
 export function kaimingNormal(shape: Shape, a = 0, options: InitOptions = {}): Tensor {
+  requireFinite("kaimingNormal", "a", a);
   return normal(shape, Math.sqrt(2 / ((1 + a * a) * fanIn(shape))), options);
 }
 
 /** Uniform in ±gain · √(6 / (fanIn + fanOut)) (Glorot and Bengio 2010). */
 export function xavierUniform(shape: Shape, gain = 1, options: InitOptions = {}): Tensor {
+  requireFinite("xavierUniform", "gain", gain);
   const bound = gain * Math.sqrt(6 / (fanIn(shape) + fanOut(shape)));
   return uniform(shape, -bound, bound, options);
 }
 
 /** Normal with standard deviation gain · √(2 / (fanIn + fanOut)) (Glorot and Bengio 2010). */
 export function xavierNormal(shape: Shape, gain = 1, options: InitOptions = {}): Tensor {
+  requireFinite("xavierNormal", "gain", gain);
   return normal(shape, gain * Math.sqrt(2 / (fanIn(shape) + fanOut(shape))), options);
 }
 

@@ -37,7 +37,8 @@ export class Embedding extends Module {
     options: InitOptions & { std?: number } = {},
   ): Embedding {
     requireOptions("Embedding", options);
-    return new Embedding(normal([numEmbeddings, embeddingDim], options.std ?? 1, options));
+    const { std = 1, ...init } = options;
+    return new Embedding(normal([numEmbeddings, embeddingDim], std, init));
   }
 
   /** int32 indices [...] → [..., embeddingDim]. */

@@ -132,7 +132,7 @@ export abstract class Module {
   loadStateDict(state: ReadonlyMap<string, Tensor>, options: { strict?: boolean } = {}): void {
     if (typeof state?.get !== "function" || typeof state.keys !== "function")
       throw new ArgumentError(`loadStateDict: expected a Map of tensors by name, not ${describe(state)}`);
-    requireOptions("loadStateDict", options);
+    requireOptions("loadStateDict", options, ["strict"]);
     const own = this.stateDict();
     const faults: string[] = [];
     for (const [name, tensor] of own) {

@@ -1,6 +1,6 @@
 // Scaled-dot-product attention with grouped heads.
 
-import { requireFinite, requireProbability } from "../arguments.js";
+import { requireFinite, requireOptions, requireProbability } from "../arguments.js";
 import { fusedBackward, type OwnRule } from "../autograd/rule.js";
 import type { AttentionOptions } from "../backend/types.js";
 import { positions } from "../creation.js";
@@ -55,6 +55,7 @@ export function scaledDotProductAttention(
   options: AttentionArguments = {},
 ): Tensor {
   const backend = commonBackend("scaledDotProductAttention", [q, k, v]);
+  requireOptions("scaledDotProductAttention", options, ["causal", "scale", "mask", "dropoutP", "generator"]);
   const fits =
     q.rank === 4 &&
     k.rank === 4 &&

@@ -74,7 +74,7 @@ function convolution(
   spatial: number,
 ): Tensor {
   commonBackend(operation, bias ? [x, weight, bias] : [x, weight]);
-  requireOptions(operation, options);
+  requireOptions(operation, options, ["stride", "padding", "dilation", "groups"]);
   const { groups = 1 } = options;
   requireInteger(operation, "groups", groups, 1);
   const stride = perAxis(operation, "stride", options.stride ?? 1, spatial, 1);

@@ -30,7 +30,7 @@ export function checkOptions(
   operation: string,
   options: CrossEntropyArguments,
 ): Required<CrossEntropyArguments> {
-  requireOptions(operation, options);
+  requireOptions(operation, options, ["ignoreIndex", "labelSmoothing", "reduction"]);
   const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
   requireOneOf(operation, "reduction", reduction, reductions);
   requireProbability(operation, "labelSmoothing", labelSmoothing);
@@ -198,7 +198,7 @@ export function weightedCrossEntropy(
   factors: Tensor,
   options: WeightedCrossEntropyArguments = {},
 ): Tensor {
-  requireOptions("weightedCrossEntropy", options);
+  requireOptions("weightedCrossEntropy", options, ["ignoreIndex", "losses"]);
   const { ignoreIndex, losses } = options;
   commonBackend("weightedCrossEntropy", [logits, targets, factors, ...(losses ? [losses] : [])]);
   checkRows("weightedCrossEntropy", logits, logits.shape[0], [factors, losses]);

@@ -8,7 +8,7 @@ import { rules } from "../autograd/rules.js";
 import type { Backend, Operand } from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { bytesPerElement, dtypes } from "../dtype.js";
-import { ArgumentError, AutogradError, BackendError, DTypeError } from "../errors.js";
+import { AutogradError, BackendError, DTypeError } from "../errors.js";
 import { contiguousLayout, isContiguous, type Layout } from "../layout.js";
 import { runtime } from "../runtime.js";
 import type { Shape } from "../shape.js";
@@ -56,12 +56,7 @@ export function operand(tensor: Tensor, layout: Layout = tensor.layout): Operand
  * @throws {BackendError} when two backends meet
  */
 export function commonBackend(operation: string, inputs: readonly Tensor[]): Backend {
-  for (const input of inputs) {
-    if (typeof input?.use !== "function")
-      throw new ArgumentError(
-        `${operation}: expected a tensor, not ${input === null ? "null" : typeof input}`,
-      );
-  }
+  for (const input of inputs) use(operation, input);
   const backend = use(operation, inputs[0]).backend;
   for (let i = 1; i < inputs.length; i++) {
     const other = use(operation, inputs[i]).backend;

@@ -19,7 +19,7 @@ export interface DropoutArguments {
 export function dropout(x: Tensor, p = 0.5, options: DropoutArguments = {}): Tensor {
   use("dropout", x);
   requireFloat("dropout", "x", x.dtype);
-  requireOptions("dropout", options);
+  requireOptions("dropout", options, ["training", "generator"]);
   requireProbability("dropout", "p", p);
   if (p === 0 || !(options.training ?? true)) return alias(x);
   return tidy(() => mul(x, dropoutMask(x, p, options.generator ?? defaultGenerator())));

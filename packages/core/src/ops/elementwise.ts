@@ -1,6 +1,6 @@
 // Elementwise operations with broadcasting and promotion: arithmetic, functions, comparison, choice, cast.
 
-import { requireThat, use } from "../arguments.js";
+import { describe, requireThat, use } from "../arguments.js";
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
 import { type DType, dtypes, isFloat, promote, requireDType } from "../dtype.js";
@@ -150,7 +150,7 @@ function withOperands(
   const like = left instanceof Tensor ? left : right;
   if (!(like instanceof Tensor))
     throw new ArgumentError(
-      `${operation}: expected a tensor among the operands, not ${typeof left} and ${typeof right}`,
+      `${operation}: expected a tensor among the operands, not ${describe(left)} and ${describe(right)}`,
     );
   use(operation, like);
   const value = (left instanceof Tensor ? right : left) as number;
@@ -289,8 +289,8 @@ export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
 }
 
 /**
- * `a` where `condition` holds, else `b`; all three broadcast.
- * @throws {DTypeError} when condition is not bool (cast it first)
+ * `left` where `condition` holds, else `right`; all three broadcast.
+ * @param condition - bool; of another dtype, it holds where it is not 0 (NaN is not 0)
  */
 export function where(condition: Tensor, left: Tensor | number, right: Tensor | number): Tensor {
   if (typeof left === "number" && typeof right === "number") {

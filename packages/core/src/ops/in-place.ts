@@ -1,9 +1,10 @@
 // Operations that write their result over their first operand, for running means, gradients and states that should not be
 // allocated anew. They are not recorded; a graph that saved the old values reports it in backward.
 
-import { requireFinite, use } from "../arguments.js";
+import { use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { BinaryKind } from "../backend/types.js";
+import { requireFilling } from "../creation.js";
 import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { expandLayout, isContiguous } from "../layout.js";
@@ -78,7 +79,7 @@ export function clip_(x: Tensor, low: number, high: number): Tensor {
 export function fill_(x: Tensor, value: number): Tensor {
   const { backend } = use("fill_", x);
   requireWritable("fill_", x, null, "fullLike");
-  if (!isFloat(x.dtype)) requireFinite("fill_", "value", value);
+  requireFilling("fill_", value, x.dtype);
   backend.fill(operand(x), value);
   x.storage.version++;
   return x;

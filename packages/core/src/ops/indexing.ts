@@ -4,7 +4,7 @@ import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { checkShape, formatShape } from "../shape.js";
+import { checkShape, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, filled, finish, operand } from "./dispatch.js";
 import { cast } from "./elementwise.js";
@@ -45,7 +45,7 @@ export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tenso
   return tidy(() => {
     const backend = commonBackend("scatterAdd", [source, indices]);
     const lead = indices.rank;
-    if (formatShape(source.shape.slice(0, lead)) !== formatShape(indices.shape)) {
+    if (!sameShape(source.shape.slice(0, lead), indices.shape)) {
       throw new ShapeError(
         `scatterAdd: source ${formatShape(source.shape)} does not begin with the indices' shape ${formatShape(indices.shape)}`,
       );

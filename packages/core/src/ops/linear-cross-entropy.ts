@@ -213,7 +213,7 @@ export function weightedLinearCrossEntropy(
   options: WeightedCrossEntropyArguments = {},
 ): Tensor {
   const operation = "weightedLinearCrossEntropy";
-  requireOptions("weightedLinearCrossEntropy", options);
+  requireOptions(operation, options, ["ignoreIndex", "losses"]);
   const { ignoreIndex = -100, losses = null } = options;
   commonBackend(operation, [x, weight, targets, factors, ...(losses ? [losses] : [])]);
   checkFactors(operation, x, weight);

@@ -42,7 +42,7 @@ function swapLast(layout: Tensor["layout"]): Tensor["layout"] {
  * @throws {ShapeError} when inner dimensions or batch axes do not fit
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Tensor {
-  requireOptions("matmul", options);
+  requireOptions("matmul", options, ["transA", "transB", "alpha", "beta", "out"]);
   const backend = commonBackend("matmul", options.out ? [a, b, options.out] : [a, b]);
   if (a.rank === 0 || b.rank === 0) throw new ShapeError("matmul: scalars have no matrix product; use mul");
   if (a.rank === 1 || b.rank === 1) {

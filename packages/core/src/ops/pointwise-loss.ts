@@ -35,7 +35,7 @@ function reduced(operation: string, losses: Tensor, reduction: Reduction): Tenso
 /** (prediction − target)², averaged, summed or for each element, as torch.nn.functional.mse_loss. Shapes must be equal. */
 export function mse(prediction: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
   check("mse", prediction, target);
-  requireOptions("mse", options);
+  requireOptions("mse", options, ["reduction"]);
   return tidy(() => reduced("mse", square(sub(prediction, target)), options.reduction ?? "mean"));
 }
 
@@ -58,7 +58,7 @@ export function bceWithLogits(
   options: BinaryCrossEntropyArguments = {},
 ): Tensor {
   check("bceWithLogits", logits, target);
-  requireOptions("bceWithLogits", options);
+  requireOptions("bceWithLogits", options, ["reduction", "weight", "posWeight"]);
   const { weight, posWeight, reduction = "mean" } = options;
   commonBackend("bceWithLogits", [logits, ...[weight, posWeight].filter((t) => t !== undefined)]);
   return tidy(() => {
@@ -84,7 +84,7 @@ export interface KlDivergenceArguments {
  */
 export function klDivergence(input: Tensor, target: Tensor, options: KlDivergenceArguments = {}): Tensor {
   check("klDivergence", input, target);
-  requireOptions("klDivergence", options);
+  requireOptions("klDivergence", options, ["reduction", "logTarget"]);
   const { reduction = "batchmean", logTarget = false } = options;
   return tidy(() => {
     let losses: Tensor;

@@ -60,7 +60,7 @@ function planOf(
   spatial: number,
 ): Plan {
   checkInput(operation, x, spatial);
-  requireOptions(operation, options);
+  requireOptions(operation, options, ["stride", "padding", "ceilMode", "dilation", "countIncludePad"]);
   const sizes = perAxis(operation, "size", size, spatial, 1);
   const stride = perAxis(operation, "stride", options.stride ?? sizes, spatial, 1);
   const padding = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);

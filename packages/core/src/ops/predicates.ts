@@ -3,7 +3,7 @@
 import { use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
-import { broadcastShapes, normalizeAxes } from "../shape.js";
+import { broadcastShapes, reducedAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend } from "./dispatch.js";
 import { abs, cast, equal, less, logicalNot, notEqual, where } from "./elementwise.js";
@@ -46,12 +46,12 @@ type Axes = number | readonly number[];
 /** Whether an element is not 0 (NaN is not 0); false over empty axes. */
 export const any = (x: Tensor, axes?: Axes, keepDims = false): Tensor => {
   use("any", x);
-  const list = normalizeAxes("any", axes, x.rank);
+  const list = reducedAxes("any", axes, keepDims, x.rank);
   return tidy(() => notEqual(sum(cast(x.detach(), "bool"), list, keepDims), 0));
 };
 /** Whether no element is 0; true over empty axes. */
 export const all = (x: Tensor, axes?: Axes, keepDims = false): Tensor => {
   use("all", x);
-  const list = normalizeAxes("all", axes, x.rank);
+  const list = reducedAxes("all", axes, keepDims, x.rank);
   return tidy(() => equal(sum(logicalNot(cast(x.detach(), "bool")), list, keepDims), 0));
 };

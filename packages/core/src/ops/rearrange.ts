@@ -50,7 +50,7 @@ export function chunk(x: Tensor, chunks: number, axis = 0): Tensor[] {
   use("chunk", x);
   requireInteger("chunk", "chunks", chunks, 1);
   const at = normalizeAxis("chunk", axis, x.rank);
-  if (x.shape[at] === 0) return [alias(x)];
+  if (x.shape[at] === 0) return Array.from({ length: chunks }, () => alias(x));
   return split(x, Math.ceil(x.shape[at] / chunks), at);
 }
 

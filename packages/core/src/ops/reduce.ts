@@ -1,11 +1,11 @@
 // Reductions over one, several or all axes. No axes named means all; an empty list means none.
 
-import { requireFinite, use } from "../arguments.js";
+import { requireBoolean, requireFinite, use } from "../arguments.js";
 import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, normalizeAxes, normalizeAxis, reducedShape, sizeOf } from "../shape.js";
+import { formatShape, normalizeAxis, reducedAxes, reducedShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
 import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
@@ -16,7 +16,7 @@ type Axes = number | readonly number[] | undefined;
 
 function reduce(kind: ReduceKind, x: Tensor, axes: Axes, keepDims: boolean): Tensor {
   const backend = commonBackend(kind, [x]);
-  const list = normalizeAxes(kind, axes, x.rank);
+  const list = reducedAxes(kind, axes, keepDims, x.rank);
   if (!backend.arithmetic.has(x.dtype)) {
     const work = isFloat(x.dtype) ? "float32" : "int32";
     const back = isFloat(x.dtype) || kind === "max" || kind === "min" ? x.dtype : "int32";
@@ -37,14 +37,14 @@ export const sum = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce(
 export const prod = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("prod", x, axes, keepDims);
 /** Largest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
 export const max = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
-  reduce("max", nonEmpty("max", x, axes), axes, keepDims);
+  reduce("max", nonEmpty("max", x, axes, keepDims), axes, keepDims);
 /** Smallest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
 export const min = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
-  reduce("min", nonEmpty("min", x, axes), axes, keepDims);
+  reduce("min", nonEmpty("min", x, axes, keepDims), axes, keepDims);
 
-function nonEmpty(operation: string, x: Tensor, axes: Axes): Tensor {
+function nonEmpty(operation: string, x: Tensor, axes: Axes, keepDims: boolean): Tensor {
   use(operation, x);
-  for (const axis of normalizeAxes(operation, axes, x.rank)) {
+  for (const axis of reducedAxes(operation, axes, keepDims, x.rank)) {
     if (x.shape[axis] === 0)
       throw new ShapeError(
         `${operation}: axis ${axis} of ${formatShape(x.shape)} is empty and has no ${operation}`,
@@ -70,14 +70,14 @@ export function prodReference(x: Tensor, axes: readonly number[]): Tensor {
   });
 }
 
-function countOver(operation: string, x: Tensor, axes: Axes): number {
-  return sizeOf(normalizeAxes(operation, axes, x.rank).map((axis) => x.shape[axis]));
+function countOver(x: Tensor, axes: readonly number[]): number {
+  return sizeOf(axes.map((axis) => x.shape[axis]));
 }
 
 /** Arithmetic mean, in float32 for integers and for 16-bit floats, whose sums would overflow; NaN over empty axes. */
 export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   const backend = commonBackend("mean", [x]);
-  const count = countOver("mean", x, axes);
+  const count = countOver(x, reducedAxes("mean", axes, keepDims, x.rank));
   if (isFloat(x.dtype) && backend.arithmetic.has(x.dtype))
     return tidy(() => div(sum(x, axes, keepDims), count));
   return tidy(() => {
@@ -89,23 +89,24 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 /** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
 export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
   use("variance", x);
-  const list = normalizeAxes("variance", axes, x.rank);
+  const list = reducedAxes("variance", axes, keepDims, x.rank);
   requireFinite("variance", "correction", correction);
   const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
   if (narrow) return narrow;
   return tidy(() => {
     const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
-    return div(squares, Math.max(0, countOver("variance", x, list) - correction));
+    return div(squares, Math.max(0, countOver(x, list) - correction));
   });
 }
 
-/** log Σ e^x without overflow; −∞ over empty axes, as in PyTorch. */
+/** log Σ e^x without overflow, in float32 for integers; −∞ over empty axes, as in PyTorch. */
 export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   use("logsumexp", x);
-  const narrow = throughFloat32(x, (wide) => logsumexp(wide, axes, keepDims));
+  const list = reducedAxes("logsumexp", axes, keepDims, x.rank);
+  if (!isFloat(x.dtype)) return tidy(() => logsumexp(cast(x, "float32"), list, keepDims));
+  const narrow = throughFloat32(x, (wide) => logsumexp(wide, list, keepDims));
   if (narrow) return narrow;
   return tidy(() => {
-    const list = normalizeAxes("logsumexp", axes, x.rank);
     if (list.some((axis) => x.shape[axis] === 0))
       return add(sum(x, list, keepDims), Number.NEGATIVE_INFINITY);
     const top = max(x.detach(), list, true);
@@ -120,6 +121,7 @@ export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
 function argReduce(kind: ArgReduceKind, x: Tensor, axis: number | undefined, keepDims: boolean): Tensor {
   return tidy(() => {
     use(kind, x);
+    requireBoolean(kind, "keepDims", keepDims);
     const source = axis === undefined ? reshape(x, [-1]) : x;
     const backend = commonBackend(kind, [source]);
     const at = normalizeAxis(kind, axis ?? 0, source.rank);

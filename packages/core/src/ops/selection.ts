@@ -1,7 +1,7 @@
 // Elements by position along an axis: take, takeAlongAxis, scatter, oneHot. All come down to gather and scatterAdd of rows, so
 // that gradients need no rule of their own. Positions may be negative and then count from the end.
 
-import { requireInteger, requireThat, use } from "../arguments.js";
+import { requireInteger, requireOptions, requireThat, use } from "../arguments.js";
 import { fromValues, positions } from "../creation.js";
 import { type DType, isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
@@ -132,6 +132,7 @@ export function scatter(
   axis: number,
   options: ScatterArguments = {},
 ): Tensor {
+  requireOptions("scatter", options, ["mode"]);
   const { mode = "replace" } = options;
   const backend = commonBackend("scatter", [x, indices, source]);
   requireThat(mode === "replace" || mode === "add", "scatter", "mode", '"replace" or "add"', mode);
@@ -176,6 +177,7 @@ export function scatter(
 export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: DType } = {}): Tensor {
   use("oneHot", indices);
   requireInteger("oneHot", "numClasses", numClasses, 0);
+  requireOptions("oneHot", options, ["dtype"]);
   return tidy(() => {
     const list = cast(indices, "int32");
     if (isFloat(indices.dtype))

@@ -1,7 +1,7 @@
 // Orders: argsort, sort, topk, unique. The order is found on the host; values are picked by it with gradients. NaN counts as the
 // largest number, as in NumPy and PyTorch.
 
-import { requireInteger } from "../arguments.js";
+import { requireBoolean, requireInteger } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -72,6 +72,7 @@ export function argsort(x: Tensor, axis = -1, descending = false): Tensor {
 
 function orderAlong(operation: string, x: Tensor, axis: number, descending: boolean): Tensor {
   commonBackend(operation, [x]);
+  requireBoolean(operation, "descending", descending);
   const at = normalizeAxis(operation, axis, x.rank);
   return positionsAlong(operation, x, at, x.shape[at], (line) => orderOf(line, descending));
 }
@@ -104,6 +105,7 @@ export function topk(x: Tensor, k: number, axis = -1, largest = true): { values:
   commonBackend("topk", [x]);
   const at = normalizeAxis("topk", axis, x.rank);
   requireInteger("topk", "k", k, 0);
+  requireBoolean("topk", "largest", largest);
   if (k > x.shape[at]) {
     throw new ShapeError(
       `topk: k ${k} exceeds axis ${at} of ${formatShape(x.shape)} (${k} > ${x.shape[at]})`,

@@ -3,7 +3,7 @@
 import { requireFinite, requireThat, use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
-import { normalizeAxes } from "../shape.js";
+import { reducedAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { abs, cast, equal, notEqual, pow, sqrt, square, where } from "./elementwise.js";
 import { throughFloat32 } from "./narrow.js";
@@ -20,7 +20,7 @@ function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
 /** Standard deviation, √variance; correction 1 is PyTorch's default, 0 NumPy's. The gradient of a constant is 0. */
 export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
   use("std", x);
-  const list = normalizeAxes("std", axes, x.rank);
+  const list = reducedAxes("std", axes, keepDims, x.rank);
   requireFinite("std", "correction", correction);
   const narrow = throughFloat32(x, (wide) => std(wide, list, keepDims, correction));
   if (narrow) return narrow;
@@ -34,7 +34,7 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
  */
 export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
   use("norm", x);
-  normalizeAxes("norm", axes, x.rank);
+  reducedAxes("norm", axes, keepDims, x.rank);
   requireThat(typeof p === "number" && !Number.isNaN(p), "norm", "p", "a number", p);
   if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, axes, keepDims));
   const narrow = throughFloat32(x, (wide) => norm(wide, p, axes, keepDims));

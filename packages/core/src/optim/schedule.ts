@@ -1,6 +1,6 @@
 // Learning-rate schedules: factors of the base rate by step.
 
-import { requireFinite, requireOptions } from "../arguments.js";
+import { describe, requireFinite, requireOptions, requireProbability } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
 
 export interface ScheduleOptions {
@@ -12,8 +12,14 @@ export interface ScheduleOptions {
   minFactor?: number;
 }
 
-function warmup(options: ScheduleOptions, decay: (progress: number) => number): (step: number) => number {
-  requireOptions("schedule", options);
+/** What one schedule or another takes: a program may choose one by name, with the options of all. */
+const known = ["warmupSteps", "totalSteps", "minFactor", "cycles", "power"];
+
+function warmup(
+  operation: string,
+  options: ScheduleOptions,
+  decay: (progress: number) => number,
+): (step: number) => number {
   const { warmupSteps = 0, totalSteps, minFactor = 0 } = options;
   for (const [name, value] of [
     ["warmupSteps", warmupSteps],
@@ -21,7 +27,9 @@ function warmup(options: ScheduleOptions, decay: (progress: number) => number): 
     ["minFactor", minFactor],
   ] as const) {
     if (!(Number.isFinite(value) && value >= 0))
-      throw new ArgumentError(`schedule: ${name} must be finite and not negative, not ${value}`);
+      throw new ArgumentError(
+        `${operation}: ${name} must be finite and not negative, not ${describe(value)}`,
+      );
   }
   return (step) => {
     if (step < warmupSteps) return step / Math.max(1, warmupSteps);
@@ -35,19 +43,20 @@ function warmup(options: ScheduleOptions, decay: (progress: number) => number): 
  * get_cosine_schedule_with_warmup. `step` counts from 0.
  */
 export function cosineSchedule(options: ScheduleOptions & { cycles?: number }): (step: number) => number {
-  requireOptions("schedule", options);
+  requireOptions("cosineSchedule", options, known);
   const { cycles = 0.5 } = options;
-  requireFinite("schedule", "cycles", cycles);
-  return warmup(options, (progress) => Math.max(0, 0.5 * (1 + Math.cos(2 * Math.PI * cycles * progress))));
+  requireFinite("cosineSchedule", "cycles", cycles);
+  const wave = (progress: number) => Math.max(0, 0.5 * (1 + Math.cos(2 * Math.PI * cycles * progress)));
+  return warmup("cosineSchedule", options, wave);
 }
 
 /** Linear warm-up, then (1 − progress)^power down, as Hugging Face's get_polynomial_decay_schedule_with_warmup. */
 export function polynomialSchedule(options: ScheduleOptions & { power?: number }): (step: number) => number {
-  requireOptions("schedule", options);
+  requireOptions("polynomialSchedule", options, known);
   const { power = 1 } = options;
   if (!(Number.isFinite(power) && power > 0))
-    throw new ArgumentError(`schedule: power must be finite and above 0, not ${power}`);
-  return warmup(options, (progress) => (1 - progress) ** power);
+    throw new ArgumentError(`polynomialSchedule: power must be finite and above 0, not ${describe(power)}`);
+  return warmup("polynomialSchedule", options, (progress) => (1 - progress) ** power);
 }
 
 export interface OneCycleOptions {
@@ -63,14 +72,14 @@ export interface OneCycleOptions {
 
 /** Up by a cosine to the base rate, then down by another, as torch.optim.lr_scheduler.OneCycleLR. The factor stays after the last step. */
 export function oneCycleSchedule(options: OneCycleOptions): (step: number) => number {
-  requireOptions("schedule", options);
+  const names = ["totalSteps", "warmupShare", "initialDivisor", "finalDivisor"];
+  requireOptions("oneCycleSchedule", options, names);
   const { totalSteps, warmupShare = 0.3, initialDivisor = 25, finalDivisor = 1e4 } = options;
   for (const [name, value] of Object.entries({ totalSteps, initialDivisor, finalDivisor })) {
     if (!(Number.isFinite(value) && value > 0))
-      throw new ArgumentError(`schedule: ${name} must be finite and above 0, not ${value}`);
+      throw new ArgumentError(`oneCycleSchedule: ${name} must be finite and above 0, not ${describe(value)}`);
   }
-  if (!(warmupShare >= 0 && warmupShare <= 1))
-    throw new ArgumentError(`schedule: warmupShare must be within 0 … 1, not ${warmupShare}`);
+  requireProbability("oneCycleSchedule", "warmupShare", warmupShare);
   const top = warmupShare * totalSteps - 1;
   const last = totalSteps - 1;
   const between = (from: number, to: number, progress: number) =>
@@ -85,13 +94,14 @@ export function oneCycleSchedule(options: OneCycleOptions): (step: number) => nu
 
 /** Linear warm-up, then linear decay, as Hugging Face's get_linear_schedule_with_warmup. */
 export function linearSchedule(options: ScheduleOptions): (step: number) => number {
-  return warmup(options, (progress) => 1 - progress);
+  requireOptions("linearSchedule", options, known);
+  return warmup("linearSchedule", options, (progress) => 1 - progress);
 }
 
 /** Linear warm-up, then constant. */
 export function constantSchedule(
   options: Pick<ScheduleOptions, "warmupSteps"> = {},
 ): (step: number) => number {
-  requireOptions("schedule", options);
-  return warmup({ ...options, totalSteps: options.warmupSteps ?? 0 }, () => 1);
+  requireOptions("constantSchedule", options, known);
+  return warmup("constantSchedule", { ...options, totalSteps: options.warmupSteps ?? 0 }, () => 1);
 }

@@ -11,6 +11,11 @@ export const layers: Record<string, WrongCall[]> = {
       nm.ShapeError,
       "matmul: inner dimensions differ: [2, 3] · [4, 5] (3 ≠ 4)",
     ],
+    [
+      () => nm.matmul(f(2, 2), f(2, 2), { transposeB: true } as never),
+      nm.ArgumentError,
+      'matmul: unknown option "transposeB" (known: transA, transB, alpha, beta, out)',
+    ],
   ],
   groupedMatmul: [
     [
@@ -284,6 +289,8 @@ export const layers: Record<string, WrongCall[]> = {
       nm.ArgumentError,
       "full: value must be a finite number, not NaN",
     ],
+    [() => nm.full([2], "1" as never), nm.ArgumentError, 'full: value must be a number, not "1"'],
+    [() => nm.full([2], undefined as never), nm.ArgumentError, "full: value must be a number, not undefined"],
   ],
   eye: [[() => nm.eye(1.5), nm.ShapeError, "eye: [1.5, 1.5] is no shape"]],
   arange: [

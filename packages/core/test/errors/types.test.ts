@@ -23,7 +23,7 @@ const junk: readonly unknown[] = [
 ];
 
 /** For other packages, whose code is checked by the compiler alone; they get valid values. */
-const internal = new Set(["bytesPerElement", "isFloat", "promote", "defineFunction", "dropoutMask"]);
+const internal = new Set(["defineFunction", "dropoutMask"]);
 /** Taken as they are, or with effects on everything else. */
 const others = new Set(["init", "shutdown", "activeBackend", "memoryStats", "resetPeakMemory"]);
 

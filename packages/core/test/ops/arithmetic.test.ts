@@ -100,6 +100,11 @@ describe.each(backends)("$name", (subject) => {
   test("logsumexp of integers and over nothing", () => {
     tidy(() => {
       expect(ops.logsumexp(integer("int32", 0, 0)).item()).toBeCloseTo(Math.LN2, 6);
+      // The distance of the two is no int8.
+      expect(ops.logsumexp(integer("int8", 100, -113)).item()).toBe(100);
+      expect(ops.logsumexp(integer("uint8", 3, 250, 250), 0, true).toArray()).toEqual([
+        expect.closeTo(250 + Math.LN2, 4),
+      ]);
       expect(ops.logsumexp(ops.zeros([2, 0], on(subject)), 1).toArray()).toEqual([-inf, -inf]);
     });
   });
