@@ -107,10 +107,12 @@ function constant(operation: string, shape: Shape, value: number, options: Creat
   return withOptions(filled(backend, dtype, [...shape], value), options);
 }
 
+/** Every element 0. */
 export function zeros(shape: Shape, options: CreationOptions = {}): Tensor {
   return constant("zeros", shape, 0, options);
 }
 
+/** Every element 1. */
 export function ones(shape: Shape, options: CreationOptions = {}): Tensor {
   return constant("ones", shape, 1, options);
 }

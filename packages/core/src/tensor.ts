@@ -28,6 +28,10 @@ export type TensorData = Float64Array | Float32Array | Int32Array | Int8Array | 
 /** Nested arrays of numbers, as deep as the tensor has axes. */
 export type NestedArray = number | NestedArray[];
 
+/**
+ * Numbers of one dtype in a shape, on one backend, and where they came from, if gradients are recorded. `tensor`, `zeros`, `randn`
+ * and others make them; whoever makes one disposes it (`tidy`, `dispose`, `using`).
+ */
 export class Tensor extends TensorOperations {
   readonly dtype: DType;
   /** @internal */

@@ -202,9 +202,11 @@ export const floorDivide = (a: Tensor | number, b: Tensor | number): Tensor => b
 /** a − b·⌊a / b⌋, with the sign of b as Python's %; NaN for a float b of 0, 0 for an integer one. */
 export const remainder = (a: Tensor | number, b: Tensor | number): Tensor => binary("remainder", a, b);
 
-/** Bit by bit, on integers and bool; a negative integer counts as infinitely many leading ones. */
+/** Bit by bit, on integers and bool: set where both are. A negative integer counts as infinitely many leading ones. */
 export const bitwiseAnd = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseAnd", a, b);
+/** Bit by bit, on integers and bool: set where one at least is. */
 export const bitwiseOr = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseOr", a, b);
+/** Bit by bit, on integers and bool: set where exactly one is. */
 export const bitwiseXor = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("bitwiseXor", a, b);
 /** a · 2^b modulo the width of the dtype; the count b is taken modulo 32. */
 export const shiftLeft = (a: Tensor | number, b: Tensor | number): Tensor => bitwise("shiftLeft", a, b);
@@ -217,28 +219,44 @@ export const bitwiseNot = (x: Tensor): Tensor => {
   return x.dtype === "bool" ? logicalNot(x) : bitwise("bitwiseXor", x, x.dtype === "uint8" ? 255 : -1);
 };
 
-/** Comparisons give bool tensors and have no gradient. */
+/** True where a and b are equal (NaN is not). Comparisons give bool tensors and have no gradient. */
 export const equal = (a: Tensor | number, b: Tensor | number): Tensor => compare("equal", a, b);
+/** True where a and b differ; NaN differs from everything. */
 export const notEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("notEqual", a, b);
+/** True where a < b. */
 export const less = (a: Tensor | number, b: Tensor | number): Tensor => compare("less", a, b);
+/** True where a ≤ b. */
 export const lessEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("lessEqual", a, b);
+/** True where a > b. */
 export const greater = (a: Tensor | number, b: Tensor | number): Tensor => compare("greater", a, b);
+/** True where a ≥ b. */
 export const greaterEqual = (a: Tensor | number, b: Tensor | number): Tensor => compare("greaterEqual", a, b);
 
+/** −x. */
 export const neg = (x: Tensor): Tensor => unary("neg", x);
+/** |x|. */
 export const abs = (x: Tensor): Tensor => unary("abs", x);
 /** −1, 0 or 1; NaN for NaN, as in NumPy (PyTorch gives 0), and −0 for −0. */
 export const sign = (x: Tensor): Tensor => unary("sign", x);
+/** √x; NaN below 0. */
 export const sqrt = (x: Tensor): Tensor => unary("sqrt", x);
 /** 1 / √x. */
 export const rsqrt = (x: Tensor): Tensor => unary("rsqrt", x);
+/** e^x. */
 export const exp = (x: Tensor): Tensor => unary("exp", x);
+/** e^x − 1, exact near 0. */
 export const expm1 = (x: Tensor): Tensor => unary("expm1", x);
+/** Natural logarithm; −∞ at 0, NaN below. */
 export const log = (x: Tensor): Tensor => unary("log", x);
+/** log(1 + x), exact near 0. */
 export const log1p = (x: Tensor): Tensor => unary("log1p", x);
+/** Sine of x in radians. */
 export const sin = (x: Tensor): Tensor => unary("sin", x);
+/** Cosine of x in radians. */
 export const cos = (x: Tensor): Tensor => unary("cos", x);
+/** Hyperbolic tangent. */
 export const tanh = (x: Tensor): Tensor => unary("tanh", x);
+/** The error function, 2/√π ∫₀ˣ e^−t² dt. */
 export const erf = (x: Tensor): Tensor => unary("erf", x);
 /** 1 / (1 + e^−x). */
 export const sigmoid = (x: Tensor): Tensor => unary("sigmoid", x);
@@ -251,9 +269,13 @@ export const relu = (x: Tensor): Tensor => {
   use("relu", x);
   return isFloat(x.dtype) ? unary("relu", x) : maximum(x, 0);
 };
+/** x². */
 export const square = (x: Tensor): Tensor => unary("square", x);
+/** 1 / x. */
 export const reciprocal = (x: Tensor): Tensor => unary("reciprocal", x);
+/** The largest integer that is not above x. */
 export const floor = (x: Tensor): Tensor => unary("floor", x);
+/** The smallest integer that is not below x. */
 export const ceil = (x: Tensor): Tensor => unary("ceil", x);
 /** To the nearest integer, halves to even. */
 export const round = (x: Tensor): Tensor => unary("round", x);

@@ -6,6 +6,7 @@ import type { ParameterGroup } from "./optimizer.js";
 
 export type AdamWOptions = AdamOptions;
 
+/** AdamW as torch.optim.AdamW: weight decay acts on the parameter itself. State: `m`, `v` and, with amsgrad, `vMax`. */
 export class AdamW extends AdamFamily {
   protected override readonly decoupled = true;
 

@@ -17,6 +17,7 @@ export interface LionOptions {
   weightDecay: number;
 }
 
+/** Lion: steps of one size. State: `m`, the running mean of gradients. */
 export class Lion extends Optimizer<LionOptions> {
   protected override readonly slotNames: readonly string[] = ["m"];
 

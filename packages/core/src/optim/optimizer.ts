@@ -45,6 +45,7 @@ export interface Update<O> {
   readonly context: UpdateContext;
 }
 
+/** What all optimizers share: groups of parameters with options of their own, states by parameter and name, saving and loading them. */
 export abstract class Optimizer<O extends { learningRate: number }> {
   /** Parameters and options of each group; `learningRate` is the group's base rate, which schedules do not change. */
   readonly groups: ({ parameters: readonly Tensor[] } & O)[];

@@ -21,6 +21,7 @@ export interface SGDOptions {
   nesterov: boolean;
 }
 
+/** Stochastic gradient descent, with momentum on request. State: `momentum`. */
 export class SGD extends Optimizer<SGDOptions> {
   protected override readonly slotNames: readonly string[] = ["momentum"];
 
