@@ -3,11 +3,12 @@
 // tarballs with npm into an empty folder, and runs the programs of scripts/smoke there, as ES module, as CommonJS and
 // through the type checker, and the benchmarks' command. Expects a build of the libraries.
 
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
+import ts from "typescript";
 import {
   again,
   bin,
@@ -58,6 +59,57 @@ async function packLibrary(name, folder) {
   const extra = files.filter((path) => !path.startsWith("dist/") && !besides.has(path));
   if (extra.length > 0) throw new ScriptError(`the tarball has ${extra.join(", ")}`);
   return tarball;
+}
+
+/** Modules of Node and packages that `code` loads by name: from, import and require; `guarded` where that may fail. */
+function* loadsOf(path) {
+  const source = ts.createSourceFile(path, readFileSync(path, "utf8"), ts.ScriptTarget.Latest, true);
+  const within = (node) =>
+    node &&
+    ((ts.isTryStatement(node.parent ?? node) && node.parent.tryBlock === node) || within(node.parent));
+  function* walk(node) {
+    if (ts.isImportDeclaration(node) || (ts.isExportDeclaration(node) && node.moduleSpecifier))
+      yield { name: node.moduleSpecifier.text, guarded: false };
+    const dynamic = ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword;
+    const required = ts.isCallExpression(node) && node.expression.getText() === "require";
+    if (dynamic || required) {
+      const [argument] = node.arguments;
+      if (ts.isStringLiteral(argument)) yield { name: argument.text, guarded: within(node) };
+      else if (dynamic) yield { text: node.getText() };
+    }
+    const children = [];
+    ts.forEachChild(node, (child) => void children.push(child));
+    for (const child of children) yield* walk(child);
+  }
+  yield* walk(source);
+}
+
+/**
+ * Bundlers resolve what code loads by name. webpack fails where it finds nothing, unless the code says itself that it may fail, by
+ * `try`; it fails at `node:` in a page's bundle; and it takes a name in a variable for any file of the folder, unless told to leave it.
+ */
+function checkLoads(name) {
+  const { dependencies = {} } = readJson(join(root, "packages", name, "package.json"));
+  const dist = join(root, "packages", name, "dist");
+  let optional = 0;
+  for (const file of readdirSync(dist).filter((each) => /\.c?js$/.test(each))) {
+    for (const { name: loaded, guarded, text } of loadsOf(join(dist, file))) {
+      if (text !== undefined) {
+        if (!(text.includes("@vite-ignore") && text.includes("webpackIgnore: true")))
+          throw new ScriptError(`${file}: bundlers would look for the target of ${text}`);
+      } else if (
+        !loaded.startsWith(".") &&
+        !Object.keys(dependencies).some((own) => loaded.startsWith(own))
+      ) {
+        // CommonJS asks Node by `require`: pages take the ES modules.
+        if (loaded.startsWith("node:") && file.endsWith(".cjs")) continue;
+        if (!guarded)
+          throw new ScriptError(`${file}: loads "${loaded}", which may not be there, outside of try`);
+        optional += 1;
+      }
+    }
+  }
+  if (name === "core" && optional === 0) throw new ScriptError("gpu.js is loaded nowhere");
 }
 
 /** What the benchmarks' command starts, reads or serves. */
@@ -135,6 +187,7 @@ export async function checkPackages() {
     const tarballs = [];
     for (const name of libraries) {
       await check(`${name}: manifest`, () => checkManifest(name));
+      await check(`${name}: bundlers find what it loads`, () => checkLoads(name));
       const tarball = await check(`${name}: packs`, () => packLibrary(name, folder));
       if (!tarball) continue;
       tarballs.push(tarball);
