@@ -6,14 +6,7 @@ import { address, int, laneSum, madd } from "../../core/assembly/abi";
 import { scalesOf, sumsOf } from "./activations";
 import { half } from "./codes";
 import { blockSums } from "./walk";
-import { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from "./weight";
-
-/** Bytes of a record of 256 elements. */
-// @ts-ignore: decorator
-@inline
-export function kRecordBytes(format: i32): usize {
-  return format == Q2_K ? 84 : format == Q3_K ? 110 : format == Q4_K ? 144 : format == Q5_K ? 176 : 210;
-}
+import { kRecordBytes, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from "./weight";
 
 // Bytes shifted to the left by `count` bits, or to the right by −count; what crosses into a neighbour is masked off by the caller.
 // @ts-ignore: decorator

@@ -3,7 +3,7 @@
 
 import { address, int } from "../../core/assembly/abi";
 import { half, nibbleMask, upperHalves } from "./codes";
-import { Q3_K, Q4_K, Q5_K, Q6_K } from "./weight";
+import { kRecordBytes, Q3_K, Q4_K, Q5_K, Q6_K } from "./weight";
 
 // @ts-ignore: decorator
 @inline
@@ -106,7 +106,7 @@ export function unpackKQuant(
   args: usize, row: i32, block: i32, blocks: i32, codes: usize, scales: usize, offsets: usize, step: usize,
 ): void {
   const format = int(args, 0);
-  const bytes: usize = format == Q3_K ? 110 : format == Q4_K ? 144 : format == Q5_K ? 176 : 210;
+  const bytes = kRecordBytes(format);
   let from = address(args, 1) + ((<usize>row) * (<usize>(int(args, 5) >> 8)) + <usize>(block >> 3)) * bytes;
   for (let i = 0; i < blocks; i += 8) {
     switch (format) {

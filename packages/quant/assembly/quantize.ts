@@ -3,9 +3,9 @@
 import { address, float, int } from "../../core/assembly/abi";
 import { toHalf } from "./codes";
 import { quantizeInteger } from "./quantize-integer";
-import { kQuantBytes, quantizeKQuant } from "./quantize-k";
+import { quantizeKQuant } from "./quantize-k";
 import {
-  FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, UINT4, UINT8,
+  FP4, FP4_SINGLE, INT4, INT8, NF4, NF4_SINGLE, kRecordBytes, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, UINT4, UINT8,
 } from "./weight";
 
 // Bounds between NF4 codes.
@@ -250,7 +250,7 @@ export function quantize(args: usize, begin: i32, end: i32, scratch: usize): voi
       case Q3_K:
       case Q4_K:
       case Q5_K:
-      case Q6_K: quantizeKQuant(format, x, data + (<usize>unit) * kQuantBytes(format), scratch); break;
+      case Q6_K: quantizeKQuant(format, x, data + (<usize>unit) * kRecordBytes(format), scratch); break;
     }
   }
 }

@@ -29,6 +29,13 @@ export const Q4_K: i32 = 15;
 export const Q5_K: i32 = 16;
 export const Q6_K: i32 = 17;
 
+/** Bytes of a K-quant's record of 256 elements. */
+// @ts-ignore: decorator
+@inline
+export function kRecordBytes(format: i32): usize {
+  return format == Q2_K ? 84 : format == Q3_K ? 110 : format == Q4_K ? 144 : format == Q5_K ? 176 : 210;
+}
+
 /** Number of arguments that describe the weight. */
 export const WEIGHT_ARGUMENTS: i32 = 9;
 
@@ -48,11 +55,11 @@ function decodeKQuant(format: i32, args: usize, row: i32, from: i32, count: i32,
     const blocks = whole ? count >> 8 : 1;
     const to = whole ? out : spare;
     switch (format) {
-      case Q2_K: decodeQ2_K(record(args, row, start, 8, 84), blocks, to); break;
-      case Q3_K: decodeQ3_K(record(args, row, start, 8, 110), blocks, to); break;
-      case Q4_K: decodeQ4_K(record(args, row, start, 8, 144), blocks, to); break;
-      case Q5_K: decodeQ5_K(record(args, row, start, 8, 176), blocks, to); break;
-      case Q6_K: decodeQ6_K(record(args, row, start, 8, 210), blocks, to); break;
+      case Q2_K: decodeQ2_K(record(args, row, start, 8, kRecordBytes(Q2_K)), blocks, to); break;
+      case Q3_K: decodeQ3_K(record(args, row, start, 8, kRecordBytes(Q3_K)), blocks, to); break;
+      case Q4_K: decodeQ4_K(record(args, row, start, 8, kRecordBytes(Q4_K)), blocks, to); break;
+      case Q5_K: decodeQ5_K(record(args, row, start, 8, kRecordBytes(Q5_K)), blocks, to); break;
+      case Q6_K: decodeQ6_K(record(args, row, start, 8, kRecordBytes(Q6_K)), blocks, to); break;
     }
     const done = whole ? blocks << 8 : n;
     if (!whole) memory.copy(out, spare + ((<usize>(from - start)) << 2), (<usize>n) << 2);
