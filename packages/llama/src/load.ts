@@ -61,7 +61,13 @@ function checkFolder(operation: string, source: LlamaSource): void {
   const fs = globalThis.process?.getBuiltinModule?.("node:fs");
   if (!fs)
     throw new NomoatError(`${source}: there is no file system here; give the files by name, in a Map`, "IO");
-  const found = fs.statSync(source, { throwIfNoEntry: false });
+  let found: ReturnType<typeof fs.statSync>;
+  try {
+    found = fs.statSync(source, { throwIfNoEntry: false });
+  } catch (cause) {
+    // A folder that may not be looked into, or a file in the place of one.
+    throw new NomoatError(`${source}: cannot be opened: ${(cause as Error).message}`, "IO", { cause });
+  }
   if (!found) {
     const hub = /^[\w.-]+\/[\w.-]+$/.test(source)
       ? "; models are not downloaded: give the folder of one that is"
