@@ -27,7 +27,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   });
 }
 
-export const swigluRule: OwnRule<null> = {
+const swigluRule: OwnRule<null> = {
   name: "swiglu",
   needs: () => [0, 1],
   backward: (c, dy) =>
@@ -52,7 +52,7 @@ export const swigluRule: OwnRule<null> = {
 };
 
 /** swiglu in primitives. */
-export function swigluReference(gate: Tensor, up: Tensor): Tensor {
+function swigluReference(gate: Tensor, up: Tensor): Tensor {
   return tidy(() => mul(silu(gate), up));
 }
 

@@ -112,7 +112,7 @@ function perTargetLosses(
   return finishBy(crossEntropyRule, [rows, targets], { ignoreIndex }, losses);
 }
 
-export const crossEntropyRule: OwnRule<{ ignoreIndex: number }> = {
+const crossEntropyRule: OwnRule<{ ignoreIndex: number }> = {
   name: "crossEntropy",
   needs: () => [0, 1],
   backward: (c, dy) => {

@@ -18,7 +18,7 @@ import { expand, reshape, transpose, unsqueeze } from "./view.js";
  * `indices` as int32 within 0 … extent − 1, negative ones counted from the end.
  * @throws {ShapeError} naming an index that is out of range
  */
-export function wrapIndices(operation: string, indices: Tensor, extent: number, axis: number): Tensor {
+function wrapIndices(operation: string, indices: Tensor, extent: number, axis: number): Tensor {
   if (isFloat(indices.dtype) || indices.dtype === "bool")
     throw new DTypeError(`${operation}: indices must be integers, not ${indices.dtype}`);
   const list = cast(indices, "int32");

@@ -43,7 +43,7 @@ interface WindowAttributes {
   readonly dilation: number;
 }
 
-export const unfoldRule: OwnRule<WindowAttributes> = {
+const unfoldRule: OwnRule<WindowAttributes> = {
   name: "unfold",
   needs: () => [],
   backward: (c, dy) => {
@@ -52,7 +52,7 @@ export const unfoldRule: OwnRule<WindowAttributes> = {
   },
 };
 
-export const foldRule: OwnRule<WindowAttributes> = {
+const foldRule: OwnRule<WindowAttributes> = {
   name: "fold",
   needs: () => [],
   backward: (c, dy) => {
