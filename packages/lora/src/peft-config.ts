@@ -3,7 +3,8 @@
 import { ArgumentError, FormatError } from "@nomoat/core";
 import { describe, requireOptions } from "@nomoat/core/extend";
 import type { JsonObject, JsonValue } from "@nomoat/core/io";
-import { configFaults, defaultsOf, fieldFaults, type LoraConfig, type PeftType } from "./config.js";
+import { defaultsOf, type LoraConfig, type PeftType } from "./config.js";
+import { configFaults, fieldFaults } from "./config-checks.js";
 
 type Names = Readonly<Partial<Record<keyof LoraConfig, string>>>;
 

@@ -39,6 +39,9 @@ export function isConvolution(module: Module): module is Conv2d | LoraConv2d {
   return module instanceof Conv2d || module instanceof LoraConv2d;
 }
 
+/** What the class of a module is called; bundlers put an underscore before names. */
+export const kindOf = (module: Module): string => module.constructor.name.replace(/^_/, "");
+
 /** Throws unless `config` can adapt this convolution with rank `r`. */
 function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: LoraConfig, r: number): void {
   const { groups = 1 } = (module instanceof Conv2d ? module : module.slots.original).options;
@@ -46,7 +49,7 @@ function checkConvolution(name: string, module: Conv2d | LoraConv2d, config: Lor
     throw new ArgumentError(`${name} is a convolution${groups > 1 ? ` of ${groups} groups` : ""}, ${why}`);
   };
   const init = config.initLoraWeights;
-  if (!["LORA", "LOHA", "LOKR"].includes(config.peftType))
+  if (!["LORA", "LOHA", "LOKR", "IA3"].includes(config.peftType))
     refuse(`which ${config.peftType} does not support here`);
   if (init === "orthogonal") refuse("which cannot begin orthogonal");
   if (groups === 1) return;
@@ -193,7 +196,7 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     if (!wanted) continue;
     const convolution = isConvolution(module);
     if (!isLinear(module) && !isEmbedding(module) && !convolution) {
-      unfit.push(`${name} (${module.constructor.name})`);
+      unfit.push(`${name} (${kindOf(module)})`);
       continue;
     }
     if (config.peftType !== "LORA" && isEmbedding(module))
@@ -215,9 +218,13 @@ export function resolveTargets(model: Module, config: LoraConfig): Target[] {
     );
   }
   if (targets.length === 0) {
+    const { layersToTransform, layersPattern } = config;
+    const chosen = (layersToTransform ?? null) !== null;
+    const pattern = layersPattern?.length ? ` and layersPattern ${JSON.stringify(layersPattern)}` : "";
+    const among = chosen ? ` with layersToTransform ${JSON.stringify(layersToTransform)}${pattern}` : "";
     const why = excluded > 0 ? `match ${excluded} layers, all of them excluded` : "match no layer";
     throw new ArgumentError(
-      `targetModules ${JSON.stringify(config.targetModules)} ${why}; ${available(modules)}`,
+      `targetModules ${JSON.stringify(config.targetModules)}${among} ${why}; ${available(modules)}`,
     );
   }
   return targets;

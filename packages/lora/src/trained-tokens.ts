@@ -7,7 +7,7 @@ import { isAdapted } from "./adapted.js";
 import type { LoraConfig } from "./config.js";
 import { overwrite } from "./overwrite.js";
 import type { Replacement } from "./replacements.js";
-import { candidateModules, matchesName } from "./targets.js";
+import { candidateModules, kindOf, matchesName } from "./targets.js";
 
 /** Key of the rows after a module's name, in PEFT's files. */
 const suffix = "token_adapter.trainable_tokens_delta";
@@ -193,9 +193,7 @@ export class TrainedTokens implements Replacement {
         else if (isAdapted(module) || targeted.has(name)) faults.push(`${name} carries an adapter`);
         else if (whole(name)) faults.push(`${name} is trained as a whole (modulesToSave)`);
         else if (!isTrainable(module))
-          faults.push(
-            `${name} (${module.constructor.name}) is no embedding and no dense linear layer without bias`,
-          );
+          faults.push(`${name} (${kindOf(module)}) is no embedding and no dense linear layer without bias`);
         else {
           const [rows] = module.weight.shape;
           const outside = indices.filter((index) => index >= rows);

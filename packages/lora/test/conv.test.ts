@@ -57,6 +57,20 @@ describe("convolution LoRA", () => {
     expect(adapter.parameters().every((parameter) => parameter.grad !== null)).toBe(true);
   });
 
+  it.each([false, true])("(IA)³ scales channels, of the input %s", (feedforward) => {
+    const own = { peftType: "IA3", targetModules: ["conv"] } as const;
+    const model = new Net();
+    const x = normalTensor([2, 3, 5, 6], 3);
+    const l = normalTensor([1, feedforward ? 3 : 4, 1, 1], 4);
+    const adapter = applyLora(model, { ...own, feedforwardModules: feedforward ? ["conv"] : null });
+    adapter.loadStateDict(new Map([["base_model.model.conv.ia3_l", l]]));
+    const base = new Net().conv;
+    const expected = feedforward ? base.forward(x.mul(l)) : base.forward(x).mul(l);
+    expect(maxDifference(model.conv.forward(x), expected)).toBeLessThan(1e-13);
+    adapter.merge();
+    expect(maxDifference(model.conv.forward(x), expected)).toBeLessThan(1e-13);
+  });
+
   it("merges, unmerges, saves, and serves rows", async () => {
     const { model, adapter, x, before } = trained();
     const out = model.forward(x);
@@ -183,7 +197,7 @@ describe("convolution LoRA", () => {
   });
 
   it("refuses what is not covered", () => {
-    expect(() => trained({ peftType: "IA3" })).toThrow(/conv is a convolution, which IA3 does not support/);
+    expect(() => trained({ peftType: "VERA" })).toThrow(/conv is a convolution, which VERA does not support/);
     expect(() => trained({ initLoraWeights: "orthogonal" })).toThrow(/cannot begin orthogonal/);
     const { adapter } = trained();
     expect(() => addWeightedAdapter([adapter], [1], "sum", { combinationType: "cat" })).toThrow(/only plain/);

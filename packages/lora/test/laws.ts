@@ -87,7 +87,14 @@ export const kinds: readonly [name: string, config: fc.Arbitrary<Partial<LoraCon
   ["all biases", also(lora(linear), { bias: "all" }), true],
   [
     "(IA)³",
-    other(linear, { peftType: "IA3", feedforwardModules: ["up_proj", "k_proj"] }).map(
+    other([...linear, "conv"], { peftType: "IA3", feedforwardModules: ["up_proj", "k_proj"] }).map(
+      ({ r: _, loraAlpha: __, ...own }) => own,
+    ),
+    true,
+  ],
+  [
+    "(IA)³ of pictures",
+    other(["conv"], { peftType: "IA3", feedforwardModules: ["conv"] }).map(
       ({ r: _, loraAlpha: __, ...own }) => own,
     ),
     true,

@@ -84,6 +84,9 @@ describe("targets", () => {
     );
     expect(() => names({ targetModules: "all-linear", layersToTransform: 1 })).toThrow(/cannot be used/);
     expect(() => names({ layersPattern: "layers" })).toThrow(/needs layersToTransform/);
+    expect(() => names({ layersToTransform: [7], layersPattern: "blocks" })).toThrow(
+      'with layersToTransform [7] and layersPattern "blocks" match no layer',
+    );
   });
 
   it("ranks and alphas by pattern: the first that matches the end of the name", () => {
@@ -113,6 +116,7 @@ describe("targets", () => {
       resolveLoraConfig({ r: 0, loraAlpha: Number.NaN, loraDropout: 1, lora_alpha: 3 } as never),
     ).toThrow(/lora_alpha: write loraAlpha.*r must be.*loraAlpha must be.*loraDropout must be/);
     expect(() => resolveLoraConfig({ rankPattern: { q_proj: 1.5 } })).toThrow(/rankPattern must have/);
+    expect(() => resolveLoraConfig({ initLoraWeights: "eva" } as never)).toThrow(/not "eva" \(see applyEva/);
     expect(() => resolveLoraConfig({ bias: "some" } as never)).toThrow(
       /bias must be "none", "all" or "lora_only"/,
     );

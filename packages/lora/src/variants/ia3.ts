@@ -1,14 +1,16 @@
-// (IA)³ (Liu et al., arXiv:2205.05638), as PEFT has it: a trained vector l scales a layer's output (bias included) or, in feedforward
-// layers, its input. In sums with other adapters it counts as the difference that it makes to the base.
+// (IA)³ (Liu et al., arXiv:2205.05638), as PEFT has it: a trained vector l scales the features (of a convolution the channels) of a layer's
+// output, bias included, or, in feedforward layers, of its input. In sums with other adapters it counts as the difference that it makes to the base.
 
 import { noGrad, ones, randn, type Tensor, tidy } from "@nomoat/core";
-import { type LinearBase, parameter } from "@nomoat/core/nn";
+import { type Conv2d, type LinearBase, parameter } from "@nomoat/core/nn";
 import { AdapterBranch, type LoraVariant, type UpdateContext } from "../branch.js";
 import type { LoraConfig } from "../config.js";
 import { Pattern } from "../pattern.js";
+import { isConvolution } from "../targets.js";
+import { baseOf } from "./lora.js";
 
 class Ia3Branch extends AdapterBranch {
-  /** l: [1, inFeatures] in feedforward layers, else [outFeatures, 1]. */
+  /** l: [1, inFeatures] in feedforward layers, else [outFeatures, 1]; of a convolution [1, channels, 1, 1]. */
   readonly ia3L: Tensor;
   readonly scaling = 1;
   readonly r = 1;
@@ -25,9 +27,9 @@ class Ia3Branch extends AdapterBranch {
   }
 
   override update(x: Tensor, y: Tensor, context: UpdateContext): Tensor {
-    const base = context.base as LinearBase;
+    const base = context.base as LinearBase | Conv2d;
     return tidy(() => {
-      const l = this.ia3L.reshape([-1]);
+      const l = isConvolution(base) ? this.ia3L : this.ia3L.reshape([-1]);
       if (this.#feedforward) {
         const scaled = base.forward(x.mul(l.cast(x.dtype)));
         if (context.isBaseOutput && this.weight === 1) return scaled;
@@ -39,7 +41,14 @@ class Ia3Branch extends AdapterBranch {
   }
 
   override updateWeight(sum: Tensor, original: Tensor): Tensor {
-    return noGrad(() => tidy(() => sum.add(original.mul(this.ia3L.sub(1).mul(this.weight))).cast(sum.dtype)));
+    return noGrad(() =>
+      tidy(() => {
+        const factor = this.ia3L.sub(1).mul(this.weight);
+        // Features stand on the weight's second axis where they are inputs, on its first where they are outputs.
+        const aligned = this.#feedforward ? factor : factor.reshape([-1, ...original.shape.slice(1).fill(1)]);
+        return sum.add(original.mul(aligned)).cast(sum.dtype);
+      }),
+    );
   }
 
   /** The layer's output is scaled with its bias; its input is not. */
@@ -61,8 +70,15 @@ export const ia3: LoraVariant = {
   name: "(IA)³",
   handles: (config) => config.peftType === "IA3",
   shapes(target, layer, config) {
-    const { inFeatures, outFeatures } = layer as LinearBase;
-    return new Map([["ia3_l", isFeedforward(config, target.name) ? [1, inFeatures] : [outFeatures, 1]]]);
+    const feedforward = isFeedforward(config, target.name);
+    const base = baseOf(layer);
+    if (isConvolution(base)) {
+      const { weight, options } = base as Conv2d;
+      const channels = feedforward ? weight.shape[1] * (options.groups ?? 1) : weight.shape[0];
+      return new Map([["ia3_l", [1, channels, 1, 1]]]);
+    }
+    const { inFeatures, outFeatures } = base as LinearBase;
+    return new Map([["ia3_l", feedforward ? [1, inFeatures] : [outFeatures, 1]]]);
   },
   create(layer, options, tensors) {
     const { adapter, config, target, dtype, device, generator } = options;
