@@ -241,7 +241,7 @@ export async function toBuffer(x: Tensor): Promise<ArrayBuffer> {
   }
 }
 
-/** A number, a boolean, or arrays of such, as deep as the tensor is to have axes. */
+/** A number, a boolean, or arrays of such, as deep as the tensor is to have axes. Tensors are joined by `stack`. */
 export type NestedValues = number | boolean | readonly NestedValues[];
 
 export interface TensorOptions extends CreationOptions {
@@ -251,10 +251,13 @@ export interface TensorOptions extends CreationOptions {
 
 /**
  * A tensor of given values: a number, nested arrays, or a typed array (with `shape` for more than one axis). Values are copied.
- * A Uint16Array is taken as the bits of float16 or bfloat16 when `dtype` names one of them.
+ * A Uint16Array is taken as the bits of float16 or bfloat16 when `dtype` names one of them; a Uint8ClampedArray (an image's) as uint8.
  * @throws {ShapeError} for ragged arrays or a shape that does not fit
  */
-export function tensor(values: NestedValues | DTypeArray, options: TensorOptions = {}): Tensor {
+export function tensor(
+  values: NestedValues | DTypeArray | Uint8ClampedArray,
+  options: TensorOptions = {},
+): Tensor {
   requireOptions("tensor", options);
   const given = flatten(values);
   const { backend, dtype } = target("tensor", { ...options, dtype: options.dtype ?? given.dtype });
@@ -318,9 +321,15 @@ const arrayDTypes: [new (length: number) => DTypeArray, DType][] = [
 
 function flatten(values: unknown): Flat {
   if (ArrayBuffer.isView(values)) {
-    const array = values as DTypeArray;
+    const array =
+      values instanceof Uint8ClampedArray
+        ? new Uint8Array(values.buffer, values.byteOffset, values.length)
+        : (values as DTypeArray);
     const dtype = arrayDTypes.find(([kind]) => array instanceof kind)?.[1];
-    if (!dtype) throw new DTypeError(`tensor: no dtype for a ${(values as object).constructor.name}`);
+    if (!dtype)
+      throw new DTypeError(
+        `tensor: no dtype for a ${(values as object).constructor.name} (known: Float64Array, Float32Array, Int32Array, Int8Array, Uint8Array, Uint8ClampedArray, Uint16Array of float16)`,
+      );
     return { values: array, shape: [array.length], dtype };
   }
   const shape: number[] = [];
@@ -340,7 +349,7 @@ function flatten(values: unknown): Flat {
     } else if (typeof value === "number" || typeof value === "boolean") {
       if (typeof value === "boolean") booleans++;
       flat.push(Number(value));
-    } else throw new DTypeError(`tensor: ${typeof value} at position ${flat.length} is no number`);
+    } else throw new DTypeError(`tensor: ${describe(value)} at position ${flat.length} is no number`);
   };
   walk(values, 0);
   return { values: flat, shape, dtype: booleans > 0 && booleans === flat.length ? "bool" : "float32" };

@@ -96,3 +96,11 @@ export function promote(a: DType, b: DType): DType {
 export function requireFloat(operation: string, operand: string, dtype: DType): void {
   if (!isFloat(dtype)) throw new DTypeError(`${operation}: ${operand} must be a float tensor, not ${dtype}`);
 }
+
+/** Throws when `dtype` is no integer: positions and classes are whole numbers, which `tensor([0, 1])` does not take for such by itself. */
+export function requireIntegers(operation: string, operand: string, dtype: DType): void {
+  if (dtypes[dtype].kind === "integer") return;
+  throw new DTypeError(
+    `${operation}: ${operand} must be integers, not ${dtype}; cast("int32") makes them so`,
+  );
+}

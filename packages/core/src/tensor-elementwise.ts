@@ -296,8 +296,8 @@ export abstract class TensorElementwise {
     return ops.logicalXor(this, other);
   }
 
-  /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`). */
-  clip(this: Tensor, low: number, high: number): Tensor {
+  /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); null for no bound. */
+  clip(this: Tensor, low: number | null = null, high: number | null = null): Tensor {
     return ops.clip(this, low, high);
   }
 

@@ -85,7 +85,7 @@ describe("creation", () => {
       /2.5 at position 1 is not within int32/,
     ],
     ["too large for uint8", () => of([256], "uint8"), nm.DTypeError, /256 at position 0/],
-    ["a string", () => nm.tensor(["1"] as never), nm.DTypeError, /string at position 0/],
+    ["a string", () => nm.tensor(["1"] as never), nm.DTypeError, /"1" at position 0/],
     [
       "float64 where there is none",
       () => nm.zeros([1], { dtype: "float64", device: "wasm" }),
@@ -133,6 +133,26 @@ describe("as a value of JavaScript", () => {
       expect(() => x < loss).toThrow("item: expected one element, not 2 of shape [2]");
       expect(`${loss} and ${loss}`).toBe("Tensor(0.5, shape=[], float32) and Tensor(0.5, shape=[], float32)");
       expect(`x: ${x}`).toBe(`x: ${String(x)}`);
+    });
+  });
+
+  test("pixels are uint8, tensors among values are not taken for numbers", () => {
+    nm.tidy(() => {
+      const pixels = nm.tensor(Uint8ClampedArray.of(0, 255, 7, 9).subarray(1), { shape: [3, 1] });
+      expect([pixels.dtype, ...pixels.dataSync()]).toEqual(["uint8", 255, 7, 9]);
+      expect(nm.tensor(Uint8ClampedArray.of(3), { dtype: "float32" }).toArray()).toEqual([3]);
+      expect(() => nm.tensor([nm.ones([1])] as never)).toThrow("tensor: a tensor at position 0 is no number");
+      expect(() => nm.tensor(new BigInt64Array(1) as never)).toThrow(
+        "no dtype for a BigInt64Array (known: Float64",
+      );
+      const indices = nm.tensor([0, 1]);
+      for (const run of [
+        () => nm.embedding(nm.ones([2, 2]), indices),
+        () => nm.crossEntropy(nm.ones([2, 2]), indices),
+        () => nm.ones([2]).index(indices),
+        () => nm.ones([2]).take(indices),
+      ])
+        expect(run).toThrow(/not float32; cast\("int32"\) makes them so$/);
     });
   });
 

@@ -3,8 +3,8 @@
 
 import { use } from "../arguments.js";
 import { fromValues } from "../creation.js";
-import { isFloat } from "../dtype.js";
-import { DTypeError, ShapeError } from "../errors.js";
+import { requireIntegers } from "../dtype.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import { Tensor } from "../tensor.js";
@@ -78,8 +78,7 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
           ranges.push(null);
         });
       } else if (item instanceof Tensor) {
-        if (isFloat(item.dtype))
-          throw new DTypeError(`index: indices must be integers or bool, not ${item.dtype}`);
+        requireIntegers("index", "indices other than masks", item.dtype);
         positions.push({ axis, shape: item.shape, values: hostValues("index", item) });
         ranges.push(null);
       } else if (typeof item === "number") {

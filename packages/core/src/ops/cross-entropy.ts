@@ -46,7 +46,9 @@ export function checkTargets(
   ignoreIndex: number,
 ): number {
   if (targets.dtype !== "int32")
-    throw new DTypeError(`${operation}: targets must be int32, not ${targets.dtype}`);
+    throw new DTypeError(
+      `${operation}: targets must be int32, not ${targets.dtype}; cast("int32") makes them so`,
+    );
   if (!sameShape(targets.shape, shape)) {
     throw new ShapeError(
       `${operation}: targets ${formatShape(targets.shape)} should be ${formatShape(shape)}`,

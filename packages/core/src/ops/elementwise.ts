@@ -336,14 +336,20 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
   });
 }
 
-/** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends. */
-export function clip(x: Tensor, low: number, high: number): Tensor {
+/**
+ * `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends.
+ * @param low - null for no bound
+ * @param high - null for no bound
+ */
+export function clip(x: Tensor, low: number | null = null, high: number | null = null): Tensor {
   use("clip", x);
-  for (const [name, bound] of Object.entries({ low, high }))
-    requireThat(typeof bound === "number" && !Number.isNaN(bound), "clip", name, "a number", bound);
+  for (const [name, bound] of Object.entries({ low, high })) {
+    const valid = bound === null || (typeof bound === "number" && !Number.isNaN(bound));
+    requireThat(valid, "clip", name, "a number, or null for no bound", bound);
+  }
   return tidy(() => {
-    const raised = where(less(x, low), low, x);
-    return where(greater(raised, high), high, raised);
+    const raised = low === null ? alias(x) : where(less(x, low), low, x);
+    return high === null ? raised : where(greater(raised, high), high, raised);
   });
 }
 

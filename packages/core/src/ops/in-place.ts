@@ -67,8 +67,8 @@ export const mul_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("mul"
 /** x /= other; for float tensors. */
 export const div_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("div", x, other);
 
-/** Every element of x within [low, high]. */
-export function clip_(x: Tensor, low: number, high: number): Tensor {
+/** Every element of x within [low, high]; null for no bound. */
+export function clip_(x: Tensor, low: number | null = null, high: number | null = null): Tensor {
   use("clip_", x);
   requireWritable("clip_", x, null, "clip");
   noGrad(() => tidy(() => copyInto(x, clip(x, low, high))));

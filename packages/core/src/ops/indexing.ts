@@ -1,8 +1,8 @@
 // Rows by index: gather and its adjoint scatterAdd; the embedding look-up is a gather.
 
 import { use } from "../arguments.js";
-import { isFloat } from "../dtype.js";
-import { DTypeError, ShapeError } from "../errors.js";
+import { isFloat, requireIntegers } from "../dtype.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { checkShape, formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -10,9 +10,8 @@ import { commonBackend, contiguous, empty, filled, finish, operand } from "./dis
 import { cast } from "./elementwise.js";
 
 function checkedIndices(operation: string, indices: Tensor): Tensor {
-  if (indices.dtype === "int32") return contiguous(indices);
-  if (indices.dtype === "uint8" || indices.dtype === "int8") return cast(indices, "int32");
-  throw new DTypeError(`${operation}: indices must be integers, not ${indices.dtype}`);
+  requireIntegers(operation, "indices", indices.dtype);
+  return indices.dtype === "int32" ? contiguous(indices) : cast(indices, "int32");
 }
 
 /**

@@ -3,7 +3,7 @@
 
 import { requireInteger, requireOptions, requireThat, use } from "../arguments.js";
 import { fromValues, positions } from "../creation.js";
-import { type DType, isFloat } from "../dtype.js";
+import { type DType, requireIntegers } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, normalizeAxis, sameShape, sizeOf } from "../shape.js";
@@ -19,8 +19,7 @@ import { expand, reshape, transpose, unsqueeze } from "./view.js";
  * @throws {ShapeError} naming an index that is out of range
  */
 function wrapIndices(operation: string, indices: Tensor, extent: number, axis: number): Tensor {
-  if (isFloat(indices.dtype) || indices.dtype === "bool")
-    throw new DTypeError(`${operation}: indices must be integers, not ${indices.dtype}`);
+  requireIntegers(operation, "indices", indices.dtype);
   const list = cast(indices, "int32");
   if (list.size === 0) return list;
   const low = hostValues(operation, min(list))[0];
@@ -179,9 +178,8 @@ export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: D
   requireInteger("oneHot", "numClasses", numClasses, 0);
   requireOptions("oneHot", options, ["dtype"]);
   return tidy(() => {
+    requireIntegers("oneHot", "indices", indices.dtype);
     const list = cast(indices, "int32");
-    if (isFloat(indices.dtype))
-      throw new DTypeError(`oneHot: indices must be integers, not ${indices.dtype}`);
     if (list.size > 0) {
       for (const value of [hostValues("oneHot", min(list))[0], hostValues("oneHot", max(list))[0]]) {
         if (value < 0 || value >= numClasses)

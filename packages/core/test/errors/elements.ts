@@ -35,7 +35,14 @@ export const elements: Record<string, WrongCall[]> = {
   ],
   bitwiseNot: [[() => nm.bitwiseNot(f(2)), nm.DTypeError, "bitwiseNot: x must be an integer, not float32"]],
   pow: [[() => nm.pow(i32(2), -2), nm.ArgumentError, "pow: integers have no negative integer powers (-2)"]],
-  clip: [[() => nm.clip(f(2), nan, 1), nm.ArgumentError, "clip: low must be a number, not NaN"]],
+  clip: [
+    [
+      () => nm.clip(f(2), nan, 1),
+      nm.ArgumentError,
+      "clip: low must be a number, or null for no bound, not NaN",
+    ],
+    [() => nm.clip(f(2), { min: 0 } as never), nm.ArgumentError, "not an object with min"],
+  ],
   gelu: [
     [
       () => nm.gelu(f(2), "erf" as never),

@@ -88,7 +88,11 @@ export const layers: Record<string, WrongCall[]> = {
       nm.ShapeError,
       "index: mask [2] does not fit axes [3] of x [3]",
     ],
-    [() => nm.index(f(3), f(1)), nm.DTypeError, "index: indices must be integers or bool, not float32"],
+    [
+      () => nm.index(f(3), f(1)),
+      nm.DTypeError,
+      "index: indices other than masks must be integers, not float32",
+    ],
   ],
   oneHot: [[() => nm.oneHot(i32(5), 3), nm.ShapeError, "oneHot: index 5 is not within 0 to 2"]],
   sort: [[() => nm.sort(f(3), 1), nm.ShapeError, "sort: axis 1 is out of range for rank 1"]],

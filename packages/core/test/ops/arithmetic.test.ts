@@ -97,6 +97,16 @@ describe.each(backends)("$name", (subject) => {
     });
   });
 
+  test("clip by one bound keeps integers", () => {
+    tidy(() => {
+      const x = integer("int32", -3, 5, 300);
+      expect([x.clip(0).dtype, ...x.clip(0).dataSync()]).toEqual(["int32", 0, 5, 300]);
+      expect(list(() => x.clip(null, 10))).toEqual([-3, 5, 10]);
+      expect(list(() => x.clip())).toEqual([-3, 5, 300]);
+      expect(list(() => ops.clip_(float(-1, 2), 0))).toEqual([0, 2]);
+    });
+  });
+
   test("logsumexp of integers and over nothing", () => {
     tidy(() => {
       expect(ops.logsumexp(integer("int32", 0, 0)).item()).toBeCloseTo(Math.LN2, 6);
