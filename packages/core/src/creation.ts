@@ -160,11 +160,9 @@ export function eye(n: number, options: CreationOptions = {}): Tensor {
 /** start, start + step, … below end; with one argument 0 … end−1. int32 where all are integers, unless `dtype` says otherwise. */
 export function arange(start: number, end?: number, step = 1, options: CreationOptions = {}): Tensor {
   const [from, to] = end === undefined ? [0, start] : [start, end];
-  if (![from, to, step].every(Number.isFinite) || step === 0) {
-    throw new ArgumentError(
-      `arange: start ${describe(from)}, end ${describe(to)} and step ${describe(step)} must be finite and step not 0`,
-    );
-  }
+  for (const [name, value] of Object.entries({ start: from, end: to, step }))
+    requireFinite("arange", name, value);
+  requireThat(step !== 0, "arange", "step", "above or below 0", step);
   requireOptions("arange", options);
   const { dtype = [from, to, step].every(Number.isInteger) ? "int32" : "float32" } = options;
   const count = Math.max(0, Math.ceil((to - from) / step));
@@ -328,7 +326,7 @@ function flatten(values: unknown): Flat {
     const dtype = arrayDTypes.find(([kind]) => array instanceof kind)?.[1];
     if (!dtype)
       throw new DTypeError(
-        `tensor: no dtype for a ${(values as object).constructor.name} (known: Float64Array, Float32Array, Int32Array, Int8Array, Uint8Array, Uint8ClampedArray, Uint16Array of float16)`,
+        `tensor: no dtype for a ${values.constructor.name} (known: ${arrayDTypes.map(([{ name }]) => name).join(", ")})`,
       );
     return { values: array, shape: [array.length], dtype };
   }

@@ -38,7 +38,7 @@ async function kilobytes(contents: string, resolveDir: string): Promise<number> 
 }
 
 test("a page loads at most so much", async () => {
-  expect(await kilobytes('export * from "./index.js"', source)).toBeLessThan(80);
+  expect(await kilobytes('export * from "./index.js"', source)).toBeLessThan(81);
 });
 
 // From the package as it is built, where all modules are one file: bundlers then leave out only statements without side effects.

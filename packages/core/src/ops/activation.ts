@@ -27,7 +27,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   });
 }
 
-const swigluRule: OwnRule<null> = {
+export const swigluRule: OwnRule<null> = {
   name: "swiglu",
   needs: () => [0, 1],
   backward: (c, dy) =>
@@ -52,7 +52,7 @@ const swigluRule: OwnRule<null> = {
 };
 
 /** swiglu in primitives. */
-function swigluReference(gate: Tensor, up: Tensor): Tensor {
+export function swigluReference(gate: Tensor, up: Tensor): Tensor {
   return tidy(() => mul(silu(gate), up));
 }
 

@@ -109,7 +109,7 @@ export function scaledDotProductAttention(
   });
 }
 
-const attentionRule: OwnRule<Omit<AttentionOptions, "mask">> = {
+export const attentionRule: OwnRule<Omit<AttentionOptions, "mask">> = {
   name: "attention",
   // The fourth input, if there is one, is the mask, which never wants a gradient here.
   needs: (_, count) => [0, 1, 2, ...(count > 3 ? [3] : []), "output", "extras"],
@@ -146,7 +146,7 @@ const attentionRule: OwnRule<Omit<AttentionOptions, "mask">> = {
 };
 
 /** Attention in primitives; stores the scores. */
-function attentionReference(
+export function attentionReference(
   q: Tensor,
   k: Tensor,
   v: Tensor,

@@ -114,7 +114,7 @@ function perTargetLosses(
   return finishBy(crossEntropyRule, [rows, targets], { ignoreIndex }, losses);
 }
 
-const crossEntropyRule: OwnRule<{ ignoreIndex: number }> = {
+export const crossEntropyRule: OwnRule<{ ignoreIndex: number }> = {
   name: "crossEntropy",
   needs: () => [0, 1],
   backward: (c, dy) => {

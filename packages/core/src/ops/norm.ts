@@ -40,7 +40,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps = 1e-6): Tensor {
   });
 }
 
-const rmsNormRule: OwnRule<{ eps: number }> = {
+export const rmsNormRule: OwnRule<{ eps: number }> = {
   name: "rmsNorm",
   needs: () => ["extras", 0, 1],
   backward: (c, dy) =>
@@ -60,7 +60,7 @@ const rmsNormRule: OwnRule<{ eps: number }> = {
 };
 
 /** rmsNorm in primitives. */
-function rmsNormReference(x: Tensor, weight: Tensor, eps: number): Tensor {
+export function rmsNormReference(x: Tensor, weight: Tensor, eps: number): Tensor {
   return tidy(() => {
     const scaled = (rows: Tensor) => mul(rows, rsqrt(add(mean(square(rows), -1, true), eps)));
     return mul(throughFloat32(x, scaled) ?? scaled(x), weight);
@@ -120,7 +120,7 @@ export function layerNorm(
   });
 }
 
-const layerNormRule: OwnRule<{ eps: number }> = {
+export const layerNormRule: OwnRule<{ eps: number }> = {
   name: "layerNorm",
   needs: () => ["extras", 0, 1, 2],
   backward: (c, dy) =>
@@ -149,7 +149,7 @@ const layerNormRule: OwnRule<{ eps: number }> = {
 };
 
 /** layerNorm over the last axis in primitives; weight and bias [n]. */
-function layerNormReference(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
+export function layerNormReference(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
   return tidy(() => add(mul(standardize(x, [-1], eps), weight), bias));
 }
 

@@ -50,7 +50,7 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor, inverse = false): Tens
   });
 }
 
-const ropeRule: OwnRule<{ inverse: boolean }> = {
+export const ropeRule: OwnRule<{ inverse: boolean }> = {
   name: "rope",
   needs: (i) => (i === 0 ? [1, 2] : [0, 1, 2]),
   backward: (c, dy) => {
@@ -80,7 +80,7 @@ export function emptyLike(x: Tensor): Tensor {
 }
 
 /** rope in primitives. */
-function ropeReference(x: Tensor, cos: Tensor, sin: Tensor, inverse: boolean): Tensor {
+export function ropeReference(x: Tensor, cos: Tensor, sin: Tensor, inverse: boolean): Tensor {
   return tidy(() => {
     const half = x.shape[3] / 2;
     const x1 = slice(x, null, null, null, [0, half]);

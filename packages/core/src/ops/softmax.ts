@@ -66,10 +66,10 @@ export function softmax(x: Tensor, axis = -1): Tensor {
   return normalize("softmax", x, axis, softmaxRule, softmaxReference);
 }
 
-const softmaxRule = /* @__PURE__ */ ruleOf("softmax", softmaxReference);
+export const softmaxRule = /* @__PURE__ */ ruleOf("softmax", softmaxReference);
 
 /** softmax over the last axis in primitives. */
-function softmaxReference(x: Tensor): Tensor {
+export function softmaxReference(x: Tensor): Tensor {
   return tidy(() => {
     if (x.shape[x.rank - 1] === 0 || !isFloat(x.dtype)) return cast(x, x.dtype);
     const e = exp(sub(x, max(x.detach(), -1, true)));
@@ -82,10 +82,10 @@ export function logSoftmax(x: Tensor, axis = -1): Tensor {
   return normalize("logSoftmax", x, axis, logSoftmaxRule, logSoftmaxReference);
 }
 
-const logSoftmaxRule = /* @__PURE__ */ ruleOf("logSoftmax", logSoftmaxReference);
+export const logSoftmaxRule = /* @__PURE__ */ ruleOf("logSoftmax", logSoftmaxReference);
 
 /** logSoftmax over the last axis in primitives. */
-function logSoftmaxReference(x: Tensor): Tensor {
+export function logSoftmaxReference(x: Tensor): Tensor {
   return tidy(() => {
     if (x.shape[x.rank - 1] === 0) return cast(x, x.dtype);
     const shifted = sub(x, max(x.detach(), -1, true));

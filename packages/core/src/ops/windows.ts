@@ -43,7 +43,7 @@ interface WindowAttributes {
   readonly dilation: number;
 }
 
-const unfoldRule: OwnRule<WindowAttributes> = {
+export const unfoldRule: OwnRule<WindowAttributes> = {
   name: "unfold",
   needs: () => [],
   backward: (c, dy) => {
@@ -52,7 +52,7 @@ const unfoldRule: OwnRule<WindowAttributes> = {
   },
 };
 
-const foldRule: OwnRule<WindowAttributes> = {
+export const foldRule: OwnRule<WindowAttributes> = {
   name: "fold",
   needs: () => [],
   backward: (c, dy) => {
