@@ -1,8 +1,8 @@
 /**
  * The Vitest settings that all packages share. Tests run from sources: the private export
  * condition `@nomoat/source` leads from one package to another's `src`, so nothing needs building
- * but the wasm kernels, which the global set-up brings up to date. What tests draw by chance comes from
- * one seed (vitest.seed.ts).
+ * but the wasm kernels, which the global set-up brings up to date. vitest.setup.ts makes
+ * runs repeatable.
  */
 import { fileURLToPath } from "node:url";
 import { defaultClientConditions, defaultServerConditions } from "vite";
@@ -27,7 +27,7 @@ export function project(name: string) {
       include: ["test/**/*.test.ts", "src/**/*.test.ts"],
       environment: "node",
       globalSetup: [path("./scripts/vitest-setup.mjs")],
-      setupFiles: [path("./vitest.seed.ts"), ...(fuzz ? [path("./vitest.fuzz.ts")] : [])],
+      setupFiles: [path("./vitest.setup.ts"), ...(fuzz ? [path("./vitest.fuzz.ts")] : [])],
       testTimeout: fuzz ? 0 : patience,
       hookTimeout: patience,
     },
