@@ -38,6 +38,8 @@ const staticRange = { activationScale: 1 / 127 };
 
 /** Against the product with the dequantized weight in float64. */
 const floatTolerance = 1e-5;
+/** What scales that are quantized in their turn lose: half a step of their 8 bits, 64 of which stand for 0.1 to 1. */
+const scaleTolerance = 0.9 / 128;
 /** Activations rounded to int8 in blocks: about 0.5 % of the result's spread, some four spreads at most. */
 const integerTolerance = 2e-2;
 
@@ -131,7 +133,8 @@ function preparePacking(format: FormatName, size: number, unpack: boolean): Prep
       tidy(() => {
         const values = quantized.dequantize().dataSync() as ArrayLike<number>;
         // Of the largest value of all; searched scales may cut a group's extremes off.
-        const tolerance = known[format].errorBound(1);
+        const { errorBound, scratch } = known[format];
+        const tolerance = errorBound(1) + (scratch ? scaleTolerance : 0);
         return compareArrays(values, weight.dataSync() as ArrayLike<number>, tolerance);
       }),
     dispose() {
