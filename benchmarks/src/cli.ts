@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { addBrowser } from "./commands/browser.js";
 import { addCompare } from "./commands/compare.js";
 import { addFiles } from "./commands/files.js";
+import { addMemory } from "./commands/memory.js";
 import { addReport } from "./commands/report.js";
 import { addRun } from "./commands/run.js";
 import { addSelfCheck } from "./commands/selfcheck.js";
@@ -25,6 +26,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addCompare(program);
   addBrowser(program);
   addSelfCheck(program);
+  addMemory(program);
   addFiles(program);
   addReport(program);
   for (const command of program.commands)

@@ -35,6 +35,11 @@ function keep(key: string, values: Float32Array): void {
   }
 }
 
+/** Lets go of all values that are kept. */
+export function forgetValues(): void {
+  kept.clear();
+}
+
 /** As `uniformValues`, of a seed that is hashed already. */
 export function uniformWords(seed: number, count: number, low = -0.5, high = 0.5): Float32Array {
   const key = `${seed} ${low} ${high}`;

@@ -72,6 +72,7 @@ describe("errors are one line, with exit code 1", () => {
     [["peers", "--python", "a,,b"], "argument 'a,,b' is invalid"],
     [["run", "--filter", "/(/"], "--filter: Invalid regular expression"],
     [["run", "--filter", "no such case"], "no case is left"],
+    [["memory", "nope"], 'unknown model "nope" (known: tiny, 15M, 110M)'],
     [["run", "quant", "--formats", "int3"], 'unknown format "int3" (known: '],
     [["run", "gemm", "--dtypes", "int4"], 'unknown dtype "int4" (known: float32, float16, bfloat16)'],
     [["run", "gemm", "--resume", "none.json"], "none.json: cannot be read (ENOENT)"],
@@ -151,6 +152,15 @@ test("--dtypes stores floats otherwise, and results are right to its rounding", 
     expect(accuracy!.maxError).toBeLessThan(0.01 * accuracy!.scale);
     expect(work.bytes).toBeGreaterThan(0);
   }
+});
+
+test("memory tells what a process of training steps held", async () => {
+  expect(await run("memory", "tiny", "--threads", "1", "--steps", "2", "--no-peers")).toBe(0);
+  const [, process, reserved, peak] =
+    /^lora r8 tiny .*: process (\d+) MiB \(wasm memory (\d+) MiB, at most (\d+) MiB/.exec(out)!.map(Number);
+  expect(peak).toBeGreaterThan(0);
+  expect(reserved).toBeGreaterThanOrEqual(peak);
+  expect(process).toBeGreaterThan(reserved);
 });
 
 test("--list and --help measure nothing", async () => {

@@ -48,6 +48,8 @@ export function answerer(
       }
       case "result":
         return { values: base64(at(await job!.result(), request.places)) };
+      case "memory":
+        throw new Error("does not tell its memory");
       case "dispose": {
         const done = job;
         job = null;

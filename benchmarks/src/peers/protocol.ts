@@ -87,6 +87,8 @@ export type Request =
   | { readonly do: "time"; readonly calls: number }
   /** The values at the places of a product, or all. */
   | { readonly do: "result"; readonly places: Places | null }
+  /** Of peers in Python: the most memory that the process has held. */
+  | { readonly do: "memory" }
   | { readonly do: "dispose" };
 
 export interface Answer {
@@ -95,6 +97,8 @@ export interface Answer {
   readonly version?: string;
   /** To "time". */
   readonly seconds?: number;
+  /** To "memory": of the process, resident. */
+  readonly bytes?: number;
   /** To "result": float32 values in base64, little-endian. */
   readonly values?: string;
 }
