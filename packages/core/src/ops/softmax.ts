@@ -23,6 +23,9 @@ function alongLast(operation: string, x: Tensor, axis: number, fn: (x: Tensor) =
 
 type Kind = "softmax" | "logSoftmax";
 
+/** The kernels of the gradients, by name: names put together in each call are slow to look up. */
+const backwardOf = { softmax: "softmaxBackward", logSoftmax: "logSoftmaxBackward" } as const;
+
 /** The operation along `axis`: by the kernel of its name, or by the composition that defines it. */
 function normalize(
   kind: Kind,
@@ -33,7 +36,7 @@ function normalize(
 ): Tensor {
   commonBackend(kind, [x]);
   return alongLast(kind, x, axis, (rows) => {
-    if (!fusedKernels([rows], kind, `${kind}Backward`)) return reference(rows);
+    if (!fusedKernels([rows], kind, backwardOf[kind])) return reference(rows);
     const source = contiguous(rows);
     const { backend } = source.storage;
     const out = empty(backend, source.dtype, source.shape);
@@ -54,7 +57,7 @@ function ruleOf(kind: Kind, reference: (x: Tensor) => Tensor): OwnRule<null> {
         ([x]) => reference(x),
         (dy) => {
           const [places, [dx]] = gradientPlaces(c, dy);
-          dy.storage.backend.fused[`${kind}Backward`]!(operand(c.output()), operand(dy), dx!);
+          dy.storage.backend.fused[backwardOf[kind]]!(operand(c.output()), operand(dy), dx!);
           return places;
         },
       ),
