@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { addBrowser } from "./commands/browser.js";
 import { addCompare } from "./commands/compare.js";
 import { addFiles } from "./commands/files.js";
+import { addLayouts } from "./commands/layouts.js";
 import { addMemory } from "./commands/memory.js";
 import { addReport } from "./commands/report.js";
 import { addRun } from "./commands/run.js";
@@ -28,6 +29,7 @@ export async function main(args: readonly string[]): Promise<void> {
   addSelfCheck(program);
   addMemory(program);
   addFiles(program);
+  addLayouts(program);
   addReport(program);
   for (const command of program.commands)
     command.exitOverride().configureOutput({ outputError: () => undefined });

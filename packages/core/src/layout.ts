@@ -38,6 +38,51 @@ export function isContiguous(layout: Layout): boolean {
   return contiguous;
 }
 
+/**
+ * The axes of `layouts`, all of one shape, from the slowest in memory to the fastest; null where that is the order they have. The first
+ * layout that tells two axes apart decides; broadcast axes tell nothing. PyTorch's rule (TensorIterator's reorder_dimensions), by which
+ * the result of an elementwise operation lies in memory as its operands do.
+ */
+export function memoryOrder(layouts: readonly Layout[]): number[] | null {
+  if (layouts.every(isContiguous)) return null;
+  const { shape } = layouts[0];
+  // 1 where axis `a` should come after `b`, which follows it now; −1 where it should not; 0 where nobody knows.
+  const compare = (a: number, b: number): number => {
+    for (const { strides } of layouts) {
+      const [s, t] = [Math.abs(strides[a]), Math.abs(strides[b])];
+      if (s === 0 || t === 0) continue;
+      if (s !== t) return s < t ? 1 : -1;
+      if (shape[a] < shape[b]) return 1;
+    }
+    return 0;
+  };
+  const order = shape.map((_, axis) => axis);
+  let sorted = true;
+  // Inserted from the back, past what is undecided.
+  for (let i = order.length - 2; i >= 0; i--) {
+    for (let at = i, next = i + 1; next < order.length; next++) {
+      const found = compare(order[at], order[next]);
+      if (found < 0) break;
+      if (found === 0) continue;
+      [order[at], order[next]] = [order[next], order[at]];
+      at = next;
+      sorted = false;
+    }
+  }
+  return sorted ? null : order;
+}
+
+/** A layout of `shape` without gaps whose axes lie in memory in `order`, slowest first. */
+export function orderedLayout(shape: Shape, order: readonly number[]): Layout {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let i = order.length - 1; i >= 0; i--) {
+    strides[order[i]] = stride;
+    stride *= shape[order[i]];
+  }
+  return { shape, strides, offset: 0 };
+}
+
 /** First and last element that `layout` reaches; null where it has none. */
 function span(layout: Layout): [first: number, last: number] | null {
   let [first, last] = [layout.offset, layout.offset];

@@ -4,7 +4,7 @@ import { requireFunction, requireList, requireOptions, use } from "../arguments.
 import { ones, zerosLike } from "../creation.js";
 import { AutogradError, ShapeError } from "../errors.js";
 import { keep, tidy } from "../memory.js";
-import { operand } from "../ops/dispatch.js";
+import { overwriting } from "../ops/dispatch.js";
 import { add, cast } from "../ops/elementwise.js";
 import { clone } from "../ops/view.js";
 import { runtime } from "../runtime.js";
@@ -33,20 +33,27 @@ interface BackwardOptions {
 /** Gradients being gathered, by the node whose output they belong to. */
 type Gradients = Map<GraphNode, Tensor>;
 
-/** `gradient` may be added to in place: contiguous, seen by nobody else, and not part of a graph being recorded. */
+/** `gradient` may be changed: it is seen by nobody else, and not part of a graph being recorded. */
+function owned(gradient: Tensor): boolean {
+  return !runtime.gradEnabled && gradient.storage.exclusive;
+}
+
+/** `gradient` may be added to in place, by kernels that write contiguous tensors. */
 function writable(gradient: Tensor | null | undefined): Tensor | undefined {
-  if (!gradient || runtime.gradEnabled || !gradient.isContiguous || !gradient.storage.exclusive)
-    return undefined;
-  return gradient;
+  return gradient?.isContiguous && owned(gradient) ? gradient : undefined;
 }
 
 /** `existing + part`, in place where that may be. Takes over both. */
 function merge(existing: Tensor, part: Tensor): Tensor {
   if (existing === part) return existing;
-  const target = writable(existing) ?? writable(part);
-  const other = target === existing ? part : existing;
-  if (target) {
-    target.storage.backend.binary("add", operand(target), operand(other), operand(target));
+  for (const [target, other] of [
+    [existing, part],
+    [part, existing],
+  ]) {
+    const operands = owned(target) ? overwriting("backward", target, other) : null;
+    if (!operands) continue;
+    const [place, source] = operands;
+    target.storage.backend.binary("add", place, source, place);
     other.dispose();
     return target;
   }
@@ -199,12 +206,18 @@ function deliver(edge: NonNullable<Edge>, part: Tensor, gradients: Gradients): v
   const existing = existingAt(edge, gradients);
   const total = keep(existing ? merge(existing, part) : part);
   if (edge.node) gradients.set(edge.node, total);
-  else currentSink().set(edge.leaf, existing ? total : ownedByLeaf(total));
+  else currentSink().set(edge.leaf, existing ? total : ownedByLeaf(total, edge.leaf));
 }
 
-/** A leaf's gradient is read and written by optimizers: dense, and nobody else's. */
-function ownedByLeaf(gradient: Tensor): Tensor {
+/** A leaf's gradient is read and written by optimizers: contiguous or laid out as the leaf is, without gaps, and nobody else's. */
+function ownedByLeaf(gradient: Tensor, leaf: Tensor): Tensor {
   if (runtime.gradEnabled || writable(gradient)) return gradient;
+  if (
+    owned(gradient) &&
+    sameShape(gradient.strides, leaf.strides) &&
+    overwriting("backward", gradient, gradient)
+  )
+    return gradient;
   const copy = keep(clone(gradient));
   gradient.dispose();
   return copy;

@@ -311,7 +311,8 @@ export interface Backend {
   memory(): BackendMemory;
   resetPeak(): void;
 
-  // Primitives. `out` is contiguous unless said otherwise; inputs have out's shape (broadcast axes have stride 0) unless
+  // Primitives. `out` is contiguous unless said otherwise (operations on transposed tensors name all operands' axes in the order of
+  // memory first, see `elementByElement`); inputs have out's shape (broadcast axes have stride 0) unless
   // said otherwise, any strides (negative ones too), any rank from 0, any axis may be 0 long.
 
   /** out may have any strides. */

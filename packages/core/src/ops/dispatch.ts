@@ -9,16 +9,64 @@ import type { Backend, Operand } from "../backend/types.js";
 import type { DType } from "../dtype.js";
 import { bytesPerElement, dtypes } from "../dtype.js";
 import { AutogradError, BackendError, DTypeError } from "../errors.js";
-import { contiguousLayout, isContiguous, type Layout } from "../layout.js";
+import {
+  contiguousLayout,
+  expandLayout,
+  isContiguous,
+  type Layout,
+  memoryOrder,
+  orderedLayout,
+  permuteLayout,
+} from "../layout.js";
 import { runtime } from "../runtime.js";
 import type { Shape } from "../shape.js";
-import { sizeOf } from "../shape.js";
+import { broadcastShapes, sameShape, sizeOf } from "../shape.js";
 import { Storage } from "../storage.js";
 import { Tensor, type TensorData } from "../tensor.js";
 
 /** A new contiguous tensor with undefined contents. */
 export function empty(backend: Backend, dtype: DType, shape: Shape): Tensor {
   return new Tensor(allocate(backend, dtype, shape), dtype, contiguousLayout(shape));
+}
+
+/**
+ * The result of an elementwise operation on `inputs`, which broadcast. It lies in memory as they do (`memoryOrder`), so that kernels walk
+ * transposed operands as they walk contiguous ones: `run` sees all of them with their axes in that order, and `out` contiguous.
+ */
+export function elementByElement(
+  operation: string,
+  dtype: DType,
+  inputs: readonly Tensor[],
+  run: (out: Operand, ...inputs: Operand[]) => void,
+): Tensor {
+  let { shape } = inputs[0];
+  for (let i = 1; i < inputs.length; i++) shape = broadcastShapes(operation, shape, inputs[i].shape);
+  const layouts = inputs.map(({ layout }) =>
+    sameShape(layout.shape, shape) ? layout : expandLayout(operation, layout, shape),
+  );
+  const order = memoryOrder(layouts);
+  const layout = order ? orderedLayout(shape, order) : contiguousLayout(shape);
+  const out = new Tensor(allocate(inputs[0].storage.backend, dtype, shape), dtype, layout);
+  const place = (tensor: Tensor, own: Layout) => operand(tensor, order ? permuteLayout(own, order) : own);
+  run(place(out, layout), ...inputs.map((input, i) => place(input, layouts[i])));
+  return out;
+}
+
+/**
+ * `target` and `source`, expanded to its shape, for a kernel that writes over a contiguous `target`: with their axes in the order of
+ * target's memory. null where that has gaps, or is not walked forwards.
+ */
+export function overwriting(
+  operation: string,
+  target: Tensor,
+  source: Tensor,
+): [target: Operand, source: Operand] | null {
+  const { layout } = target;
+  const order = memoryOrder([layout]);
+  const arranged = (own: Layout) => (order ? permuteLayout(own, order) : own);
+  if (!isContiguous(arranged(layout))) return null;
+  const expanded = source.layout === layout ? layout : expandLayout(operation, source.layout, layout.shape);
+  return [operand(target, arranged(layout)), operand(source, arranged(expanded))];
 }
 
 /** A new contiguous tensor, every element `value`. */

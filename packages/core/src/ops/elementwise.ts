@@ -5,11 +5,9 @@ import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend
 import { scalarLike } from "../creation.js";
 import { type DType, dtypes, isFloat, promote, requireDType } from "../dtype.js";
 import { ArgumentError, DTypeError } from "../errors.js";
-import { expandLayout } from "../layout.js";
 import { tidy } from "../memory.js";
-import { broadcastShapes, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend, empty, finish, hostValues, operand } from "./dispatch.js";
+import { commonBackend, elementByElement, finish, hostValues } from "./dispatch.js";
 
 /** `x` in `dtype`: itself when it has it already, else a temporary that the caller disposes. */
 function asDType(x: Tensor, dtype: DType): Tensor {
@@ -30,8 +28,7 @@ function unary(kind: UnaryKind, x: Tensor): Tensor {
   const work = arithmeticDType(x, dtype);
   if (work !== x.dtype)
     return tidy(() => narrowed(unary(kind, cast(x, work)), kind === "logicalNot" ? "bool" : dtype));
-  const out = empty(backend, x.dtype, x.shape);
-  backend.unary(kind, operand(x), operand(out));
+  const out = elementByElement(kind, x.dtype, [x], (y, source) => backend.unary(kind, source, y));
   return kind === "logicalNot" ? toBool(out) : finish(kind, [x], null, out);
 }
 
@@ -116,14 +113,9 @@ function bitwise(kind: BitwiseKind, left: Tensor | number, right: Tensor | numbe
 /** The kernel of `kind` on operands of one dtype that it works on. */
 function pairwise(kind: BinaryKind, a: Tensor, b: Tensor): Tensor {
   const backend = commonBackend(kind, [a, b]);
-  const shape = broadcastShapes(kind, a.shape, b.shape);
-  const out = empty(backend, a.dtype, shape);
-  backend.binary(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
-  return out;
-}
-
-function broadcastOperand(operation: string, x: Tensor, shape: readonly number[]) {
-  return operand(x, sameShape(x.shape, shape) ? x.layout : expandLayout(operation, x.layout, shape));
+  return elementByElement(kind, a.dtype, [a, b], (out, left, right) =>
+    backend.binary(kind, left, right, out),
+  );
 }
 
 /** The dtype of a number that meets a tensor of `dtype`: that one where it holds the value, else int32, else float32. */
@@ -169,10 +161,7 @@ function compare(kind: CompareKind, left: Tensor | number, right: Tensor | numbe
     const work = arithmeticDType(a, dtype);
     if (a.dtype !== work || b.dtype !== work) return tidy(() => compare(kind, cast(a, work), cast(b, work)));
     const backend = commonBackend(kind, [a, b]);
-    const shape = broadcastShapes(kind, a.shape, b.shape);
-    const out = empty(backend, "bool", shape);
-    backend.compare(kind, broadcastOperand(kind, a, shape), broadcastOperand(kind, b, shape), operand(out));
-    return out;
+    return elementByElement(kind, "bool", [a, b], (out, x, y) => backend.compare(kind, x, y, out));
   });
 }
 
@@ -328,10 +317,9 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
       return tidy(() => where(asDType(condition, "bool"), asDType(a, dtype), asDType(b, dtype)));
     }
     const backend = commonBackend("where", [condition, a, b]);
-    const shape = broadcastShapes("where", condition.shape, broadcastShapes("where", a.shape, b.shape));
-    const out = empty(backend, dtype, shape);
-    const [c, x, y] = [condition, a, b].map((tensor) => broadcastOperand("where", tensor, shape));
-    backend.where(c, x, y, operand(out));
+    const out = elementByElement("where", dtype, [condition, a, b], (place, c, x, y) =>
+      backend.where(c, x, y, place),
+    );
     return finish("where", [condition, a, b], null, out);
   });
 }
@@ -362,8 +350,7 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   const backend = commonBackend("cast", [x]);
   requireDType("cast", dtype);
   if (dtype === x.dtype) return alias(x);
-  const out = empty(backend, dtype, x.shape);
-  backend.cast(operand(x), operand(out));
+  const out = elementByElement("cast", dtype, [x], (y, source) => backend.cast(source, y));
   return finish("cast", [x], { from: x.dtype }, out);
 }
 

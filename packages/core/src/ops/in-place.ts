@@ -7,11 +7,10 @@ import type { BinaryKind } from "../backend/types.js";
 import { requireFilling } from "../creation.js";
 import { isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
-import { expandLayout, isContiguous } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend, operand } from "./dispatch.js";
+import { commonBackend, operand, overwriting } from "./dispatch.js";
 import { add, clip, div, mul, sub } from "./elementwise.js";
 import { copyInto, requireWritable } from "./view.js";
 
@@ -36,12 +35,12 @@ function inPlace(kind: ArithmeticKind, target: Tensor, other: Tensor | number): 
     other.dtype === target.dtype &&
     backend.arithmetic.has(target.dtype) &&
     (kind !== "div" || isFloat(target.dtype)) &&
-    isContiguous(target.layout) &&
     // A shifted view of the target would be read after it was written.
     (other.storage !== target.storage || other.layout === target.layout);
-  if (direct) {
-    const source = operand(other, expandLayout(operation, other.layout, target.shape));
-    backend.binary(kind, operand(target), source, operand(target));
+  const operands = direct ? overwriting(operation, target, other) : null;
+  if (operands) {
+    const [place, source] = operands;
+    backend.binary(kind, place, source, place);
     target.storage.version++;
     return target;
   }
