@@ -284,6 +284,8 @@ describe("calibration", () => {
       }
     }
     expect(() => inverseFactor(new Float64Array(4), 2)).toThrow("positive definite");
+    // Singular by its last pivot alone.
+    expect(() => inverseFactor(Float64Array.of(1, 1, 1, 1), 2)).toThrow("positive definite");
   });
 
   it("refuses what it cannot do, and leaves nothing behind", () => {

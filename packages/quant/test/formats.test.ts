@@ -93,6 +93,27 @@ const steps: Readonly<Record<string, number>> = {
 };
 /** Scales below the least normal float16 lose relative precision. */
 const floorOf = ({ name }: BlockFormat) => (name.startsWith("q") ? (steps[name] ?? 127) * 2 ** -25 : 0);
+/**
+ * True when a block with a zero point spans a step less than there are codes: both ends lay between two codes and went to the even
+ * one, inwards (−126.5 and 128.5 steps). What is dequantized has a shorter range then, so the next scale is another.
+ */
+function isStepShort(format: BlockFormat, parts: Parts, shape: readonly [number, number]): boolean {
+  const back = dequantizeValues(format, parts, shape);
+  let block = 0;
+  for (const [from, count] of blocksOf(format, shape)) {
+    const values = back.subarray(from, from + count);
+    const steps = (Math.max(0, ...values) - Math.min(0, ...values)) / parts.scales[block];
+    if (Math.round(steps) === (format.name.startsWith("int8") ? 254 : 14)) return true;
+    block++;
+  }
+  return false;
+}
+/** A row of one. */
+const stepShort = {
+  values: Float32Array.from({ length: 256 }, (_, i) => (i === 0 ? -126.5 : i === 1 ? 128.5 : (i % 100) - 50)),
+  shape: [1, 256] as [number, number],
+};
+
 /** Two rows of a length that every format takes; the shortest that has an element 6. */
 const columnsOf = (format: BlockFormat) => Math.max(64, rowMultiple(format.name));
 
@@ -147,6 +168,7 @@ describe.each(all)("$name", (format) => {
   });
 
   it("gives the same bytes for what it dequantized", () => {
+    let short = 0;
     fc.assert(
       fc.property(weights(multipleOf(format)), ({ values, shape }) => {
         const parts = quantizeValues(format, values, shape);
@@ -165,6 +187,10 @@ describe.each(all)("$name", (format) => {
             withoutNegativeZeros(format, data).map((byte, i) => (positive[i >> 5] ? byte : 0));
           expect(kept(again)).toEqual(kept(parts));
         } else if ("zeroPoints" in parts) {
+          if (isStepShort(format, parts, shape)) {
+            short++;
+            return;
+          }
           expect(again.data).toEqual(parts.data);
           expect(again.zeroPoints).toEqual(parts.zeroPoints);
           parts.scales.forEach((scale, i) => {
@@ -175,8 +201,10 @@ describe.each(all)("$name", (format) => {
           expect(encoded(again)).toEqual(encoded(clean));
         }
       }),
-      { numRuns: searched(format) ? 30 : 300 },
+      { numRuns: searched(format) ? 30 : 300, examples: [[stepShort]] },
     );
+    // Rare, or the law has no teeth.
+    expect(short).toBeLessThan(10);
   });
 
   it("keeps zeros", () => {

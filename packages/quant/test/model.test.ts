@@ -81,6 +81,23 @@ describe("QuantizedLinear", () => {
     });
   });
 
+  it("and of the same input scales, which divide the weight before it is quantized", () => {
+    tidy(() => {
+      const scales = Array.from({ length: 64 }, (_, i) => 2 ** ((i % 9) - 4));
+      const inputScales = tensor(scales);
+      const scaled = bellTensor([48, 64], 1).div(inputScales);
+      using layer = new QuantizedLinear(quantize(scaled, { format: "int8" }), null, { inputScales });
+      const other = bellTensor([48, 64], 9);
+      using changed = layer.withDenseWeight(other);
+      using expected = quantize(other.div(inputScales), { format: "int8" });
+      expect(changed.quantized.dequantize().dataSync()).toEqual(expected.dequantize().dataSync());
+      expect(changed.inputScales).not.toBe(layer.inputScales);
+      expect(changed.inputScales?.toArray()).toEqual(scales);
+      const whole = expected.dequantize().mul(inputScales);
+      expect(changed.denseWeight().dataSync()).toEqual(whole.dataSync());
+    });
+  });
+
   it("keeps its packed arrays as buffers that load and dispose with the module", () => {
     const before = memoryStats().tensors;
     const layer = tidy(() => QuantizedLinear.from(bellTensor([48, 64], 1), null, "nf4"));
