@@ -126,6 +126,7 @@ describe("matmul", () => {
     [300, 70, 300],
     [129, 515, 33],
     [131, 203, 801],
+    [37, 301, 801],
     [1025, 1030, 40],
     [16, 700, 257],
     [700, 16, 513],
@@ -174,6 +175,7 @@ describe("matmul", () => {
   it("gives the same bits for any number of threads", () => {
     const cases: [m: number, n: number, k: number, transposeB: boolean, batch: number][] = [
       [300, 301, 302, false, 1],
+      [50, 700, 400, false, 1],
       [512, 16, 2048, false, 1],
       [16, 2048, 512, true, 1],
       [40, 700, 300, true, 1],

@@ -19,6 +19,8 @@ const blockRows = 96;
 const sharedBlockRows = 192;
 /** Up to so many rows against more columns, and from so many steps of k on, B is not packed as a whole. */
 const wideRows = 1024;
+/** From so many rows on packing A once pays, where the product is large. */
+const leastWideRows = 32;
 const shortK = 32;
 /** Long sums are taken in stretches, so that what every group of columns reads of A again is still in the cache. */
 const stretch = 6 * blockK;
@@ -225,10 +227,11 @@ function blocks(runtime: WasmRuntime, p: Product): void {
     const [a, b] = [p.a + from * p.aK, p.b + from * p.bK];
     const part = { ...p, k, a, b, beta: from === 0 ? p.beta : 1 };
     const operations = 2 * p.m * p.n * k;
-    if (p.batch === 1 && p.m > blockRows && operations > 4 * grainOperations) {
-      if (p.m <= wideRows && p.n > p.m && k > shortK) wide(runtime, part);
-      else shared(runtime, part);
-    } else separate(runtime, part);
+    const large = p.batch === 1 && operations > 4 * grainOperations;
+    const rows = operations > 16 * grainOperations ? leastWideRows : blockRows + 1;
+    if (large && p.m >= rows && p.m <= wideRows && p.n > p.m && k > shortK) wide(runtime, part);
+    else if (large && p.m > blockRows) shared(runtime, part);
+    else separate(runtime, part);
   }
 }
 
@@ -242,7 +245,9 @@ function wide(runtime: WasmRuntime, p: Product): void {
   const together = aK === 4 && aRow === 4 * k ? packedRows.shared(a, m, k, m) : 0;
   const packed = together || packedRows.pack(a, m, k, m, aRow, aK);
   try {
-    const columns = Math.max(onceColumns, ceilTo(p.n / 24, onceColumns));
+    let columns = Math.max(onceColumns, ceilTo(p.n / 24, 16));
+    // An even number of chunks, of whole cache lines.
+    while (Math.ceil(p.n / columns) % 2 === 1 && columns < p.n / 4) columns += 16;
     launchBlocks(runtime, blockLaunch({ ...p, a: packed }, m, columns, prepacked, packHere, 1));
   } finally {
     if (!together) allocator.freeUncounted(packed);
