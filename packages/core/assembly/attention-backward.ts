@@ -11,7 +11,7 @@ import { hideScores, maskOf } from "./attention";
 import {
   addColumns, addRows, BLOCK, exp2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
 } from "./attention-tiles";
-import { packFours, packB } from "./pack";
+import { packEights, packFours } from "./pack";
 import { dotOf } from "./softmax";
 
 /** delta [batch, heads, queries]; a unit is one query. */
@@ -104,9 +104,9 @@ export function attentionGradient(args: usize, begin: i32, end: i32, scratch: us
     for (let k0 = split * BLOCK; k0 < keys; k0 += splits * BLOCK) {
       const n = min(BLOCK, keys - k0);
       const k = vectorOf(args, 10, batch, keyHead, k0);
-      packB(k, 4, address(args, 13), depth, n, packedK);
-      packB(k, address(args, 13), 4, n, depth, columnsK);
-      packB(vectorOf(args, 14, batch, keyHead, k0), 4, address(args, 17), depth, n, packedV);
+      packEights(k, 4, address(args, 13), depth, n, packedK);
+      packEights(k, address(args, 13), 4, n, depth, columnsK);
+      packEights(vectorOf(args, 14, batch, keyHead, k0), 4, address(args, 17), depth, n, packedV);
       memory.fill(sumsK, 0, 2 * area);
       const firstQuery = causal ? max(0, k0 - shift) : 0;
       for (let head = keyHead * group; head < (keyHead + 1) * group; head++) {
@@ -117,8 +117,8 @@ export function attentionGradient(args: usize, begin: i32, end: i32, scratch: us
           const gradient = vectorOf(args, 29, batch, head, q0);
           packFours(q, address(args, 9), 4, rows, depth, packedQ);
           packFours(gradient, address(args, 32), 4, rows, depth, packedGradient);
-          packB(q, address(args, 9), 4, rows, depth, columnsQ);
-          packB(gradient, address(args, 32), 4, rows, depth, columnsGradient);
+          packEights(q, address(args, 9), 4, rows, depth, columnsQ);
+          packEights(gradient, address(args, 32), 4, rows, depth, columnsGradient);
           memory.fill(sumsQ, 0, area);
           const position = (<usize>((batch * heads + head) * queries + q0)) << 2;
           for (let i = 0; i < rows; i += 4) {

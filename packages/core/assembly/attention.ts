@@ -10,7 +10,7 @@ import { address, float, int, laneMax, laneSum, madd } from "./abi";
 import {
   addRows, BLOCK, exp2, LN_2, LOG2_E, maskScores, NO_MASK, padded, ROW, scoreRows, vectorOf, visibleKeys,
 } from "./attention-tiles";
-import { packFours, packB } from "./pack";
+import { packEights, packFours } from "./pack";
 import { log } from "./power";
 
 /** Queries of a block in `attention`: twice the keys, so that keys and values are packed half as often. */
@@ -153,8 +153,8 @@ export function attention(args: usize, begin: i32, end: i32, scratch: usize): vo
     const seen = visibleKeys(causal, q0 + rows - 1, shift, 0, keys);
     for (let k0 = 0; k0 < seen; k0 += BLOCK) {
       const n = min(BLOCK, seen - k0);
-      packB(vectorOf(args, 10, batch, head / group, k0), 4, address(args, 13), depth, n, packedK);
-      packB(vectorOf(args, 14, batch, head / group, k0), address(args, 17), 4, n, depth, packedV);
+      packEights(vectorOf(args, 10, batch, head / group, k0), 4, address(args, 13), depth, n, packedK);
+      packEights(vectorOf(args, 14, batch, head / group, k0), address(args, 17), 4, n, depth, packedV);
       for (let i = 0; i < rows; i += 4) {
         const visible = visibleKeys(causal, q0 + i + 3, shift, k0, n);
         if (visible == 0) continue;

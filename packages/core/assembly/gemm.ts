@@ -8,8 +8,8 @@
 // result does not depend on how C is cut.
 
 import { address, float, int, madd } from "./abi";
-import { KC, MR, NR, packA, packB, TALL, tallRows } from "./pack";
-import { ADD, packedTile, put, putTile, SCALE, STORE, tallTile } from "./tile";
+import { columnAt, columnStep, KC, MR, NR, packA, packB, TALL, tallRows, WIDE, wideColumns } from "./pack";
+import { ADD, packedTile, put, putTile, SCALE, STORE, tallTile, wideTile } from "./tile";
 
 /** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
 export const EDGE_BYTES: i32 = 192;
@@ -44,8 +44,8 @@ function stridedTile(
   putTile(c, row, c00, c01, c10, c11, c20, c21, c30, c31, alpha, beta, mode);
 }
 
-// Adds the part of a tile at `edge` that lies within C to it.
-function merge(edge: usize, rows: i32, columns: i32, c: usize, row: usize, alpha: f32, beta: f32, mode: i32): void {
+// Adds the part of a tile at `edge`, whose rows are `step` bytes apart, that lies within C to it.
+function merge(edge: usize, step: usize, rows: i32, columns: i32, c: usize, row: usize, alpha: f32, beta: f32, mode: i32): void {
   const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta);
   const whole = (<usize>(columns & ~3)) << 2;
   const all = (<usize>columns) << 2;
@@ -58,7 +58,7 @@ function merge(edge: usize, rows: i32, columns: i32, c: usize, row: usize, alpha
       else if (mode == SCALE) x = beta * load<f32>(c + j) + x;
       store<f32>(c + j, x);
     }
-    edge += 32;
+    edge += step;
     c += row;
   }
 }
@@ -81,72 +81,98 @@ export function macroKernel(
 ): void {
   const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
   const mode = modeOf(beta);
-  const panel = (<usize>kc) << 4, tallPanel = (<usize>kc) * 24;
+  const floats = (<usize>kc) << 2;
+  const wide = wideColumns(nc);
+  if (!ASC_FEATURE_RELAXED_SIMD) wideKernel(packedA, mc, packedB, nc, kc, c, row, alpha, beta, edge);
   const tall = tallRows(mc);
-  let b = packedB;
-  for (let j = 0; j < nc; j += NR) {
+  for (let j = wide; j < nc; j += NR) {
+    const b = packedB + (<usize>j) * floats;
     const columns = min(NR, nc - j);
-    let a = packedA;
     let to = c + ((<usize>j) << 2);
-    // Loops without a choice inside: with a short k it would cost a twentieth.
     const whole = columns == NR ? mc : 0;
     let i = 0;
     if (ASC_FEATURE_RELAXED_SIMD) {
+      // Loops without a choice inside: with a short k it would cost a twentieth.
       for (const end = min(tall, whole); i + TALL <= end; i += TALL) {
-        tallTile(a, b, kc, to, row, alphas, betas, mode);
-        a += tallPanel;
+        tallTile(packedA + (<usize>i) * floats, b, kc, to, row, alphas, betas, mode);
         to += row * 6;
       }
       for (; i < tall; i += TALL) {
-        tallTile(a, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
-        a += tallPanel;
+        tallTile(packedA + (<usize>i) * floats, b, kc, edge, 32, ones, ones, STORE);
+        merge(edge, 32, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
         to += row * 6;
       }
     }
-    for (; i + MR <= whole; i += MR) {
-      packedTile(a, 16, b, kc, to, row, alphas, betas, mode);
-      a += panel;
-      to += row << 2;
-    }
+    const end = whole & ~3;
+    let step = row, factor = alphas, how = mode;
     for (; i < mc; i += MR) {
-      packedTile(a, 16, b, kc, edge, 32, ones, ones, STORE);
-      merge(edge, min(MR, mc - i), columns, to, row, alpha, beta, mode);
-      a += panel;
+      if (i >= end) {
+        step = 32;
+        factor = ones;
+        how = STORE;
+      }
+      packedTile(packedA + (<usize>i) * floats, 16, b, kc, i < end ? to : edge, step, factor, betas, how);
+      if (i >= end) merge(edge, 32, min(MR, mc - i), columns, to, row, alpha, beta, mode);
       to += row << 2;
     }
-    b += (<usize>kc) << 5;
   }
 }
 
-/**
- * As `macroKernel`, with A where it stands (row stride `ai`, k stride `ak`), and with B either packed (`bPanel` 32·kc,
- * `bk` 32) or where it stands with contiguous columns (`bPanel` 32, `bk` its k stride; nc a multiple of 8).
- * Walks along rows of C, so that few rows of A are in use at a time.
- */
-function directKernel(
-  a: usize, ai: usize, ak: usize, mc: i32, b: usize, bPanel: usize, bk: usize, nc: i32, kc: i32,
+// As `macroKernel`, for the columns in wide panels.
+function wideKernel(
+  packedA: usize, mc: i32, packedB: usize, nc: i32, kc: i32,
   c: usize, row: usize, alpha: f32, beta: f32, edge: usize,
 ): void {
   const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
   const mode = modeOf(beta);
+  const floats = (<usize>kc) << 2;
+  for (let j = 0, wide = wideColumns(nc); j < wide; j += WIDE) {
+    const columns = min(WIDE, nc - j);
+    let to = c + ((<usize>j) << 2);
+    const whole = columns == WIDE ? mc & ~1 : 0;
+    let i = 0;
+    for (; i < whole; i += 2) {
+      const a = packedA + (<usize>(i & ~3)) * floats + ((<usize>(i & 2)) << 2);
+      wideTile(a, packedB + (<usize>j) * floats, kc, to, row, alphas, betas, mode);
+      to += row << 1;
+    }
+    for (; i < mc; i += 2) {
+      const a = packedA + (<usize>(i & ~3)) * floats + ((<usize>(i & 2)) << 2);
+      wideTile(a, packedB + (<usize>j) * floats, kc, edge, 64, ones, ones, STORE);
+      merge(edge, 64, min(2, mc - i), columns, to, row, alpha, beta, mode);
+      to += row << 1;
+    }
+  }
+}
+
+/**
+ * As `macroKernel`, with A where it stands (row stride `ai`, k stride `ak`), and with B either packed (`packed`) or where it stands with
+ * contiguous columns (`bk` its k stride; nc a multiple of 8). Walks along rows of C, so that few rows of A are in use at a time.
+ */
+function directKernel(
+  a: usize, ai: usize, ak: usize, mc: i32, b: usize, bk: usize, packed: bool, nc: i32, kc: i32,
+  c: usize, row: usize, alpha: f32, beta: f32, edge: usize,
+): void {
+  const alphas = f32x4.splat(alpha), betas = f32x4.splat(beta), ones = f32x4.splat(1);
+  const mode = modeOf(beta);
+  const wide = wideColumns(nc);
   for (let i = 0; i < mc; i += MR) {
     const rows = min(MR, mc - i);
     const a0 = a + (<usize>i) * ai;
     const a1 = rows > 1 ? a0 + ai : a0;
     const a2 = rows > 2 ? a1 + ai : a1;
     const a3 = rows > 3 ? a2 + ai : a2;
-    let panel = b;
     let to = c + (<usize>i) * row;
     for (let j = 0; j < nc; j += NR) {
       const columns = min(NR, nc - j);
+      const from = b + (packed ? columnAt(j, wide, kc) : (<usize>j) << 2);
+      const step = packed ? columnStep(j, wide) : bk;
       if (rows == MR && columns == NR) {
-        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, to, row, alphas, betas, mode);
+        stridedTile(a0, a1, a2, a3, ak, from, step, kc, to, row, alphas, betas, mode);
       } else {
-        stridedTile(a0, a1, a2, a3, ak, panel, bk, kc, edge, 32, ones, ones, STORE);
-        merge(edge, rows, columns, to, row, alpha, beta, mode);
+        stridedTile(a0, a1, a2, a3, ak, from, step, kc, edge, 32, ones, ones, STORE);
+        merge(edge, 32, rows, columns, to, row, alpha, beta, mode);
       }
-      panel += bPanel;
       to += 32;
     }
   }
@@ -198,7 +224,7 @@ const ONCE_COLUMNS: i32 = 32;
  * of rows first, then groups of columns, then the batch; k ≥ 1.
  *
  * Integers: 0 a, 1 row stride, 2 k stride; 3 b, 4 k stride, 5 column stride; 6 c, 7 row stride; 8 m, 9 n, 10 k;
- * 11 rows of a block, 12 columns of a group (a multiple of 8), 13 mode of A (PREPACKED with the same rows of a block and without
+ * 11 rows of a block, 12 columns of a group (a multiple of 16, or all), 13 mode of A (PREPACKED with the same rows of a block and without
  * batch axes), 14 mode of B (DIRECT only with columns contiguous and A DIRECT);
  * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c. Floats: alpha, beta.
  * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns, or,
@@ -250,7 +276,7 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
       const factor: f32 = p == 0 ? beta : 1;
       const aBlock = a + (<usize>p) * ak;
       if (direct > 0) {
-        directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, 32, bk, direct, kc, c, row, alpha, factor, edge);
+        directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, bk, false, direct, kc, c, row, alpha, factor, edge);
       }
       if (modeA == PACK) packA(aBlock, ai, ak, mc, kc, packedA);
       const rowsOfA = modeA == PREPACKED ? a + packedRowBytes(p, m) + (((<usize>i) * (<usize>kc)) << 2) : packedA;
@@ -268,7 +294,7 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
         if (modeA != DIRECT) {
           macroKernel(rowsOfA, mc, packedB, columns, kc, part, row, alpha, factor, edge);
         } else {
-          directKernel(aBlock, ai, ak, mc, packedB, (<usize>kc) << 5, 32, columns, kc, part, row, alpha, factor, edge);
+          directKernel(aBlock, ai, ak, mc, packedB, 0, true, columns, kc, part, row, alpha, factor, edge);
         }
       }
     }

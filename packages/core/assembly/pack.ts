@@ -5,10 +5,11 @@
 // For the macro-kernel of the relaxed build the first `tallRows(mc)` rows are in panels of 6 likewise.
 // Packed B, kc by nc columns: panels of 8 columns, each kc groups of 8 floats:
 //   panel j/8, then k, then column j%8: B[k, j] stands at float (j/8)·8·kc + 8·k + j%8
+// For the macro-kernel of the baseline build the first `wideColumns(nc)` columns are in panels of 16 likewise.
 // A last panel that is not full is as long as the others; its rows or columns beyond the edge hold some finite or
 // copied value, which never reaches C.
 //
-// All strides are in bytes and may be zero or negative (addresses wrap). A panel of A is 16·kc (24·kc) bytes, one of B 32·kc.
+// All strides are in bytes and may be zero or negative (addresses wrap). A panel of A is 16·kc (24·kc) bytes, one of B 32·kc (64·kc).
 
 /** Rows of a tile of C, and of a panel of A. */
 export const MR: i32 = 4;
@@ -16,7 +17,9 @@ export const MR: i32 = 4;
 export const TALL: i32 = 6;
 /** Columns of a tile of C, and of a panel of B. */
 export const NR: i32 = 8;
-/** Most of k that is packed at once: a panel of B is then 12 KiB and stays in L1 while it meets every panel of A. */
+/** Columns of a wide tile of C, and of a wide panel of B. */
+export const WIDE: i32 = 16;
+/** Most of k that is packed at once: a panel of B is then 12 or 24 KiB and stays in L1 while it meets every panel of A. */
 export const KC: i32 = 384;
 
 // Transposes the 4×4 block whose rows start at r0 … r3; out row stride in bytes.
@@ -181,76 +184,106 @@ function packColumns(from: usize, step: usize, kc: i32, out: usize, panel: usize
   }
 }
 
-// Two panels of eight floats, from kc rows of 64 contiguous bytes.
-function packRows2(from: usize, step: usize, kc: i32, out: usize, panel: usize): void {
-  let o0 = out, o1 = out + panel;
+/**
+ * How many of nc columns the macro-kernel takes sixteen at a time: nine or more at the end fill a panel too. With fused
+ * multiply-adds none: see tile.ts.
+ */
+// @ts-ignore: decorator
+@inline
+export function wideColumns(nc: i32): i32 {
+  return ASC_FEATURE_RELAXED_SIMD ? 0 : (nc + 7) & ~15;
+}
+
+/** Bytes to column j, a multiple of 8, in packed B of which `wide` columns are in panels of 16. */
+// @ts-ignore: decorator
+@inline
+export function columnAt(j: i32, wide: i32, kc: i32): usize {
+  return (j < wide ? (<usize>(j & ~15)) * (<usize>kc) + <usize>(j & 8) : (<usize>j) * (<usize>kc)) << 2;
+}
+
+/** Bytes there from one k to the next. */
+// @ts-ignore: decorator
+@inline
+export function columnStep(j: i32, wide: i32): usize {
+  return j < wide ? 64 : 32;
+}
+
+// Two groups of eight floats, from kc rows of 64 contiguous bytes.
+function packRows2(from: usize, row: usize, kc: i32, o0: usize, o1: usize, step: usize): void {
   for (let p = 0; p < kc; p++) {
     v128.store(o0, v128.load(from));
     v128.store(o0, v128.load(from, 16), 16);
     v128.store(o1, v128.load(from, 32));
     v128.store(o1, v128.load(from, 48), 16);
-    from += step;
-    o0 += 32;
-    o1 += 32;
+    from += row;
+    o0 += step;
+    o1 += step;
   }
 }
 
-/** Packs kc by nc columns of B at `b`, with k stride `row` and column stride `col`. */
+/** Packs kc by nc columns of B at `b`, with k stride `row` and column stride `col`, for the macro-kernel. */
 export function packB(b: usize, row: usize, col: usize, kc: i32, nc: i32, out: usize): void {
-  const panel = (<usize>kc) << 5;
+  packColumnsOf(b, row, col, kc, nc, wideColumns(nc), out);
+}
+
+/** Packs kc by nc columns of B at `b`, with k stride `row` and column stride `col`, into panels of eight columns alone. */
+export function packEights(b: usize, row: usize, col: usize, kc: i32, nc: i32, out: usize): void {
+  packColumnsOf(b, row, col, kc, nc, 0, out);
+}
+
+function packColumnsOf(b: usize, row: usize, col: usize, kc: i32, nc: i32, wide: i32, out: usize): void {
   let j = 0;
-  let to = out;
   if (col == 4) {
     for (; j + 16 <= nc; j += 16) {
-      packRows2(b + ((<usize>j) << 2), row, kc, to, panel);
-      to += 2 * panel;
-    }
-    for (; j + 8 <= nc; j += 8) {
-      let from = b + ((<usize>j) << 2);
-      let o = to;
-      for (let p = 0; p < kc; p++) {
-        v128.store(o, v128.load(from));
-        v128.store(o, v128.load(from, 16), 16);
-        from += row;
-        o += 32;
-      }
-      to += panel;
+      const to = out + columnAt(j, wide, kc);
+      packRows2(b + ((<usize>j) << 2), row, kc, to, out + columnAt(j + 8, wide, kc), columnStep(j, wide));
     }
   }
-  for (; j < nc; j += 8) {
-    // Columns beyond the edge repeat the last one.
-    const last = nc - 1;
-    const c0 = b + (<usize>j) * col;
-    const c1 = b + (<usize>min(j + 1, last)) * col;
-    const c2 = b + (<usize>min(j + 2, last)) * col;
-    const c3 = b + (<usize>min(j + 3, last)) * col;
-    const c4 = b + (<usize>min(j + 4, last)) * col;
-    const c5 = b + (<usize>min(j + 5, last)) * col;
-    const c6 = b + (<usize>min(j + 6, last)) * col;
-    const c7 = b + (<usize>min(j + 7, last)) * col;
-    let o = to;
-    let p = 0;
-    let at: usize = 0;
-    if (row == 4) {
-      for (; p + 4 <= kc; p += 4) {
-        transpose4(c0 + at, c1 + at, c2 + at, c3 + at, o, 32);
-        transpose4(c4 + at, c5 + at, c6 + at, c7 + at, o + 16, 32);
-        at += 16;
-        o += 128;
-      }
-    }
+  for (; j < nc; j += NR) {
+    packEight(b + (<usize>j) * col, row, col, kc, nc - j, out + columnAt(j, wide, kc), columnStep(j, wide));
+  }
+}
+
+/** Packs the first eight of nc columns, `step` bytes from one k to the next. Columns beyond the edge repeat the last one. */
+export function packEight(b: usize, row: usize, col: usize, kc: i32, nc: i32, out: usize, step: usize): void {
+  let p = 0;
+  if (col == 4 && nc >= NR) {
     for (; p < kc; p++) {
-      store<f32>(o, load<f32>(c0 + at));
-      store<f32>(o, load<f32>(c1 + at), 4);
-      store<f32>(o, load<f32>(c2 + at), 8);
-      store<f32>(o, load<f32>(c3 + at), 12);
-      store<f32>(o, load<f32>(c4 + at), 16);
-      store<f32>(o, load<f32>(c5 + at), 20);
-      store<f32>(o, load<f32>(c6 + at), 24);
-      store<f32>(o, load<f32>(c7 + at), 28);
-      at += row;
-      o += 32;
+      v128.store(out, v128.load(b));
+      v128.store(out, v128.load(b, 16), 16);
+      b += row;
+      out += step;
     }
-    to += panel;
+    return;
+  }
+  const last = nc - 1;
+  const c0 = b;
+  const c1 = b + (<usize>min(1, last)) * col;
+  const c2 = b + (<usize>min(2, last)) * col;
+  const c3 = b + (<usize>min(3, last)) * col;
+  const c4 = b + (<usize>min(4, last)) * col;
+  const c5 = b + (<usize>min(5, last)) * col;
+  const c6 = b + (<usize>min(6, last)) * col;
+  const c7 = b + (<usize>min(7, last)) * col;
+  let at: usize = 0;
+  if (row == 4) {
+    for (; p + 4 <= kc; p += 4) {
+      transpose4(c0 + at, c1 + at, c2 + at, c3 + at, out, step);
+      transpose4(c4 + at, c5 + at, c6 + at, c7 + at, out + 16, step);
+      at += 16;
+      out += step << 2;
+    }
+  }
+  for (; p < kc; p++) {
+    store<f32>(out, load<f32>(c0 + at));
+    store<f32>(out, load<f32>(c1 + at), 4);
+    store<f32>(out, load<f32>(c2 + at), 8);
+    store<f32>(out, load<f32>(c3 + at), 12);
+    store<f32>(out, load<f32>(c4 + at), 16);
+    store<f32>(out, load<f32>(c5 + at), 20);
+    store<f32>(out, load<f32>(c6 + at), 24);
+    store<f32>(out, load<f32>(c7 + at), 28);
+    at += row;
+    out += step;
   }
 }

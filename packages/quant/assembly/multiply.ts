@@ -2,7 +2,7 @@
 
 import { address, float, int, laneSum, madd } from "../../core/assembly/abi";
 import { EDGE_BYTES, macroKernel } from "../../core/assembly/gemm";
-import { KC, NR, packB } from "../../core/assembly/pack";
+import { columnAt, columnStep, KC, NR, packEight, wideColumns } from "../../core/assembly/pack";
 import { decode, SPARE_BYTES, WEIGHT_ARGUMENTS } from "./weight";
 
 // Start of the packed block of x from depth p on.
@@ -15,27 +15,27 @@ function packedRows(packed: usize, m: i32, p: i32): usize {
 // Panels of wᵀ: `columns` rows of the weight from `j` on, depth p … p + kc.
 function packTransposed(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize, spare: usize): void {
   const row = (<usize>kc) << 2;
+  const wide = wideColumns(columns);
   for (let q = 0; q < columns; q += NR) {
     const n = min(NR, columns - q);
     for (let i = 0; i < n; i++) decode(args, j + q + i, p, kc, staging + (<usize>i) * row, spare);
-    packB(staging, 4, row, kc, n, out + (((<usize>q) * (<usize>kc)) << 2));
+    packEight(staging, 4, row, kc, n, out + columnAt(q, wide, kc), columnStep(q, wide));
   }
 }
 
 // Panels of w: columns j … j + columns of rows p … p + kc of the weight.
 function packPlain(args: usize, j: i32, columns: i32, p: i32, kc: i32, staging: usize, out: usize, spare: usize): void {
-  const panel = (<usize>kc) << 5;
+  const wide = wideColumns(columns);
   // What is left of the last panel goes nowhere, but it must hold numbers that do not slow the multiplication.
   memory.fill(staging + ((<usize>columns) << 2), 0, 32);
   for (let i = 0; i < kc; i++) {
     decode(args, p + i, j, columns, staging, spare);
     let from = staging;
-    let to = out + ((<usize>i) << 5);
     for (let q = 0; q < columns; q += NR) {
+      const to = out + columnAt(q, wide, kc) + (<usize>i) * columnStep(q, wide);
       v128.store(to, v128.load(from));
       v128.store(to, v128.load(from, 16), 16);
       from += 32;
-      to += panel;
     }
   }
 }

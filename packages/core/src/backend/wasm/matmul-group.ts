@@ -19,7 +19,7 @@ export function matmulGroup(runtime: WasmRuntime, products: readonly MatmulProdu
       scale(runtime, product);
       continue;
     }
-    const block = separateBlocks(product);
+    const block = separateBlocks(runtime, product);
     operations += 2 * m * n * k;
     units += block.units;
     scratchBytes = Math.max(scratchBytes, block.scratchBytes);

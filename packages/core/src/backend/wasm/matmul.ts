@@ -6,7 +6,7 @@ import type { WasmRuntime } from "./runtime.js";
 
 // As in assembly/pack.ts and gemm.ts.
 const tileRows = 4;
-const tileColumns = 8;
+const panelColumns = 16;
 const blockK = 384;
 const edgeBytes = 192;
 const onceColumns = 32;
@@ -256,8 +256,8 @@ function wide(runtime: WasmRuntime, p: Product): void {
 
 /** One large product: B is packed once for all threads, then each takes blocks of rows. */
 function shared(runtime: WasmRuntime, p: Product): void {
-  const columns = Math.max(tileColumns, floorTo(packedBytesLimit / (4 * p.k), tileColumns));
-  const buffer = runtime.allocator.allocateUncounted(4 * p.k * Math.min(columns, ceilTo(p.n, tileColumns)));
+  const columns = Math.max(panelColumns, floorTo(packedBytesLimit / (4 * p.k), panelColumns));
+  const buffer = runtime.allocator.allocateUncounted(4 * p.k * Math.min(columns, ceilTo(p.n, panelColumns)));
   try {
     for (let from = 0; from < p.n; from += columns) {
       const n = Math.min(columns, p.n - from);
@@ -269,11 +269,9 @@ function shared(runtime: WasmRuntime, p: Product): void {
       // Eight blocks or a multiple, so that threads end at about the same time; fewer, but an even number, where they have 32 rows.
       const chunks = Math.min(ceilTo(p.m / sharedBlockRows, 8), floorTo(p.m / 32, 2));
       const rows = ceilTo(p.m / chunks, tileRows);
-      // Rows of C that lie whole pages apart share the few places of L1: with a short k they are written one after the other.
-      const alongRows = (p.aK === 4 && n <= 32) || (p.k <= shortK && p.outRow % 4096 === 0);
-      const modeA = alongRows ? direct : packHere;
+      const modeA = p.aK === 4 && n <= directColumns(runtime) ? direct : packHere;
       const packed = { ...part, b: buffer };
-      const launch = blockLaunch(packed, rows, ceilTo(n, tileColumns), modeA, prepacked, 1);
+      const launch = blockLaunch(packed, rows, ceilTo(n, panelColumns), modeA, prepacked, 1);
       launchBlocks(runtime, sharingRows(runtime, packed, launch));
     }
   } finally {
@@ -292,7 +290,7 @@ export interface BlockLaunch {
 }
 
 function separate(runtime: WasmRuntime, p: Product): void {
-  launchBlocks(runtime, sharingRows(runtime, p, separateBlocks(p)));
+  launchBlocks(runtime, sharingRows(runtime, p, separateBlocks(runtime, p)));
 }
 
 /** The launch with A packed already, where others share it. */
@@ -305,25 +303,33 @@ function sharingRows(runtime: WasmRuntime, p: Product, launch: BlockLaunch): Blo
   return launch;
 }
 
+/** Most columns for which A is not packed: the tiles of the baseline build (assembly/tile.ts) gain more by it. */
+function directColumns(runtime: WasmRuntime): number {
+  return runtime.relaxed ? 32 : 8;
+}
+
 /** Batches and products of few rows: every chunk packs the B that it needs. */
-export function separateBlocks(p: Product): BlockLaunch {
+export function separateBlocks(runtime: WasmRuntime, p: Product): BlockLaunch {
   const rows = ceilTo(p.m / Math.ceil(p.m / blockRows), tileRows);
   const rowBlocks = Math.ceil(p.m / rows);
-  let columns = ceilTo(p.n, tileColumns);
+  let columns = ceilTo(p.n, panelColumns);
   // One block of rows uses what it packs at once; several keep all of a group's B.
   if (rowBlocks > 1) {
-    columns = Math.min(columns, Math.max(tileColumns, floorTo(chunkBytesLimit / (4 * p.k), tileColumns)));
+    columns = Math.min(columns, Math.max(panelColumns, floorTo(chunkBytesLimit / (4 * p.k), panelColumns)));
   }
   if (p.batch === 1) {
     // Some 16 chunks, but none too small.
-    const worthwhile = ceilTo(grainOperations / (2 * p.m * p.k), tileColumns);
-    columns = Math.min(columns, Math.max(worthwhile, ceilTo(p.n / 16, tileColumns), 32));
+    const worthwhile = ceilTo(grainOperations / (2 * p.m * p.k), panelColumns);
+    columns = Math.min(columns, Math.max(worthwhile, ceilTo(p.n / 16, panelColumns), 32));
   }
   const groups = Math.ceil(p.n / columns);
   const perProduct = 2 * p.m * Math.min(columns, p.n) * p.k;
   const products = Math.max(1, Math.floor(grainOperations / perProduct));
-  const modeB = p.bColumn === 4 && p.k * p.n <= 8192 ? direct : packHere;
-  const modeA = modeB === direct || p.n <= 32 || p.m * p.k <= 4096 ? direct : packHere;
+  // Packing is cheap beside the tiles that it makes possible, more so in the baseline build, but not for few rows.
+  const small = runtime.relaxed || p.m <= 16 ? 8192 : 1024;
+  const modeB = p.bColumn === 4 && p.k * p.n <= small ? direct : packHere;
+  const modeA =
+    modeB === direct || p.n <= directColumns(runtime) || p.m * p.k <= small / 2 ? direct : packHere;
   const grain = Math.min(products * rowBlocks, rowBlocks * groups * p.batch);
   return blockLaunch(p, rows, columns, modeA, modeB, grain);
 }
