@@ -9,7 +9,7 @@
 
 import { address, float, int, madd } from "./abi";
 import { columnAt, columnStep, KC, MR, NR, packA, packB, TALL, tallRows, WIDE, wideColumns } from "./pack";
-import { ADD, packedTile, put, putTile, SCALE, STORE, tallTile, wideTile } from "./tile";
+import { ADD, put, putTile, STORE, tallTile, wideTile } from "./tile";
 
 /** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
 export const EDGE_BYTES: i32 = 192;
@@ -54,8 +54,7 @@ function merge(edge: usize, step: usize, rows: i32, columns: i32, c: usize, row:
     for (; j < whole; j += 16) put(c + j, v128.load(edge + j), alphas, betas, mode);
     for (; j < all; j += 4) {
       let x = alpha * load<f32>(edge + j);
-      if (mode == ADD) x = load<f32>(c + j) + x;
-      else if (mode == SCALE) x = beta * load<f32>(c + j) + x;
+      if (mode) x = beta * load<f32>(c + j) + x;
       store<f32>(c + j, x);
     }
     edge += step;
@@ -66,7 +65,7 @@ function merge(edge: usize, step: usize, rows: i32, columns: i32, c: usize, row:
 // @ts-ignore: decorator
 @inline
 function modeOf(beta: f32): i32 {
-  return beta == 0 ? STORE : beta == 1 ? ADD : SCALE;
+  return beta == 0 ? STORE : ADD;
 }
 
 /**
@@ -103,16 +102,8 @@ export function macroKernel(
         to += row * 6;
       }
     }
-    const end = whole & ~3;
-    let step = row, factor = alphas, how = mode;
     for (; i < mc; i += MR) {
-      if (i >= end) {
-        step = 32;
-        factor = ones;
-        how = STORE;
-      }
-      packedTile(packedA + (<usize>i) * floats, 16, b, kc, i < end ? to : edge, step, factor, betas, how);
-      if (i >= end) merge(edge, 32, min(MR, mc - i), columns, to, row, alpha, beta, mode);
+      directKernel(packedA + (<usize>i) * floats, 4, 16, min(MR, mc - i), b, 32, true, columns, kc, to, row, alpha, beta, edge);
       to += row << 2;
     }
   }

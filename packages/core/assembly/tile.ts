@@ -3,17 +3,15 @@
 
 import { madd } from "./abi";
 
-/** What a tile does with C: overwrite, add to it, or scale it by beta and add. */
+/** What a tile does with C: overwrite it, or add to it times beta. */
 export const STORE: i32 = 0;
 export const ADD: i32 = 1;
-export const SCALE: i32 = 2;
 
 // @ts-ignore: decorator
 @inline
 export function put(c: usize, sum: v128, alpha: v128, beta: v128, mode: i32): void {
   let x = f32x4.mul(alpha, sum);
-  if (mode == ADD) x = f32x4.add(v128.load(c), x);
-  else if (mode == SCALE) x = f32x4.add(f32x4.mul(beta, v128.load(c)), x);
+  if (mode) x = f32x4.add(f32x4.mul(beta, v128.load(c)), x);
   v128.store(c, x);
 }
 
