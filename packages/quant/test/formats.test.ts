@@ -168,9 +168,10 @@ describe.each(all)("$name", (format) => {
   });
 
   it("gives the same bytes for what it dequantized", () => {
-    let short = 0;
+    let [all, short] = [0, 0];
     fc.assert(
       fc.property(weights(multipleOf(format)), ({ values, shape }) => {
+        all++;
         const parts = quantizeValues(format, values, shape);
         if (format.name.startsWith("q") && losesScale(format, parts)) return;
         const again = quantizeValues(format, dequantizeValues(format, parts, shape), shape);
@@ -204,7 +205,7 @@ describe.each(all)("$name", (format) => {
       { numRuns: searched(format) ? 30 : 300, examples: [[stepShort]] },
     );
     // Rare, or the law has no teeth.
-    expect(short).toBeLessThan(10);
+    expect(short).toBeLessThan(0.04 * all);
   });
 
   it("keeps zeros", () => {
