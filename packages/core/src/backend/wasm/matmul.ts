@@ -22,6 +22,8 @@ const wideRows = 1024;
 /** From so many rows on packing A once pays, where the product is large. */
 const leastWideRows = 32;
 const shortK = 32;
+/** Rows of such a product that are written together where rows of C lie whole pages apart: they share the few places of L1. */
+const fewRows = 12;
 /** Long sums are taken in stretches, so that what every group of columns reads of A again is still in the cache. */
 const stretch = 6 * blockK;
 /** Operations that are worth a thread's while, and elements to pack: about 20 and 2 µs. */
@@ -269,9 +271,14 @@ function shared(runtime: WasmRuntime, p: Product): void {
       // Eight blocks or a multiple, so that threads end at about the same time; fewer, but an even number, where they have 32 rows.
       const chunks = Math.min(ceilTo(p.m / sharedBlockRows, 8), floorTo(p.m / 32, 2));
       const rows = ceilTo(p.m / chunks, tileRows);
-      const modeA = p.aK === 4 && n <= directColumns(runtime) ? direct : packHere;
+      // Such rows one after the other, by A in place, or, where tiles of packed A write whole lines, a few at a time.
+      const apart = p.k <= shortK && p.outRow % 4096 === 0;
+      const modeA =
+        (apart && runtime.relaxed) || (p.aK === 4 && n <= directColumns(runtime)) ? direct : packHere;
+      const block = apart && modeA === packHere ? Math.min(rows, fewRows) : rows;
       const packed = { ...part, b: buffer };
-      const launch = blockLaunch(packed, rows, ceilTo(n, panelColumns), modeA, prepacked, 1);
+      const columnsOfC = ceilTo(n, panelColumns);
+      const launch = blockLaunch(packed, block, columnsOfC, modeA, prepacked, Math.ceil(rows / block));
       launchBlocks(runtime, sharingRows(runtime, packed, launch));
     }
   } finally {
