@@ -107,6 +107,23 @@ describe("backward", () => {
     });
   });
 
+  test("a rule that gives one tensor to two inputs gives each its own gradient", () => {
+    const both = nm.defineFunction<null>({
+      name: "both",
+      forward: (_, [a, b]) => nm.add(a, b),
+      backward(_, dy) {
+        const twice = nm.mul(dy, 2);
+        return [twice, twice];
+      },
+    });
+    const [a, b] = [leaf([1, 2]), leaf([3, 4])];
+    nm.tidy(() => nm.sum(both([a, b], null)).backward());
+    expect(a.grad).not.toBe(b.grad);
+    nm.tidy(() => nm.sum(a).backward());
+    expect(list(a.grad)).toEqual([3, 3]);
+    expect(list(b.grad)).toEqual([2, 2]);
+  });
+
   test("of powers of 0 is PyTorch's: 0 for any exponent that is not negative", () => {
     const [base, exponent] = [leaf([0, 0, 0]), leaf([0, 1, 2])];
     nm.tidy(() => nm.sum(nm.pow(base, exponent)).backward());
