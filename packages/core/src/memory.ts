@@ -12,6 +12,8 @@ import { Tensor } from "./tensor.js";
 export class TensorHold {
   storage: Storage | null;
   node: GraphNode | null = null;
+  /** Known to the collector's registry. */
+  watched = false;
 
   constructor(storage: Storage) {
     this.storage = storage;
@@ -23,16 +25,51 @@ export class TensorHold {
     runtime.liveTensors--;
     this.storage.release();
     this.storage = null;
+    if (this.watched) leakNet.unregister(this);
     this.node?.release();
     this.node = null;
   }
 }
 
-export const leakNet = new FinalizationRegistry<TensorHold>((hold) => {
+const leakNet = new FinalizationRegistry<TensorHold>((hold) => {
   if (!hold.storage) return;
   runtime.leakedTensors++;
   hold.release();
 });
+
+/** Tensors that were made lately, and what they hold, place by place. */
+const freshTensors: Tensor[] = [];
+const freshHolds: TensorHold[] = [];
+const mostFresh = 256;
+let watchPlanned = false;
+
+/**
+ * Puts the tensor under the collector's watch when the job ends or many more were made, if it is not disposed by then: to register and
+ * unregister each one takes as long as a small kernel, and in between nothing can be collected anyway.
+ */
+export function watchLater(tensor: Tensor, hold: TensorHold): void {
+  freshTensors.push(tensor);
+  freshHolds.push(hold);
+  if (freshHolds.length === mostFresh) watchFresh();
+  else if (!watchPlanned) {
+    watchPlanned = true;
+    queueMicrotask(() => {
+      watchPlanned = false;
+      watchFresh();
+    });
+  }
+}
+
+function watchFresh(): void {
+  for (let i = 0; i < freshHolds.length; i++) {
+    const hold = freshHolds[i];
+    if (!hold.storage) continue;
+    hold.watched = true;
+    leakNet.register(freshTensors[i], hold, hold);
+  }
+  freshTensors.length = 0;
+  freshHolds.length = 0;
+}
 
 /** Adds the tensors in `value` to `found`, and the containers on the way, so that none is entered twice. */
 function collectTensors(value: unknown, found: Set<unknown>): void {
@@ -55,9 +92,14 @@ export function tidy<T>(fn: () => T): T {
   requireFunction("tidy", fn);
   const scope: Tensor[] = [];
   runtime.scopes.push(scope);
-  let returned: Set<unknown> | null = null;
+  let single: unknown = null;
+  let several: Set<unknown> | null = null;
   try {
     const result = fn();
+    if (result instanceof Tensor) {
+      single = result;
+      return result;
+    }
     if (
       result !== null &&
       typeof result === "object" &&
@@ -67,15 +109,17 @@ export function tidy<T>(fn: () => T): T {
         "tidy: the function returned a promise; await outside and dispose by hand, or tidy the synchronous parts",
       );
     }
-    returned = new Set();
-    collectTensors(result, returned);
+    several = new Set();
+    collectTensors(result, several);
     return result;
   } finally {
-    runtime.scopes.splice(runtime.scopes.lastIndexOf(scope), 1);
-    const outer = runtime.scopes.at(-1);
-    for (const tensor of scope) {
+    const { scopes } = runtime;
+    scopes.splice(scopes.lastIndexOf(scope), 1);
+    const outer = scopes[scopes.length - 1];
+    for (let i = 0; i < scope.length; i++) {
+      const tensor = scope[i];
       if (tensor.disposed || tensor.kept) continue;
-      if (returned?.has(tensor)) outer?.push(tensor);
+      if (tensor === single || several?.has(tensor)) outer?.push(tensor);
       else tensor.dispose();
     }
   }

@@ -9,7 +9,7 @@ import type { BufferHandle } from "./backend/types.js";
 import { bytesPerElement, type DType, type DTypeArray, isFloat, viewAs } from "./dtype.js";
 import { AutogradError, BackendError, DisposedError, DTypeError, ShapeError } from "./errors.js";
 import { isContiguous, type Layout } from "./layout.js";
-import { leakNet, TensorHold } from "./memory.js";
+import { TensorHold, watchLater } from "./memory.js";
 import { empty, finish, operand } from "./ops/dispatch.js";
 import * as ops from "./ops/index.js";
 import { copyInto } from "./ops/view.js";
@@ -62,8 +62,9 @@ export class Tensor extends TensorOperations {
     this.layout = layout;
     this.#hold = new TensorHold(storage);
     if (temporary) return;
-    leakNet.register(this, this.#hold, this.#hold);
-    runtime.scopes.at(-1)?.push(this);
+    watchLater(this, this.#hold);
+    const { scopes } = runtime;
+    if (scopes.length > 0) scopes[scopes.length - 1].push(this);
   }
 
   get shape(): Shape {
@@ -144,7 +145,6 @@ export class Tensor extends TensorOperations {
   /** Lets go of the memory, of the gradient, and of the graph as far as nobody else needs them. Idempotent. */
   dispose(): void {
     if (!this.#hold.storage) return;
-    leakNet.unregister(this.#hold);
     this.#hold.release();
     this.grad?.dispose();
     this.grad = null;
@@ -159,7 +159,7 @@ export class Tensor extends TensorOperations {
   /** The values in row-major order, as a copy. */
   async data(): Promise<TensorData> {
     this.use("data");
-    const [values, temporary] = this.#readable();
+    const [values, temporary] = readable(this);
     const bytes = await values.storage.backend.read(...stretchOf(values));
     if (temporary) values.dispose();
     return toValues(values.dtype, bytes, this.size);
@@ -174,21 +174,10 @@ export class Tensor extends TensorOperations {
     if (!backend.readSync) {
       throw new BackendError(`dataSync: the ${backend.name} backend reads asynchronously; use await data()`);
     }
-    const [values, temporary] = this.#readable();
+    const [values, temporary] = readable(this);
     const bytes = backend.readSync(...stretchOf(values));
     if (temporary) values.dispose();
     return toValues(values.dtype, bytes, this.size);
-  }
-
-  /** This tensor, or a temporary one with its values that is contiguous and of a dtype that JavaScript has. */
-  #readable(): [tensor: Tensor, temporary: boolean] {
-    const { backend } = this.storage;
-    const half = this.dtype === "float16" || this.dtype === "bfloat16";
-    if (this.isContiguous && !half) return [this, false];
-    const values = empty(backend, half ? "float32" : this.dtype, this.shape);
-    if (half) backend.cast(operand(this), operand(values));
-    else backend.copy(operand(this), operand(values));
-    return [values, true];
   }
 
   /** The value of a tensor with one element. */
@@ -291,6 +280,17 @@ export class Tensor extends TensorOperations {
     this.grad?.dispose();
     this.grad = null;
   }
+}
+
+/** `x`, or a temporary tensor with its values that is contiguous and of a dtype that JavaScript has. */
+function readable(x: Tensor): [tensor: Tensor, temporary: boolean] {
+  const { backend } = x.storage;
+  const half = x.dtype === "float16" || x.dtype === "bfloat16";
+  if (x.isContiguous && !half) return [x, false];
+  const values = empty(backend, half ? "float32" : x.dtype, x.shape);
+  if (half) backend.cast(operand(x), operand(values));
+  else backend.copy(operand(x), operand(values));
+  return [values, true];
 }
 
 /** Where a contiguous tensor's bytes are. */

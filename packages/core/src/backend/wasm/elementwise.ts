@@ -43,7 +43,7 @@ const light: ReadonlySet<UnaryKind> = new Set([
 const names: Record<string, Record<string, string>> = {};
 
 /** `family_kind`, the same string each time: looking up one that was just made costs more than a small kernel. */
-function kernelName(family: string, kind: string): string {
+export function kernelName(family: string, kind: string): string {
   const known = (names[family] ??= {});
   return (known[kind] ??= `${family}_${kind}`);
 }
