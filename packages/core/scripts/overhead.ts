@@ -7,9 +7,12 @@
 //
 // A bundle of the sources (`npx esbuild --bundle --platform=node --format=esm --conditions=@nomoat/source`) runs on any Node.
 
-import * as core from "../src/index.js";
 import { KernelModule } from "../src/backend/wasm/launch.js";
 import type { Tensor } from "../src/index.js";
+import * as core from "../src/index.js";
+
+/** By name. */
+const all = { ...core };
 
 const given = process.argv.slice(2);
 const option = (name: string) => given.find((argument) => argument.startsWith(name))?.slice(name.length);
@@ -42,7 +45,15 @@ const batch = core.randn([2, 4, 4]);
 const half = core.cast(a, "float16");
 const same = core.randn([4, 4]);
 
-const everywhere = core.tensor([[3, 1, 2, 0], [0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]], { dtype: "int32" });
+const everywhere = core.tensor(
+  [
+    [3, 1, 2, 0],
+    [0, 1, 2, 3],
+    [3, 2, 1, 0],
+    [1, 0, 3, 2],
+  ],
+  { dtype: "int32" },
+);
 const typed = new Float32Array(16);
 
 type Result = Tensor | readonly Tensor[] | Record<string, Tensor>;
@@ -50,21 +61,115 @@ type Case = readonly [name: string, run: (x: Tensor) => Result, x?: Tensor];
 
 /** The first argument may ask for a gradient; where the second is missing, it is `a`. */
 const cases: readonly Case[] = [
-  ...(["neg", "abs", "sign", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tanh", "erf", "sigmoid", "silu",
-    "softplus", "relu", "square", "reciprocal", "floor", "ceil", "round", "trunc", "logicalNot", "isnan", "isinf", "isfinite", "gelu", "leakyRelu",
-    "clone", "zerosLike", "onesLike", "sum", "prod", "max", "min", "mean", "variance", "std", "norm", "logsumexp", "argmax", "argmin", "any", "all",
-    "softmax", "logSoftmax", "transpose", "flatten", "squeeze", "flip", "tril", "triu", "sort", "argsort", "unique", "nonzero", "dropout",
-  ] as const).map((name): Case => [name, core[name] as (x: Tensor) => Result]),
-  ...(["sum", "prod", "max", "min", "mean", "variance", "std", "logsumexp", "argmax", "argmin", "any", "all", "cumsum", "cumprod"] as const).flatMap(
-    (name): Case[] => [
-      [`${name}, last axis`, (x) => (core[name] as (x: Tensor, axis: number) => Tensor)(x, 1)],
-      [`${name}, first axis`, (x) => (core[name] as (x: Tensor, axis: number) => Tensor)(x, 0)],
-    ],
-  ),
-  ...(["add", "sub", "mul", "div", "pow", "minimum", "maximum", "floorDivide", "remainder", "equal", "notEqual", "less", "lessEqual", "greater",
-    "greaterEqual", "logicalAnd", "logicalOr", "logicalXor"] as const).map((name): Case => [name, (x) => core[name](x, b)]),
+  ...(
+    [
+      "neg",
+      "abs",
+      "sign",
+      "sqrt",
+      "rsqrt",
+      "exp",
+      "expm1",
+      "log",
+      "log1p",
+      "log2",
+      "log10",
+      "sin",
+      "cos",
+      "tanh",
+      "erf",
+      "sigmoid",
+      "silu",
+      "softplus",
+      "relu",
+      "square",
+      "reciprocal",
+      "floor",
+      "ceil",
+      "round",
+      "trunc",
+      "logicalNot",
+      "isnan",
+      "isinf",
+      "isfinite",
+      "gelu",
+      "leakyRelu",
+      "clone",
+      "zerosLike",
+      "onesLike",
+      "sum",
+      "prod",
+      "max",
+      "min",
+      "mean",
+      "variance",
+      "std",
+      "norm",
+      "logsumexp",
+      "argmax",
+      "argmin",
+      "any",
+      "all",
+      "softmax",
+      "logSoftmax",
+      "transpose",
+      "flatten",
+      "squeeze",
+      "flip",
+      "tril",
+      "triu",
+      "sort",
+      "argsort",
+      "unique",
+      "nonzero",
+      "dropout",
+    ] as const
+  ).map((name): Case => [name, all[name] as (x: Tensor) => Result]),
+  ...(
+    [
+      "sum",
+      "prod",
+      "max",
+      "min",
+      "mean",
+      "variance",
+      "std",
+      "logsumexp",
+      "argmax",
+      "argmin",
+      "any",
+      "all",
+      "cumsum",
+      "cumprod",
+    ] as const
+  ).flatMap((name): Case[] => [
+    [`${name}, last axis`, (x) => (all[name] as (x: Tensor, axis: number) => Tensor)(x, 1)],
+    [`${name}, first axis`, (x) => (all[name] as (x: Tensor, axis: number) => Tensor)(x, 0)],
+  ]),
+  ...(
+    [
+      "add",
+      "sub",
+      "mul",
+      "div",
+      "pow",
+      "minimum",
+      "maximum",
+      "floorDivide",
+      "remainder",
+      "equal",
+      "notEqual",
+      "less",
+      "lessEqual",
+      "greater",
+      "greaterEqual",
+      "logicalAnd",
+      "logicalOr",
+      "logicalXor",
+    ] as const
+  ).map((name): Case => [name, (x) => all[name](x, b)]),
   ...(["bitwiseAnd", "bitwiseOr", "bitwiseXor", "shiftLeft", "shiftRight"] as const).map(
-    (name): Case => [name, (x) => core[name](x, grid), grid],
+    (name): Case => [name, (x) => all[name](x, grid), grid],
   ),
   ["bitwiseNot", (x) => core.bitwiseNot(x), grid],
   ["add, number", (x) => core.add(x, 2)],
@@ -105,7 +210,11 @@ const cases: readonly Case[] = [
   ["groupNorm", (x) => core.groupNorm(x, 2), batch],
   ["swiglu", (x) => core.swiglu(x, b)],
   ["rope", (x) => core.rope(x, angles, angles), heads],
-  ["scaledDotProductAttention", (x) => core.scaledDotProductAttention(x, heads, heads, { causal: true }), heads],
+  [
+    "scaledDotProductAttention",
+    (x) => core.scaledDotProductAttention(x, heads, heads, { causal: true }),
+    heads,
+  ],
   ["embedding", (x) => core.embedding(x, ints)],
   ["gather", (x) => core.gather(x, ints)],
   ["scatterAdd", (x) => core.scatterAdd(4, ints, x)],
@@ -183,12 +292,36 @@ const cases: readonly Case[] = [
 ];
 
 /** Exported functions that compute nothing on tensors themselves. */
-const leftOut = new Set(["activeBackend", "init", "shutdown", "withBackend", "anomalyMode", "grad", "gradientsOf", "valueAndGrad", "checkpoint",
-  "defineFunction", "gradcheck", "enableGrad", "noGrad", "bytesPerElement", "isFloat", "promote", "keep", "memoryStats", "resetPeakMemory",
-  "tidy", "defaultGenerator", "Generator", "manualSeed", "Tensor"]);
+const leftOut = new Set([
+  "activeBackend",
+  "init",
+  "shutdown",
+  "withBackend",
+  "anomalyMode",
+  "grad",
+  "gradientsOf",
+  "valueAndGrad",
+  "checkpoint",
+  "defineFunction",
+  "gradcheck",
+  "enableGrad",
+  "noGrad",
+  "bytesPerElement",
+  "isFloat",
+  "promote",
+  "keep",
+  "memoryStats",
+  "resetPeakMemory",
+  "tidy",
+  "defaultGenerator",
+  "Generator",
+  "manualSeed",
+  "Tensor",
+]);
 const names = new Set(cases.map(([name]) => name.split(",")[0]));
 const forgotten = Object.entries(core).filter(
-  ([name, value]) => typeof value === "function" && !name.endsWith("Error") && !leftOut.has(name) && !names.has(name),
+  ([name, value]) =>
+    typeof value === "function" && !name.endsWith("Error") && !leftOut.has(name) && !names.has(name),
 );
 if (forgotten.length > 0) throw new Error(`no case for ${forgotten.map(([name]) => name).join(", ")}`);
 
@@ -247,7 +380,8 @@ for (const item of runs) {
 }
 KernelModule.prototype.launch = launch;
 // Everything once round first: in a program too, the places in the code that all operations share have seen many of them.
-for (let round = 0; round < 2; round++) for (const { steps } of runs) for (const { once } of steps) measure(once);
+for (let round = 0; round < 2; round++)
+  for (const { steps } of runs) for (const { once } of steps) measure(once);
 for (let round = 0; round < 4; round++) {
   for (const item of runs) {
     item.steps.forEach(({ once }, i) => {

@@ -11,8 +11,17 @@ import type { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
 import { add, cast, equal, less, mul, where } from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
-import { max, min } from "./reduce.js";
 import { expand, reshape, transpose, unsqueeze } from "./view.js";
+
+/** The least and the largest of some values: on the host, where those of few take less than two kernels. */
+function boundsOf(values: ArrayLike<number>): [low: number, high: number] {
+  let [low, high] = [values[0], values[0]];
+  for (let i = 1; i < values.length; i++) {
+    if (values[i] < low) low = values[i];
+    else if (values[i] > high) high = values[i];
+  }
+  return [low, high];
+}
 
 /**
  * `indices` as int32 within 0 … extent − 1, negative ones counted from the end.
@@ -22,8 +31,7 @@ function wrapIndices(operation: string, indices: Tensor, extent: number, axis: n
   requireIntegers(operation, "indices", indices.dtype);
   const list = cast(indices, "int32");
   if (list.size === 0) return list;
-  const low = hostValues(operation, min(list))[0];
-  const high = hostValues(operation, max(list))[0];
+  const [low, high] = boundsOf(hostValues(operation, list));
   if (low < -extent || high >= extent) {
     throw new ShapeError(
       `${operation}: index ${low < -extent ? low : high} is out of range for axis ${axis} of length ${extent}`,
@@ -104,7 +112,7 @@ export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor 
   return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis)));
 }
 
-/** {@link takeAlongAxis} by indices that `argmax` or `argmin` of `x` along `axis` gave, which are not read: on any backend. */
+/** {@link takeAlongAxis} by indices that `argmax`, `argmin` or `argsort` of `x` along `axis` gave, which are not read: on any backend. */
 export function takeFound(x: Tensor, indices: Tensor, axis: number): Tensor {
   return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis, true)));
 }
@@ -181,7 +189,7 @@ export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: D
     requireIntegers("oneHot", "indices", indices.dtype);
     const list = cast(indices, "int32");
     if (list.size > 0) {
-      for (const value of [hostValues("oneHot", min(list))[0], hostValues("oneHot", max(list))[0]]) {
+      for (const value of boundsOf(hostValues("oneHot", list))) {
         if (value < 0 || value >= numClasses)
           throw new ShapeError(`oneHot: index ${value} is not within 0 to ${numClasses - 1}`);
       }

@@ -8,7 +8,7 @@ import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
-import { takeAlongAxis } from "./selection.js";
+import { takeFound } from "./selection.js";
 import { transpose } from "./view.js";
 
 /** Below 0 when `a` comes before `b`, ascending; NaN comes last. */
@@ -79,7 +79,7 @@ function orderAlong(operation: string, x: Tensor, axis: number, descending: bool
 
 /** `x` sorted along `axis`, NaN last (first when descending); {@link argsort} gives the order. */
 export function sort(x: Tensor, axis = -1, descending = false): Tensor {
-  return tidy(() => takeAlongAxis(x, orderAlong("sort", x, axis, descending), axis));
+  return tidy(() => takeFound(x, orderAlong("sort", x, axis, descending), axis));
 }
 
 /** The `k` first positions of the sorted line, by insertion into a list that rarely changes when k is small. */
@@ -113,7 +113,7 @@ export function topk(x: Tensor, k: number, axis = -1, largest = true): { values:
   }
   return tidy(() => {
     const indices = positionsAlong("topk", x, at, k, (line) => firstOf(line, k, largest));
-    return { values: takeAlongAxis(x, indices, at), indices };
+    return { values: takeFound(x, indices, at), indices };
   });
 }
 

@@ -6,7 +6,7 @@ import { BackendError } from "../../errors.js";
 import { contiguousStrides, isContiguous } from "../../layout.js";
 import { sizeOf } from "../../shape.js";
 import type { ArgReduceKind, Operand, ReduceKind } from "../types.js";
-import { arithmeticSuffix, copy, fill, withContiguous } from "./elementwise.js";
+import { arithmeticSuffix, copy, fill, kernelName, withContiguous } from "./elementwise.js";
 import type { WasmRuntime } from "./runtime.js";
 import { rowGrain, withTemporary } from "./strided.js";
 
@@ -72,11 +72,20 @@ export function reduce(
   if (!pattern.includes("R")) copy(runtime, { ...x, shape: out.shape }, out);
   else if ((pattern === "R" || pattern === "KR") && inner!.stride === 1) {
     const [outer] = pattern === "R" ? [{ extent: 1, stride: 0 }] : runs;
-    rows(runtime, `${suffix}_${kind}`, address, outer.extent, outer.stride, inner!.extent, target);
+    rows(
+      runtime,
+      kernelName(suffix === "" ? "rows" : "rowsInt", kind),
+      address,
+      outer.extent,
+      outer.stride,
+      inner!.extent,
+      target,
+    );
   } else if ((pattern === "RK" || pattern === "KRK") && inner!.stride === 1) {
     const outer = pattern === "RK" ? { extent: 1, stride: 0 } : runs[0];
     const middle = runs[runs.length - 2];
-    columns(runtime, `${suffix}_${kind}`, address, outer, middle, inner!.extent, target);
+    const name = kernelName(suffix === "" ? "columns" : "columnsInt", kind);
+    columns(runtime, name, address, outer, middle, inner!.extent, target);
   } else if (!reduceInMemoryOrder(runtime, kind, x, axes, out)) {
     reduceCopied(runtime, kind, x, axes, out, pattern);
   }
@@ -191,15 +200,9 @@ function rows(
 ): void {
   const blocks = Math.ceil(length / rowBlock);
   const stage = (target: number) =>
-    runtime.core.launch(
-      `rows${name}`,
-      count * blocks,
-      [length, blocks, rowBlock, x, stride * 4, target],
-      undefined,
-      {
-        grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
-      },
-    );
+    runtime.core.launch(name, count * blocks, [length, blocks, rowBlock, x, stride * 4, target], undefined, {
+      grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
+    });
   if (blocks === 1) stage(out);
   else {
     withTemporary(runtime, "float32", [count, blocks], (partial) => {
@@ -226,7 +229,7 @@ function columns(
   const rowBlocks = Math.ceil(middle.extent / perBlock);
   const stage = (target: number) =>
     runtime.core.launch(
-      `columns${name}`,
+      name,
       outer.extent * rowBlocks * columnBlocks,
       [
         middle.extent,
@@ -263,7 +266,7 @@ function columns(
 
 /** Sums the rows of a contiguous float32 [rows, columns] at an address into [columns] at another, in a fixed order. */
 export function sumColumns(runtime: WasmRuntime, x: number, count: number, width: number, out: number): void {
-  columns(runtime, "_sum", x, { extent: 1, stride: 0 }, { extent: count, stride: width }, width, out);
+  columns(runtime, "columns_sum", x, { extent: 1, stride: 0 }, { extent: count, stride: width }, width, out);
 }
 
 export function argReduce(
@@ -286,7 +289,7 @@ export function argReduce(
   withContiguous(runtime, view, (contiguous) => {
     const length = x.shape[axis];
     runtime.core.launch(
-      `argRows${suffix}_${kind}`,
+      kernelName(suffix === "" ? "argRows" : "argRowsInt", kind),
       count,
       [length, runtime.address(contiguous), runtime.address(out)],
       undefined,

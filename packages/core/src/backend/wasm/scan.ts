@@ -2,7 +2,7 @@
 
 import { sizeOf } from "../../shape.js";
 import type { Operand, ScanKind } from "../types.js";
-import { arithmeticSuffix, withContiguous } from "./elementwise.js";
+import { arithmeticSuffix, kernelName, withContiguous } from "./elementwise.js";
 import type { WasmRuntime } from "./runtime.js";
 import { rowGrain } from "./strided.js";
 
@@ -16,7 +16,7 @@ export function scan(runtime: WasmRuntime, kind: ScanKind, x: Operand, axis: num
   const units = Math.ceil(inner / linesPerUnit);
   withContiguous(runtime, x, (source) => {
     runtime.core.launch(
-      `scan${arithmeticSuffix(kind, x.dtype)}_${kind}`,
+      kernelName(arithmeticSuffix(kind, x.dtype) === "" ? "scan" : "scanInt", kind),
       sizeOf(x.shape.slice(0, axis)) * units,
       [length, inner, units, runtime.address(source), runtime.address(out)],
       undefined,
