@@ -37,9 +37,18 @@ export function elementByElement(
   operation: string,
   dtype: DType,
   inputs: readonly Tensor[],
-  run: (out: Operand, ...inputs: Operand[]) => void,
+  run: (out: Operand, a: Operand, b: Operand, c: Operand) => void,
 ): Tensor {
   let { shape } = inputs[0];
+  let plain = true;
+  for (const { layout } of inputs) plain &&= isContiguous(layout) && sameShape(layout.shape, shape);
+  if (plain) {
+    // The usual case, without what the others need: this is much of what a small tensor costs.
+    const out = empty(inputs[0].storage.backend, dtype, shape);
+    const [a, b = a, c = a] = inputs;
+    run(operand(out), operand(a), operand(b), operand(c));
+    return out;
+  }
   for (let i = 1; i < inputs.length; i++) shape = broadcastShapes(operation, shape, inputs[i].shape);
   const layouts = inputs.map(({ layout }) =>
     sameShape(layout.shape, shape) ? layout : expandLayout(operation, layout, shape),
@@ -48,7 +57,8 @@ export function elementByElement(
   const layout = order ? orderedLayout(shape, order) : contiguousLayout(shape);
   const out = new Tensor(allocate(inputs[0].storage.backend, dtype, shape), dtype, layout);
   const place = (tensor: Tensor, own: Layout) => operand(tensor, order ? permuteLayout(own, order) : own);
-  run(place(out, layout), ...inputs.map((input, i) => place(input, layouts[i])));
+  const [a, b = a, c = a] = inputs.map((input, i) => place(input, layouts[i]));
+  run(place(out, layout), a, b, c);
   return out;
 }
 
