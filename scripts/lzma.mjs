@@ -1,5 +1,5 @@
 // Compression to LZMA (the algorithm of 7-Zip; I. Pavlov, LZMA specification) with 3 bits of literal context and none of position,
-// as a raw stream without header and end mark. packages/core/src/backend/wasm/lzma.ts undoes it.
+// as a raw stream without header and end mark. packages/core/assembly/unpack undoes it.
 //
 // The cheapest way through the data is found by dynamic programming over positions; what each symbol costs is taken from the
 // pass before. Made for modules of some hundred kilobytes: it keeps all matches in memory.

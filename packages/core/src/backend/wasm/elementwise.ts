@@ -269,12 +269,22 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
   }
   if (suffix === "Int" && !integerUnary.has(kind))
     throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
-  // A broadcast scalar is spread by the copy as well: the kernel reads rows.
   const chunk = light.has(kind) ? lightChunk : heavyChunk;
-  if (sizeOf(out.shape) > 1 && innerStride(axesOf([out, x]), 1) !== 1) {
+  const kernel = kernelName(suffix === "" ? "unary" : "unaryInt", kind);
+  const stride = sizeOf(out.shape) > 1 ? innerStride(axesOf([out, x]), 1) : 1;
+  if (stride === 0) {
+    // What is repeated is computed once, and the results are repeated: the kernel reads rows.
+    const shape = x.shape.map((extent, axis) => (x.strides[axis] === 0 ? 1 : extent));
+    withTemporary(runtime, x.dtype, shape, (once) => {
+      launchElementwise(runtime, kernel, once, [{ ...x, shape }], chunk);
+      const strides = once.strides.map((each, axis) => (x.strides[axis] === 0 ? 0 : each));
+      copy(runtime, { ...once, shape: x.shape, strides }, out);
+    });
+  } else if (stride === 1) launchElementwise(runtime, kernel, out, [x], chunk);
+  else {
     copy(runtime, x, out);
-    launchElementwise(runtime, kernelName(suffix === "" ? "unary" : "unaryInt", kind), out, [out], chunk);
-  } else launchElementwise(runtime, kernelName(suffix === "" ? "unary" : "unaryInt", kind), out, [x], chunk);
+    launchElementwise(runtime, kernel, out, [out], chunk);
+  }
 }
 
 export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
