@@ -59,6 +59,22 @@ const typed = new Float32Array(16);
 type Result = Tensor | readonly Tensor[] | Record<string, Tensor>;
 type Case = readonly [name: string, run: (x: Tensor) => Result, x?: Tensor];
 
+/** Over all elements, and along an axis. */
+const reductions = [
+  "sum",
+  "prod",
+  "max",
+  "min",
+  "mean",
+  "variance",
+  "std",
+  "logsumexp",
+  "argmax",
+  "argmin",
+  "any",
+  "all",
+] as const;
+
 /** The first argument may ask for a gradient; where the second is missing, it is `a`. */
 const cases: readonly Case[] = [
   ...(
@@ -97,19 +113,8 @@ const cases: readonly Case[] = [
       "clone",
       "zerosLike",
       "onesLike",
-      "sum",
-      "prod",
-      "max",
-      "min",
-      "mean",
-      "variance",
-      "std",
+      ...reductions,
       "norm",
-      "logsumexp",
-      "argmax",
-      "argmin",
-      "any",
-      "all",
       "softmax",
       "logSoftmax",
       "transpose",
@@ -125,24 +130,7 @@ const cases: readonly Case[] = [
       "dropout",
     ] as const
   ).map((name): Case => [name, all[name] as (x: Tensor) => Result]),
-  ...(
-    [
-      "sum",
-      "prod",
-      "max",
-      "min",
-      "mean",
-      "variance",
-      "std",
-      "logsumexp",
-      "argmax",
-      "argmin",
-      "any",
-      "all",
-      "cumsum",
-      "cumprod",
-    ] as const
-  ).flatMap((name): Case[] => [
+  ...([...reductions, "cumsum", "cumprod"] as const).flatMap((name): Case[] => [
     [`${name}, last axis`, (x) => (all[name] as (x: Tensor, axis: number) => Tensor)(x, 1)],
     [`${name}, first axis`, (x) => (all[name] as (x: Tensor, axis: number) => Tensor)(x, 0)],
   ]),

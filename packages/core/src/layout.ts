@@ -74,13 +74,8 @@ export function memoryOrder(layouts: readonly Layout[]): number[] | null {
 
 /** A layout of `shape` without gaps whose axes lie in memory in `order`, slowest first. */
 export function orderedLayout(shape: Shape, order: readonly number[]): Layout {
-  const strides = new Array<number>(shape.length);
-  let stride = 1;
-  for (let i = order.length - 1; i >= 0; i--) {
-    strides[order[i]] = stride;
-    stride *= shape[order[i]];
-  }
-  return { shape, strides, offset: 0 };
+  const sorted = contiguousStrides(order.map((axis) => shape[axis]));
+  return { shape, strides: shape.map((_, axis) => sorted[order.indexOf(axis)]), offset: 0 };
 }
 
 /** First and last element that `layout` reaches; null where it has none. */
