@@ -10,6 +10,7 @@
 import { address, float, int, madd } from "./abi";
 import { columnAt, columnStep, KC, MR, NR, packA, packB, TALL, tallRows, WIDE, wideColumns } from "./pack";
 import { ADD, put, putTile, STORE, tallTile, wideTile } from "./tile";
+import { packWindows, windowOffsets } from "./windows";
 
 /** Bytes that `macroKernel` and `directKernel` need at `edge`: a tile of C that reaches over the edge. */
 export const EDGE_BYTES: i32 = 192;
@@ -203,10 +204,11 @@ function packedRowBytes(k: i32, m: i32): usize {
   return ((<usize>k) * (<usize>((m + MR - 1) & ~(MR - 1)))) << 2;
 }
 
-// How `gemm` gets B: packs it for itself, uses it where it stands, or finds it packed by gemmPack. So for A.
+// How `gemm` gets B: packs it for itself, uses it where it stands, or finds it packed by gemmPack. So for A. Or B is windows of an image.
 const PACK: i32 = 0;
 const DIRECT: i32 = 1;
 const PREPACKED: i32 = 2;
+const WINDOWS: i32 = 3;
 /** Columns that are packed at once when they are used by one block of rows only. */
 const ONCE_COLUMNS: i32 = 32;
 
@@ -217,9 +219,10 @@ const ONCE_COLUMNS: i32 = 32;
  * Integers: 0 a, 1 row stride, 2 k stride; 3 b, 4 k stride, 5 column stride; 6 c, 7 row stride; 8 m, 9 n, 10 k;
  * 11 rows of a block, 12 columns of a group (a multiple of 16, or all), 13 mode of A (PREPACKED with the same rows of a block and without
  * batch axes), 14 mode of B (DIRECT only with columns contiguous and A DIRECT);
- * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c. Floats: alpha, beta.
+ * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c; then, for windows, the walk over k and
+ * that over columns (`windowOffsets`; strides 4 and 5 are 0). Floats: alpha, beta.
  * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns, or,
- * with one block of rows, KC × ONCE_COLUMNS).
+ * with one block of rows or windows, KC × ONCE_COLUMNS), and for windows KC + group columns offsets.
  */
 export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
   const ai = address(args, 1), ak = address(args, 2), bk = address(args, 4), bj = address(args, 5);
@@ -234,7 +237,10 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
   const packedA = scratch + EDGE_BYTES;
   const ownB = packedA + (((<usize>((blockRows + MR - 1) & ~(MR - 1))) * (<usize>min(k, KC))) << 2);
   // With one block of rows nothing of B is used twice: it is packed bit by bit and used while it is in L1.
-  const once = blocks == 1 && modeB == PACK;
+  const windows = modeB == WINDOWS;
+  const once = (blocks == 1 && modeB == PACK) || windows;
+  const rowOffsets = ownB + ((<usize>KC * ONCE_COLUMNS) << 2);
+  const columnOffsets = rowOffsets + ((<usize>KC) << 2);
   let packedFor = -1;
   for (let unit = begin; unit < end; unit++) {
     const i = (unit % blocks) * blockRows;
@@ -262,9 +268,11 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
         packedFor = product;
       }
     }
+    if (windows) windowOffsets(columnOffsets, args, 21 + 4 * axes, j, nc);
     for (let p = 0; p < k; p += KC) {
       const kc = min(KC, k - p);
       const factor: f32 = p == 0 ? beta : 1;
+      if (windows) windowOffsets(rowOffsets, args, 16 + 4 * axes, p, kc);
       const aBlock = a + (<usize>p) * ak;
       if (direct > 0) {
         directKernel(aBlock, ai, ak, mc, b + (<usize>p) * bk, bk, false, direct, kc, c, row, alpha, factor, edge);
@@ -281,7 +289,8 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
       for (let q = direct; q < nc; q += step) {
         const columns = min(step, nc - q);
         const part = c + ((<usize>q) << 2);
-        if (once) packB(b + (<usize>p) * bk + (<usize>q) * bj, bk, bj, kc, columns, ownB);
+        if (windows) packWindows(b, rowOffsets, columnOffsets + ((<usize>q) << 2), kc, columns, ownB);
+        else if (once) packB(b + (<usize>p) * bk + (<usize>q) * bj, bk, bj, kc, columns, ownB);
         if (modeA != DIRECT) {
           macroKernel(rowsOfA, mc, packedB, columns, kc, part, row, alpha, factor, edge);
         } else {

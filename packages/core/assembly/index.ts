@@ -13,6 +13,8 @@ export * from "./rope";
 export * from "./swiglu";
 export * from "./gather";
 export * from "./scan";
+export { frame, windowRows } from "./windows";
+export { pool, poolBackward } from "./pooling";
 export * from "./adamw";
 export { philox } from "./random";
 export { gemm, gemmPack, gemmScale } from "./gemm";

@@ -22,17 +22,23 @@ export const WIDE: i32 = 16;
 /** Most of k that is packed at once: a panel of B is then 12 or 24 KiB and stays in L1 while it meets every panel of A. */
 export const KC: i32 = 384;
 
-// Transposes the 4×4 block whose rows start at r0 … r3; out row stride in bytes.
+// Transposes the 4×4 block of rows a … d; out row stride in bytes.
 // @ts-ignore: decorator
 @inline
-function transpose4(r0: usize, r1: usize, r2: usize, r3: usize, out: usize, step: usize): void {
-  const a = v128.load(r0), b = v128.load(r1), c = v128.load(r2), d = v128.load(r3);
+export function transposeVectors(a: v128, b: v128, c: v128, d: v128, out: usize, step: usize): void {
   const ab = i32x4.shuffle(a, b, 0, 4, 1, 5), AB = i32x4.shuffle(a, b, 2, 6, 3, 7);
   const cd = i32x4.shuffle(c, d, 0, 4, 1, 5), CD = i32x4.shuffle(c, d, 2, 6, 3, 7);
   v128.store(out, i32x4.shuffle(ab, cd, 0, 1, 4, 5));
   v128.store(out + step, i32x4.shuffle(ab, cd, 2, 3, 6, 7));
   v128.store(out + 2 * step, i32x4.shuffle(AB, CD, 0, 1, 4, 5));
   v128.store(out + 3 * step, i32x4.shuffle(AB, CD, 2, 3, 6, 7));
+}
+
+// The same of the block whose rows start at r0 … r3.
+// @ts-ignore: decorator
+@inline
+function transpose4(r0: usize, r1: usize, r2: usize, r3: usize, out: usize, step: usize): void {
+  transposeVectors(v128.load(r0), v128.load(r1), v128.load(r2), v128.load(r3), out, step);
 }
 
 /**

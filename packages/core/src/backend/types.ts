@@ -158,6 +158,28 @@ export interface PackedWeight {
   readonly element: (scope: ElementScope) => string;
 }
 
+/** How the windows of a convolution lie: along rows, along columns. */
+export interface ConvolutionGeometry {
+  readonly stride: readonly number[];
+  readonly dilation: readonly number[];
+  /** Zeros before the first row and the first column; a negative number leaves as many out. What is missing at the end is 0 too. */
+  readonly padding: readonly number[];
+  readonly groups: number;
+}
+
+/** How the windows of pooling lie along an axis; there are two, that of rows first. */
+export interface PoolingAxis {
+  /** Of the input. */
+  readonly length: number;
+  /** Of windows. */
+  readonly count: number;
+  readonly size: number;
+  /** 0: window i reaches from ⌊i·length/count⌋ to ⌈(i+1)·length/count⌉, and `size`, `padding` and `dilation` say nothing. */
+  readonly stride: number;
+  readonly padding: number;
+  readonly dilation: number;
+}
+
 /**
  * Fused kernels that a backend may have. Unless said otherwise operands are contiguous float32, outputs are
  * preallocated, do not alias inputs, and hold anything before. Every one has a reference in `ops/`, made of primitives,
@@ -267,6 +289,38 @@ export interface FusedKernels {
   sharePacking<T>(x: Operand, work: () => T): T;
   /** `matmul` of each product, in one go; strides are as free as there. No out overlaps another or any operand. */
   matmulGroup(products: readonly MatmulProduct[]): void;
+  /**
+   * out [images, outChannels, rows, columns] = windows of x [images, channels, …] · weight [outChannels, channels / groups, kernel…] (+
+   * bias [outChannels]). Nothing is empty.
+   */
+  convolve(
+    x: Operand,
+    weight: Operand,
+    bias: Operand | null,
+    geometry: ConvolutionGeometry,
+    out: Operand,
+  ): void;
+  /** out, as weight above, = its gradient; dy [outChannels, images, rows, columns], the first two axes of the output swapped. */
+  convolveWeights(x: Operand, dy: Operand, geometry: ConvolutionGeometry, out: Operand): void;
+  /**
+   * out [planes…, rows, columns] = the largest element of each window of x, and where in its plane it stands (int32, −1 where a window
+   * has none): the first of equals, and the first NaN before all; or, without indices, the mean, in which padding counts if it should.
+   */
+  pool(
+    x: Operand,
+    axes: readonly PoolingAxis[],
+    countPadding: boolean,
+    out: Operand,
+    indices: Operand | null,
+  ): void;
+  /** dx [planes…, rows, columns] from dy of the output. */
+  poolBackward(
+    dy: Operand,
+    axes: readonly PoolingAxis[],
+    countPadding: boolean,
+    dx: Operand,
+    indices: Operand | null,
+  ): void;
   /**
    * One AdamW step of each, in place (decoupled weight decay, as torch.optim.AdamW):
    * g·=gradientScale; p −= lr·wd·p; m = β1·m+(1−β1)·g; v = β2·v+(1−β2)·g²; p −= lr·(m/bc1) / (√(v/bc2)+ε).

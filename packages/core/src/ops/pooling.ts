@@ -1,18 +1,24 @@
-// Pooling: the largest or the mean of each window, windows being a strided view; and windows made to fit a given number of outputs.
+// Pooling: the largest or the mean of each window, by kernels, or by the composition that defines them; windows of a given size, or
+// made to fit a given number of outputs.
 
 import { requireOptions, use } from "../arguments.js";
-import { fromValues, hostArray, ones, positions } from "../creation.js";
+import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
+import type { PoolingAxis } from "../backend/types.js";
+import { fromValues, full } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { checkShape, formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { type PerAxis, perAxis, windowsOf } from "./convolution.js";
-import { alias, cast, div, less, where } from "./elementwise.js";
-import { pad } from "./rearrange.js";
+import { type PerAxis, perAxis, windowCount } from "./convolution.js";
+import { contiguous, empty, finishBy, operand } from "./dispatch.js";
+import { cast, div, less, where } from "./elementwise.js";
+import { fusedKernels } from "./fused.js";
+import { gather } from "./indexing.js";
+
 import { argmax, mean, sum } from "./reduce.js";
-import { take, takeFound } from "./selection.js";
-import { along, expand, reshape, squeeze, transpose, unsqueeze } from "./view.js";
+import { takeFound } from "./selection.js";
+import { concat, expand, reshape, transpose, unsqueeze } from "./view.js";
 
 export interface PoolingArguments {
   /** Distance of windows (default: their size). */
@@ -42,210 +48,236 @@ function checkInput(operation: string, x: Tensor, spatial: number): void {
   }
 }
 
-/** Where windows lie over x. */
-interface Plan {
-  /** Windows of anything of x's spatial extents, with `inside` as its padding and `beyond` where ceilMode leads outside it. */
-  windows(y: Tensor, inside: number, beyond: number): Tensor;
-  /** The axes that count a window's elements. */
-  readonly axes: readonly number[];
-  readonly padded: boolean;
-  readonly beyond: boolean;
+/** The rows of a line, which 1-d pooling leaves as they are. */
+const oneRow: PoolingAxis = { length: 1, count: 1, size: 1, stride: 1, padding: 0, dilation: 1 };
+
+interface Attributes {
+  readonly axes: readonly PoolingAxis[];
+  /** Whether the mean is taken, and whether padding counts in it. */
+  readonly mean: boolean;
+  readonly countPadding: boolean;
 }
 
-function planOf(
+/** The windows along both axes of x. */
+function axesOf(
   operation: string,
   x: Tensor,
   size: PerAxis,
   options: MaxPoolingArguments,
   spatial: number,
-): Plan {
+): PoolingAxis[] {
   checkInput(operation, x, spatial);
   requireOptions(operation, options, ["stride", "padding", "ceilMode", "dilation", "countIncludePad"]);
   const sizes = perAxis(operation, "size", size, spatial, 1);
-  const stride = perAxis(operation, "stride", options.stride ?? sizes, spatial, 1);
-  const padding = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);
-  const dilation = perAxis(operation, "dilation", options.dilation ?? 1, spatial, 1);
-  padding.forEach((width, i) => {
+  const strides = perAxis(operation, "stride", options.stride ?? sizes, spatial, 1);
+  const paddings = perAxis(operation, "padding", options.padding ?? 0, spatial, 0);
+  const dilations = perAxis(operation, "dilation", options.dilation ?? 1, spatial, 1);
+  paddings.forEach((width, i) => {
     if (2 * width > sizes[i])
       throw new ArgumentError(`${operation}: padding ${width} exceeds half of the window's size ${sizes[i]}`);
   });
-  // How far the last window of ceilMode reaches over the padding; one that would start there is left out.
-  const over = sizes.map((extent, i) => {
-    const span = dilation[i] * (extent - 1) + 1;
-    const length = x.shape[2 + i] + 2 * padding[i];
-    if (!(options.ceilMode ?? false) || span > length) return 0;
-    const last = Math.ceil((length - span) / stride[i]) * stride[i];
-    return last >= length - padding[i] ? 0 : last + span - length;
+  const padded = x.shape.map((length, i) => (i < 2 ? length : length + 2 * paddings[i - 2]));
+  const axes = sizes.map((size, i) => {
+    const [stride, padding, dilation] = [strides[i], paddings[i], dilations[i]];
+    const span = dilation * (size - 1) + 1;
+    let count = windowCount(operation, padded, 2 + i, span, stride);
+    // With ceilMode one more, unless it would start in the padding behind x.
+    const next = count * stride;
+    const rest = padded[2 + i] - span;
+    if ((options.ceilMode ?? false) && rest % stride > 0 && next < padded[2 + i] - padding) count++;
+    return { length: x.shape[2 + i], count, size, stride, padding, dilation };
   });
-  const around = (y: Tensor, widths: (readonly [number, number])[], value: number) =>
-    widths.some(([before, after]) => before + after > 0) ? pad(y, widths, value) : y;
-  return {
-    windows: (y, inside, beyond) => {
-      const framed = around(
-        y,
-        padding.map((width) => [width, width] as const),
-        inside,
-      );
-      const longer = around(
-        framed,
-        over.map((width) => [0, Math.max(0, width)] as const),
-        beyond,
-      );
-      return windowsOf(operation, longer, sizes, stride, dilation);
-    },
-    axes: sizes.map((_, i) => 2 + spatial + i),
-    padded: padding.some((width) => width > 0),
-    beyond: over.some((width) => width > 0),
-  };
+  return spatial === 1 ? [oneRow, axes[0]] : axes;
 }
 
-/** Windows with their elements in one axis, the last. */
-const apart = (windows: Tensor, spatial: number): Tensor =>
-  reshape(windows, [...windows.shape.slice(0, 2 + spatial), sizeOf(windows.shape.slice(2 + spatial))]);
-
-/** Windows in which the largest is looked for: what lies outside x never is. */
-const maxWindows = (plan: Plan, x: Tensor, spatial: number): Tensor =>
-  apart(plan.windows(x, Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY), spatial);
-
-/** The element at `first` of the last axis: unlike that of `max`, the gradient goes to the first of equals alone. */
-const firstLargest = (windows: Tensor, first: Tensor): Tensor => squeeze(takeFound(windows, first, -1), -1);
-
-function maxPool(
-  operation: string,
-  x: Tensor,
-  size: PerAxis,
-  options: MaxPoolingArguments,
-  spatial: number,
-): Tensor {
-  const plan = planOf(operation, x, size, options, spatial);
-  return tidy(() => {
-    const windows = maxWindows(plan, x, spatial);
-    return firstLargest(windows, argmax(windows.detach(), -1, true));
-  });
-}
-
-function maxPoolWithIndices(
-  operation: string,
-  x: Tensor,
-  size: PerAxis,
-  options: MaxPoolingArguments,
-  spatial: number,
-): { values: Tensor; indices: Tensor } {
-  const plan = planOf(operation, x, size, options, spatial);
-  return tidy(() => {
-    const plane = x.shape.slice(2);
-    const windows = maxWindows(plan, x, spatial);
-    const places = apart(plan.windows(reshape(positions(sizeOf(plane), x), [1, 1, ...plane]), 0, 0), spatial);
-    const first = argmax(windows.detach(), -1, true);
-    const indices = takeFound(expand(places, windows.shape), first, -1);
-    return { values: firstLargest(windows, first), indices: squeeze(indices, -1) };
-  });
-}
-
-function avgPool(
-  operation: string,
-  x: Tensor,
-  size: PerAxis,
-  options: AveragePoolingArguments,
-  spatial: number,
-): Tensor {
-  const plan = planOf(operation, x, size, options, spatial);
-  const countPadding = options.countIncludePad ?? true;
-  return tidy(() => {
-    const windows = plan.windows(x, 0, 0);
-    if (!plan.beyond && (countPadding || !plan.padded)) return mean(windows, plan.axes);
-    const inside = ones([1, 1, ...x.shape.slice(2)], { dtype: x.dtype, device: x.device });
-    const counts = sum(plan.windows(inside, countPadding ? 1 : 0, 0), plan.axes);
-    return div(sum(windows, plan.axes), counts);
-  });
-}
-
-/** Reduces windows over their last axis; `lengths` (int32 [windows]) says how many elements count, where it is not all of them. */
-type WindowReduction = (windows: Tensor, lengths: Tensor | null) => Tensor;
-
-/** `reduce` over the part of axis `axis` that each of `count` outputs sees: from ⌊i·n/count⌋ to ⌈(i+1)·n/count⌉. */
-function adaptiveAxis(x: Tensor, axis: number, count: number, reduce: WindowReduction): Tensor {
-  const extent = x.shape[axis];
-  if (extent === count) return alias(x);
-  if (count === 0) return along(x, axis, [0, 0]);
-  const last = transpose(x, axis, -1);
-  const windows = (y: Tensor, length: number) => reshape(y, [...last.shape.slice(0, -1), count, length]);
-  if (extent % count === 0) return transpose(reduce(windows(last, extent / count), null), axis, -1);
-  const integers = (size: number, value: (at: number) => number) =>
-    hostArray("adaptive pooling", size, Int32Array).map((_, at) => value(at));
-  const start = (i: number) => Math.floor((i * extent) / count);
-  const lengths = integers(count, (i) => Math.ceil(((i + 1) * extent) / count) - start(i));
-  const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
-  // Shorter windows end with copies of their last element.
-  const places = integers(count * longest, (at) => {
-    const i = Math.floor(at / longest);
-    return start(i) + Math.min(at % longest, lengths[i] - 1);
-  });
-  const indices = (values: Int32Array) => fromValues(x.storage.backend, "int32", [values.length], values);
-  const parts = windows(take(last, indices(places), -1), longest);
-  return transpose(reduce(parts, indices(lengths)), axis, -1);
-}
-
-/** The last axis first: among equal elements the first in row-major order is found. */
-function adaptivePool(
-  operation: string,
-  x: Tensor,
-  outputSize: PerAxis,
-  spatial: number,
-  reduce: WindowReduction,
-): Tensor {
+/** The axes of adaptive pooling. */
+function adaptiveAxes(operation: string, x: Tensor, outputSize: PerAxis, spatial: number): PoolingAxis[] {
   checkInput(operation, x, spatial);
   const counts = perAxis(operation, "outputSize", outputSize, spatial, 0);
   checkShape(operation, counts);
-  counts.forEach((count, i) => {
-    if (count > 0 && x.shape[2 + i] === 0)
+  const axes = counts.map((count, i) => {
+    const length = x.shape[2 + i];
+    if (count > 0 && length === 0)
       throw new ShapeError(`${operation}: axis ${2 + i} of x ${formatShape(x.shape)} is empty`);
+    // Windows that do not overlap are the usual ones.
+    const size = length / count;
+    const stride = Number.isInteger(size) ? size : 0;
+    return { length, count, size, stride, padding: 0, dilation: 1 };
   });
-  return tidy(() => counts.reduceRight((y, count, i) => adaptiveAxis(y, 2 + i, count, reduce), alias(x)));
+  return spatial === 1 ? [oneRow, axes[0]] : axes;
 }
 
-const meanOver: WindowReduction = (windows, lengths) => {
-  if (lengths === null) return mean(windows, -1);
-  const within = less(positions(windows.shape[windows.rank - 1], windows), unsqueeze(lengths, -1));
-  const counted = where(within, windows, 0);
-  return div(sum(counted, -1), cast(lengths, windows.dtype));
+function outputShape({ shape }: Tensor, [rows, columns]: readonly PoolingAxis[]): number[] {
+  return shape.length === 3
+    ? [shape[0], shape[1], columns.count]
+    : [shape[0], shape[1], rows.count, columns.count];
+}
+
+/** The positions of window `i` along an axis, those outside x too. */
+function positionsOf({ length, count, size, stride, padding, dilation }: PoolingAxis, i: number): number[] {
+  if (stride > 0) return Array.from({ length: size }, (_, k) => i * stride - padding + k * dilation);
+  const start = Math.floor((i * length) / count);
+  return Array.from({ length: Math.ceil(((i + 1) * length) / count) - start }, (_, k) => start + k);
+}
+
+/**
+ * What defines pooling: all elements of all windows by their places, the last place standing for what lies outside x, and the largest
+ * of them, or their sum, by how many count.
+ */
+function composition(
+  x: Tensor,
+  { axes, mean, countPadding }: Attributes,
+): { values: Tensor; indices: Tensor | null } {
+  const [batch, channels] = x.shape;
+  const planes = batch * channels;
+  const outside = sizeOf(axes.map(({ length }) => length));
+  // For each window its places in x's plane, and how many elements count: the product over axes.
+  let windows: { places: number[]; counted: number }[] = [{ places: [0], counted: 1 }];
+  for (const axis of axes) {
+    const { length, count, padding } = axis;
+    const along = Array.from({ length: count }, (_, i) => positionsOf(axis, i));
+    windows = windows.flatMap((before) =>
+      along.map((positions) => {
+        const reach = countPadding ? padding : 0;
+        const inReach = positions.filter((at) => at >= -reach && at < length + reach);
+        return {
+          places: before.places.flatMap((place) =>
+            positions.map((at) => (place < 0 || at < 0 || at >= length ? -1 : place * length + at)),
+          ),
+          counted: before.counted * inReach.length,
+        };
+      }),
+    );
+  }
+  const most = windows.reduce((longest, { places }) => Math.max(longest, places.length), 0);
+  const table = new Int32Array(windows.length * most).fill(outside);
+  windows.forEach(({ places }, i) => {
+    places.forEach((place, k) => {
+      if (place >= 0) table[i * most + k] = place;
+    });
+  });
+  const { backend } = x.storage;
+  const { dtype, device } = x;
+  const shape = outputShape(x, axes);
+  return tidy(() => {
+    const filler = full([1, planes], mean ? 0 : Number.NEGATIVE_INFINITY, { dtype, device });
+    const elements = concat([transpose(reshape(x, [planes, outside]), 0, 1), filler], 0);
+    const places = fromValues(backend, "int32", [windows.length, most], table);
+    // [windows, elements, planes]
+    const found = gather(elements, places);
+    const back = (y: Tensor) => reshape(transpose(reshape(y, [windows.length, planes]), 0, 1), shape);
+    if (mean) {
+      const counts = fromValues(
+        backend,
+        "float32",
+        [windows.length, 1],
+        new Float32Array(windows.map((w) => w.counted)),
+      );
+      return { values: back(div(sum(found, 1), cast(counts, dtype))), indices: null };
+    }
+    const first = argmax(found.detach(), 1, true);
+    const at = takeFound(expand(unsqueeze(places, -1), found.shape), first, 1);
+    return {
+      // Unlike that of `max`, the gradient goes to the first of equals alone.
+      values: back(takeFound(found, first, 1)),
+      indices: back(where(less(at, outside), at, -1)),
+    };
+  });
+}
+
+export const poolingRule: OwnRule<Attributes> = {
+  name: "pooling",
+  needs: () => [0, "extras"],
+  backward: (c, dy) =>
+    fusedBackward(
+      c,
+      dy,
+      1,
+      ([x]) => composition(x, c.attributes).values,
+      (dy) => {
+        const { axes, mean, countPadding } = c.attributes;
+        const [places, [dx]] = gradientPlaces(c, dy);
+        const indices = mean ? null : operand(c.extra(0));
+        dy.storage.backend.fused.poolBackward!(operand(dy), axes, countPadding, dx!, indices);
+        return places;
+      },
+    ),
 };
-const maxOver: WindowReduction = (windows) => firstLargest(windows, argmax(windows.detach(), -1, true));
+
+function pooled(x: Tensor, attributes: Attributes): { values: Tensor; indices: Tensor | null } {
+  const { axes, mean, countPadding } = attributes;
+  const shape = outputShape(x, axes);
+  if (!fusedKernels([x], "pool", "poolBackward") || x.size * sizeOf(shape) === 0)
+    return composition(x, attributes);
+  return tidy(() => {
+    const { backend } = x.storage;
+    const source = contiguous(x);
+    const out = empty(backend, x.dtype, shape);
+    const indices = mean ? null : empty(backend, "int32", shape);
+    const places = indices && operand(indices);
+    backend.fused.pool!(operand(source), axes, countPadding, operand(out), places);
+    return { values: finishBy(poolingRule, [source], attributes, out, indices ? [indices] : []), indices };
+  });
+}
+
+function maxPool(x: Tensor, axes: readonly PoolingAxis[]): Tensor {
+  return tidy(() => pooled(x, { axes, mean: false, countPadding: false }).values);
+}
+
+function maxPoolWithIndices(x: Tensor, axes: readonly PoolingAxis[]): { values: Tensor; indices: Tensor } {
+  const { values, indices } = pooled(x, { axes, mean: false, countPadding: false });
+  return { values, indices: indices! };
+}
+
+function avgPool(x: Tensor, axes: readonly PoolingAxis[], countPadding: boolean): Tensor {
+  // One window over everything is the mean as it always is.
+  if (axes.every(({ length, count, size, padding }) => count === 1 && size === length && padding === 0))
+    return mean(x, x.rank === 3 ? [2] : [2, 3], true);
+  return pooled(x, { axes, mean: true, countPadding }).values;
+}
 
 /** The largest element of each window of x [batch, channels, length]; the gradient goes to the first of equals. */
 export const maxPool1d = (x: Tensor, size: number, options: MaxPoolingArguments = {}): Tensor =>
-  maxPool("maxPool1d", x, size, options, 1);
+  maxPool(x, axesOf("maxPool1d", x, size, options, 1));
 /** The largest element of each window of x [batch, channels, height, width]; the gradient goes to the first of equals. */
 export const maxPool2d = (x: Tensor, size: PerAxis, options: MaxPoolingArguments = {}): Tensor =>
-  maxPool("maxPool2d", x, size, options, 2);
-/** {@link maxPool1d} and where in x's length each largest element stands (int32, the first of equals). */
+  maxPool(x, axesOf("maxPool2d", x, size, options, 2));
+/**
+ * {@link maxPool1d} and where in x's length each largest element stands: int32, the first of equals; −1 for a window that has no element
+ * of x, as a dilated one may.
+ */
 export const maxPool1dWithIndices = (
   x: Tensor,
   size: number,
   options: MaxPoolingArguments = {},
-): { values: Tensor; indices: Tensor } => maxPoolWithIndices("maxPool1dWithIndices", x, size, options, 1);
-/** {@link maxPool2d} and where in x's flattened [height, width] each largest element stands (int32, the first of equals). */
+): { values: Tensor; indices: Tensor } =>
+  maxPoolWithIndices(x, axesOf("maxPool1dWithIndices", x, size, options, 1));
+/**
+ * {@link maxPool2d} and where in x's flattened [height, width] each largest element stands: int32, the first of equals; −1 for a window
+ * that has no element of x, as a dilated one may.
+ */
 export const maxPool2dWithIndices = (
   x: Tensor,
   size: PerAxis,
   options: MaxPoolingArguments = {},
-): { values: Tensor; indices: Tensor } => maxPoolWithIndices("maxPool2dWithIndices", x, size, options, 2);
+): { values: Tensor; indices: Tensor } =>
+  maxPoolWithIndices(x, axesOf("maxPool2dWithIndices", x, size, options, 2));
 /** The mean of each window of x [batch, channels, length]. */
 export const avgPool1d = (x: Tensor, size: number, options: AveragePoolingArguments = {}): Tensor =>
-  avgPool("avgPool1d", x, size, options, 1);
+  avgPool(x, axesOf("avgPool1d", x, size, options, 1), options.countIncludePad ?? true);
 /** The mean of each window of x [batch, channels, height, width]. */
 export const avgPool2d = (x: Tensor, size: PerAxis, options: AveragePoolingArguments = {}): Tensor =>
-  avgPool("avgPool2d", x, size, options, 2);
+  avgPool(x, axesOf("avgPool2d", x, size, options, 2), options.countIncludePad ?? true);
 
 /** The mean of each of `outputSize` parts of x [batch, channels, length], which overlap where they do not divide it, as in PyTorch. */
 export const adaptiveAvgPool1d = (x: Tensor, outputSize: number): Tensor =>
-  adaptivePool("adaptiveAvgPool1d", x, outputSize, 1, meanOver);
+  avgPool(x, adaptiveAxes("adaptiveAvgPool1d", x, outputSize, 1), false);
 /** The mean of each of `outputSize` parts of x [batch, channels, height, width]. */
 export const adaptiveAvgPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
-  adaptivePool("adaptiveAvgPool2d", x, outputSize, 2, meanOver);
+  avgPool(x, adaptiveAxes("adaptiveAvgPool2d", x, outputSize, 2), false);
 /** The largest element of each of `outputSize` parts of x [batch, channels, length]; the gradient goes to the first of equals. */
 export const adaptiveMaxPool1d = (x: Tensor, outputSize: number): Tensor =>
-  adaptivePool("adaptiveMaxPool1d", x, outputSize, 1, maxOver);
+  maxPool(x, adaptiveAxes("adaptiveMaxPool1d", x, outputSize, 1));
 /** The largest element of each of `outputSize` parts of x [batch, channels, height, width]; the gradient goes to the first of equals. */
 export const adaptiveMaxPool2d = (x: Tensor, outputSize: PerAxis): Tensor =>
-  adaptivePool("adaptiveMaxPool2d", x, outputSize, 2, maxOver);
+  maxPool(x, adaptiveAxes("adaptiveMaxPool2d", x, outputSize, 2));

@@ -136,9 +136,23 @@ describe("larger operations", () => {
       const [a, b] = [random(14, 6, 130, 70), random(15, 70, 200)];
       return [nm.matmul(a, b), a, b];
     },
+    "few vectors by a matrix": () => {
+      const [a, b] = [random(20, 2, 900), random(21, 900, 700)];
+      return [nm.matmul(a, b), a, b];
+    },
     "convolution and pooling": () => {
       const [x, w] = [random(16, 2, 8, 40, 40), random(17, 16, 8, 3, 3)];
       return [nm.maxPool2d(nm.conv2d(x, w, null, { padding: 1 }), 2), x, w];
+    },
+    "a convolution with packed weights, and a mean over windows": () => {
+      const [x, w, b] = [random(22, 3, 40, 33, 31), random(23, 220, 40, 3, 3), random(24, 220)];
+      return [nm.avgPool2d(nm.conv2d(x, w, b, { padding: 1, stride: 2 }), 3, { stride: 2 }), x, w, b];
+    },
+    "a convolution in groups, and one channel by channel": () => {
+      const [x, w] = [random(25, 4, 24, 30, 29), random(26, 48, 6, 3, 3)];
+      const each = random(27, 48, 1, 3, 3);
+      const y = nm.conv2d(x, w, null, { padding: 1, groups: 4 });
+      return [nm.conv2d(y, each, null, { padding: 1, stride: 2, groups: 48 }), x, w, each];
     },
     "a step of AdamW": () => {
       const p = random(18, 700, 300);

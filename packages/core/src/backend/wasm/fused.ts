@@ -7,6 +7,7 @@ import { matmulGroup } from "./matmul-group.js";
 import { sumColumns } from "./reduce.js";
 import type { WasmRuntime } from "./runtime.js";
 import { launchFlat, rowGrain, withTemporary } from "./strided.js";
+import { convolve, convolveWeights, pool, poolBackward } from "./windows.js";
 
 /** Elements of a chunk of exponentials, and of plain arithmetic. */
 const heavyChunk = 8192;
@@ -248,6 +249,11 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
     matmulGroup(products) {
       matmulGroup(runtime, products);
     },
+
+    convolve: convolve.bind(null, runtime),
+    convolveWeights: convolveWeights.bind(null, runtime),
+    pool: pool.bind(null, runtime),
+    poolBackward: poolBackward.bind(null, runtime),
 
     adamw(updates) {
       const chunk = lightChunk / 2;

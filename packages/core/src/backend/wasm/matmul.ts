@@ -13,6 +13,7 @@ const onceColumns = 32;
 const packHere = 0;
 const direct = 1;
 const prepacked = 2;
+const windows = 3;
 
 /** Rows of A packed at once, beside what is packed of B and by itself: 192 rows × 384 are 288 KiB and stay in L2. */
 const blockRows = 96;
@@ -36,6 +37,8 @@ const dotVectors = 12;
 /** Most bytes of packed B that are made at once, for all threads and for one chunk. */
 const packedBytesLimit = 8 << 20;
 const chunkBytesLimit = 1 << 19;
+/** Most columns of windows of one chunk. */
+const mostWindows = 2048;
 
 /** A product with its operands' byte addresses and strides. */
 export interface Product {
@@ -361,12 +364,52 @@ function blockLaunch(
   const packedA = 4 * rows * Math.min(k, blockK);
   // As `gemm` in the assembly decides: with one block of rows B is packed bit by bit.
   const once = modeB === packHere && m <= rows;
-  const packedB = modeB === prepacked ? 0 : 4 * (once ? Math.min(k, blockK) * onceColumns : k * columns);
+  const pieces = modeB === windows ? blockK * (onceColumns + 1) + columns : Math.min(k, blockK) * onceColumns;
+  const packedB = modeB === prepacked ? 0 : 4 * (once || modeB === windows ? pieces : k * columns);
   const scratchBytes = edgeBytes + packedA + packedB;
   return { ints, floats: [p.alpha, p.beta], units, grain, scratchBytes };
 }
 
-function ceilTo(value: number, multiple: number): number {
+/** A contiguous A [m, k] times windows of an image: see {@link launchWindows}. */
+export function windowProduct(
+  m: number,
+  n: number,
+  k: number,
+  a: number,
+  b: number,
+  out: number,
+  axes: Axis[],
+): Product {
+  const batch = axes.reduce((product, { length }) => product * length, 1);
+  const [aRow, aK, outRow] = [4 * k, 4, 4 * n];
+  return { m, n, k, a, aRow, aK, b, bK: 0, bColumn: 0, out, outRow, axes, batch, alpha: 1, beta: 0 };
+}
+
+/** A product whose B is windows of an image, walked over along k and along columns as assembly/windows.ts says. */
+export function launchWindows(runtime: WasmRuntime, p: Product, walks: readonly number[]): void {
+  const rows = ceilTo(p.m / Math.ceil(p.m / sharedBlockRows), tileRows);
+  const units = Math.ceil(p.m / rows) * p.batch;
+  // Some 16 chunks, but none too small, and none of more columns than there is memory for their offsets.
+  const worthwhile = ceilTo(grainOperations / (2 * rows * p.k), panelColumns);
+  const share = Math.max(2 * panelColumns, worthwhile, ceilTo((p.n * units) / 16, panelColumns));
+  const columns = Math.min(share, ceilTo(p.n, panelColumns), mostWindows);
+  const grain = Math.floor(grainOperations / (2 * rows * columns * p.k));
+  const small = p.m * p.k <= 4096;
+  const together = p.axes.every(({ a }) => a === 0) && !small;
+  const { packedRows, allocator } = runtime;
+  const packed = together ? packedRows.pack(p.a, p.m, p.k, rows) : 0;
+  try {
+    if (packed) p.a = packed;
+    const modeA = packed ? prepacked : small ? direct : packHere;
+    const launch = blockLaunch(p, rows, columns, modeA, windows, grain);
+    launch.ints.push(...walks);
+    launchBlocks(runtime, launch);
+  } finally {
+    if (packed) allocator.freeUncounted(packed);
+  }
+}
+
+export function ceilTo(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
 }
 

@@ -1,0 +1,175 @@
+// Convolutions and pooling on the wasm kernels: images put into frames, how windows are walked over, and how the work is cut, from
+// shapes alone. Computes nothing itself.
+
+import { sizeOf } from "../../shape.js";
+import type { ConvolutionGeometry, Operand, PoolingAxis } from "../types.js";
+import { copy } from "./elementwise.js";
+import { grainOperations, launchWindows, windowProduct } from "./matmul.js";
+import type { WasmRuntime } from "./runtime.js";
+import { rowGrain } from "./strided.js";
+
+/** Most output channels a group that are summed where the windows stand: packing pays for more. */
+const fewChannels = 3;
+/** Elements of a chunk of pooling, and of copies. */
+const poolChunk = 16384;
+/** As in assembly/pooling.ts. */
+const windowBytes = 16;
+
+/** Runs `work` on the address of x [images, channels, rows, columns] with padding around, rows and columns long enough for `spans`. */
+function withFrame(
+  runtime: WasmRuntime,
+  x: Operand,
+  { padding }: ConvolutionGeometry,
+  spans: readonly number[],
+  work: (at: number, extents: readonly number[]) => void,
+): void {
+  const [images, channels, ...extents] = x.shape;
+  const fits = spans.every((span, i) => padding[i] === 0 && span <= extents[i]);
+  if (fits) {
+    work(runtime.address(x), extents);
+    return;
+  }
+  const { allocator, core } = runtime;
+  const [rows, columns] = spans;
+  const at = allocator.allocateUncounted(4 * images * channels * rows * columns);
+  try {
+    const ints = [runtime.address(x), at, ...extents, rows, columns, ...padding];
+    core.launch("frame", images * channels * rows, ints, undefined, { grain: rowGrain(columns, poolChunk) });
+    work(at, spans);
+  } finally {
+    allocator.freeUncounted(at);
+  }
+}
+
+/** How far the windows of `counts` reach. */
+function spansOf(
+  { stride, dilation }: ConvolutionGeometry,
+  counts: readonly number[],
+  kernel: readonly number[],
+): number[] {
+  return counts.map((count, i) => (count - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1);
+}
+
+/** See `convolve` of the contract. */
+export function convolve(
+  runtime: WasmRuntime,
+  x: Operand,
+  weight: Operand,
+  bias: Operand | null,
+  geometry: ConvolutionGeometry,
+  out: Operand,
+): void {
+  const [images, outChannels, ...counts] = out.shape;
+  const [, inChannels, ...kernel] = weight.shape;
+  const { groups, stride, dilation } = geometry;
+  const k = inChannels * sizeOf(kernel);
+  withFrame(runtime, x, geometry, spansOf(geometry, counts, kernel), (at, [rows, columns]) => {
+    const plane = 4 * rows * columns;
+    const image = plane * inChannels * groups;
+    const walk = [kernel[0], kernel[1], plane, 4 * columns * dilation[0], 4 * dilation[1]];
+    const m = outChannels / groups;
+    const positions = counts[0] * counts[1];
+    if (m <= fewChannels) {
+      const ints = [
+        at,
+        runtime.address(weight),
+        runtime.address(out),
+        outChannels,
+        m,
+        counts[0],
+        counts[1],
+        k,
+      ];
+      ints.push(image, plane * inChannels, 4 * columns * stride[0], 4 * stride[1], ...walk);
+      ints.push(bias ? runtime.address(bias) : 0);
+      const units = images * outChannels * counts[0];
+      const grain = Math.max(1, Math.ceil(grainOperations / (2 * k * counts[1] + 256)));
+      runtime.core.launch("windowRows", units, ints, undefined, { grain, scratchBytes: 4 * k });
+      return;
+    }
+    const across = [counts[0], counts[1], 0, 4 * columns * stride[0], 4 * stride[1]];
+    const axes = [
+      { length: groups, a: 4 * m * k, b: plane * inChannels, out: 4 * m * positions },
+      { length: images, a: 0, b: image, out: 4 * outChannels * positions },
+    ];
+    const product = windowProduct(m, positions, k, runtime.address(weight), at, runtime.address(out), axes);
+    if (bias) product.beta = 1;
+    if (bias) copy(runtime, { ...bias, shape: out.shape, strides: [0, bias.strides[0], 0, 0] }, out);
+    launchWindows(runtime, product, [...walk, ...across]);
+  });
+}
+
+/** See `convolveWeights` of the contract. */
+export function convolveWeights(
+  runtime: WasmRuntime,
+  x: Operand,
+  dy: Operand,
+  geometry: ConvolutionGeometry,
+  out: Operand,
+): void {
+  const [outChannels, images, ...counts] = dy.shape;
+  const [, inChannels, ...kernel] = out.shape;
+  const { groups, stride, dilation } = geometry;
+  const m = outChannels / groups;
+  const n = inChannels * sizeOf(kernel);
+  const k = images * counts[0] * counts[1];
+  withFrame(runtime, x, geometry, spansOf(geometry, counts, kernel), (at, [rows, columns]) => {
+    const plane = 4 * rows * columns;
+    const image = plane * inChannels * groups;
+    const walk = [counts[0], counts[1], image, 4 * columns * stride[0], 4 * stride[1]];
+    const across = [kernel[0], kernel[1], plane, 4 * columns * dilation[0], 4 * dilation[1]];
+    const axes = [{ length: groups, a: 4 * m * k, b: plane * inChannels, out: 4 * m * n }];
+    const product = windowProduct(m, n, k, runtime.address(dy), at, runtime.address(out), axes);
+    launchWindows(runtime, product, [...walk, ...across]);
+  });
+}
+
+function poolInts(
+  runtime: WasmRuntime,
+  operands: readonly (Operand | null)[],
+  axes: readonly PoolingAxis[],
+  countPadding: boolean,
+): number[] {
+  const ints = operands.map((x) => (x ? runtime.address(x) : 0));
+  ints.push(countPadding ? 1 : 0);
+  for (const { length, count, size, stride, padding, dilation } of axes)
+    ints.push(length, count, size, stride, padding, dilation);
+  return ints;
+}
+
+/** See `pool` of the contract. */
+export function pool(
+  runtime: WasmRuntime,
+  x: Operand,
+  axes: readonly PoolingAxis[],
+  countPadding: boolean,
+  out: Operand,
+  indices: Operand | null,
+): void {
+  const [rows, columns] = axes;
+  const ints = poolInts(runtime, [x, out, indices], axes, countPadding);
+  const units = columns.count === 0 ? 0 : sizeOf(out.shape) / columns.count;
+  const elements = columns.count * Math.max(1, rows.size * columns.size);
+  runtime.core.launch("pool", units, ints, undefined, {
+    grain: rowGrain(elements + 16, poolChunk),
+    scratchBytes: windowBytes * (columns.count + 1),
+  });
+}
+
+/** See `poolBackward` of the contract. */
+export function poolBackward(
+  runtime: WasmRuntime,
+  dy: Operand,
+  axes: readonly PoolingAxis[],
+  countPadding: boolean,
+  dx: Operand,
+  indices: Operand | null,
+): void {
+  const [rows, columns] = axes;
+  const plane = rows.length * columns.length;
+  const ints = poolInts(runtime, [dy, dx, indices], axes, countPadding);
+  runtime.core.launch("poolBackward", plane === 0 ? 0 : sizeOf(dx.shape) / plane, ints, undefined, {
+    grain: rowGrain(plane + 16, poolChunk),
+    scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
+  });
+}
