@@ -401,6 +401,54 @@ def shapes():
         case("einsum", operands, [equation], np.einsum(equation, *operands))
 
 
+def later():
+    """Infinities in activations, bounds that are tensors, targets that are probabilities, diagonals, closeness. Last, so that the random
+    numbers of what stands above stay."""
+    ends = floats(-inf, inf, nan, -1e10, -20, 0)
+    for op, arguments, fn in (("silu", [], F.silu), ("gelu", [], F.gelu), ("gelu", ["tanh"], lambda x: F.gelu(x, approximate="tanh"))):
+        case(op, [ends], arguments, fn)
+    case("square", [typed("bool", True, False)], [], torch.square(typed("bool", True, False)))
+    x, low, high = floats(-2, -1, 0, 1, nan, 2), floats(-1, -1, 1, -1, 0, 3), floats(1.25)
+    case("clip", [x, low, high], [], lambda x, low, high: torch.clamp(x, low, high))
+    case("clip", [rand(2, 3), rand(3)], [], lambda x, low: torch.clamp(x, low))
+    logits, weight = rand(3, 4), floats(0.5, 2, 0, 1.25)
+    for smoothing, reduction, given in itertools.product((0.0, 0.25), ("mean", "sum", "none"), (None, weight)):
+        options = {"labelSmoothing": smoothing, "reduction": reduction}
+        theirs = {"label_smoothing": smoothing, "reduction": reduction, "weight": given}
+        constants = []
+        if given is not None:
+            options["weight"] = "t2"
+            constants = [given.float()]  # no gradient is asked for
+            case("crossEntropy", [logits, typed("int64", 3, -100, 1), *constants], [options],
+                 lambda x, labels, _, o=theirs: F.cross_entropy(x, labels, **o))
+        case("crossEntropy", [logits, rand(3, 4).softmax(1), *constants], [options],
+             lambda x, p, *_, o=theirs: F.cross_entropy(x, p, **o))
+    case("crossEntropy", [logits, typed("uint8", 3, 0, 1)], [{}], F.cross_entropy(logits, typed("int64", 3, 0, 1)))
+    case("crossEntropy", [rand(0, 4), rand(0, 4)], [{}], F.cross_entropy(rand(0, 4), rand(0, 4)))
+    case("crossEntropy", [rand(4), floats(0, 1, 0, 0)], [{}], lambda x, p: F.cross_entropy(x, p))
+    for shape, axes in (((3, 4), (0, 1)), ((4, 3), (1, 0)), ((2, 3, 4), (-1, 0))):
+        for offset in (0, 1, -1, 3, 9):
+            case("diagonal", [rand(*shape)], [offset, *axes], lambda x, o=offset, a=axes: torch.diagonal(x, o, *a))
+    for k in (0, 2, -1):
+        case("diag", [rand(3)], [k], lambda x, k=k: torch.diag(x, k))
+        case("diag", [rand(3, 4)], [k], lambda x, k=k: torch.diag(x, k))
+        case("diag", [typed("int32", 1, 2)], [k], torch.diag(typed("int32", 1, 2), k))
+        stacked = rand(3, 4, 2)
+        case("trace", [stacked], [k], np.trace(stacked.numpy(), k))
+    for source, to in ((0, -1), ([0, 1], [-1, 0]), ([2, 0, 1], [0, 1, 2])):
+        case("moveaxis", [rand(2, 3, 4)], [source, to], lambda x, s=source, t=to: torch.moveaxis(x, s, t))
+    for i, indexing in itertools.product(range(3), ("ij", "xy")):
+        vectors = [rand(2), rand(3), rand(1)]
+        case(f"meshgrid.{i}", vectors, [indexing], np.meshgrid(*[v.numpy() for v in vectors], indexing=indexing)[i])
+    rows = rand(2, 3)
+    case("unbind.1", [rows], [1], torch.unbind(rows, 1)[1])
+    a, b = floats(1, 1, 1, inf, inf, -inf, nan, nan, 0, 1e-9, 1e9), floats(1, 1.00002, 1.000001, inf, 1, inf, nan, 0, 1e-9, 0, 1e9 + 2e3)
+    for arguments in ([], [1e-3, 0.0], [0.0, 0.0], [1e-5, 1e-8, True]):
+        names = dict(zip(("rtol", "atol", "equal_nan"), arguments))
+        case("isclose", [a, b], arguments, torch.isclose(a, b, **names))
+    case("isclose", [typed("uint8", 1, 255), typed("uint8", 2, 255)], [], torch.isclose(typed("uint8", 1, 255), typed("uint8", 2, 255)))
+
+
 def promotion():
     return [[a, b, NAMES[torch.promote_types(getattr(torch, a), getattr(torch, b))].replace("float", "float64", 1)
              if torch.promote_types(getattr(torch, a), getattr(torch, b)) == torch.float64
@@ -416,5 +464,6 @@ if __name__ == "__main__":
     powers_and_sums()
     layers()
     shapes()
+    later()
     golden_json.write(OUT, {"cases": CASES, "promotion": promotion()})
     print(f"{len(CASES)} cases, {OUT.stat().st_size / 1000:.0f} kB")

@@ -9,6 +9,7 @@ import type { Tensor } from "./tensor.js";
 export function describe(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
   if (typeof value === "function") return "a function";
+  if (typeof value === "bigint") return `${value}n`;
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === "object" && value !== null) {
     if (typeof (value as Tensor).use === "function") return "a tensor";
@@ -52,7 +53,8 @@ export function requireList(operation: string, name: string, list: unknown): voi
 
 /** Throws unless `options` is an object of named values; of `known` names where they are given: misspelt ones would have no effect. */
 export function requireOptions(operation: string, options: unknown, known?: readonly string[]): void {
-  const valid = typeof options === "object" && options !== null && !Array.isArray(options);
+  const plain = typeof options === "object" && options !== null && !Array.isArray(options);
+  const valid = plain && typeof (options as Tensor).use !== "function";
   requireThat(valid, operation, "options", "an object", options);
   if (known)
     for (const name of Object.keys(options as object)) requireOneOf(operation, "option", name, known);

@@ -7,7 +7,7 @@ import { type DType, type DTypeArray, dtypes, isFloat, requireDType } from "./dt
 import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError } from "./errors.js";
 import { contiguousLayout } from "./layout.js";
 import { tidy } from "./memory.js";
-import { allocate, empty, filled, operand } from "./ops/dispatch.js";
+import { allocate, empty, filled, operand, requireBackendDType } from "./ops/dispatch.js";
 import { cast } from "./ops/elementwise.js";
 import { defaultGenerator, type Generator } from "./random.js";
 import { runtime } from "./runtime.js";
@@ -36,7 +36,9 @@ export function target(operation: string, options: CreationOptions): { backend: 
   requireOptions(operation, options, known);
   const { dtype = "float32", device } = options;
   requireDType(operation, dtype);
-  return { backend: device ? backendByName(device) : activeBackend(), dtype };
+  const backend = device ? backendByName(device) : activeBackend();
+  requireBackendDType(operation, backend, dtype);
+  return { backend, dtype };
 }
 
 /** @internal An array outside the backend. @throws {OutOfMemoryError} */
@@ -150,15 +152,21 @@ export function scalarLike(
   return out;
 }
 
-/** The n×n identity. */
-export function eye(n: number, options: CreationOptions = {}): Tensor {
-  return generated("eye", [n, n], options, Float32Array, (values) => {
-    for (let i = 0; i < n; i++) values[i * (n + 1)] = 1;
+/** The identity [n, n], or of other `columns` 1 where row and column are the same and else 0. */
+export function eye(n: number, columns: number | CreationOptions = n, options: CreationOptions = {}): Tensor {
+  const [width, given] = typeof columns === "object" ? [n, columns] : [columns, options];
+  return generated("eye", [n, width], given, Float32Array, (values) => {
+    for (let i = 0; i < Math.min(n, width); i++) values[i * (width + 1)] = 1;
   });
 }
 
-/** start, start + step, … below end; with one argument 0 … end−1. int32 where all are integers, unless `dtype` says otherwise. */
-export function arange(start: number, end?: number, step = 1, options: CreationOptions = {}): Tensor {
+export function arange(end: number, options?: CreationOptions): Tensor;
+export function arange(start: number, end: number, options?: CreationOptions): Tensor;
+export function arange(start: number, end?: number, step?: number, options?: CreationOptions): Tensor;
+/** start, start + step, … below end; with one number 0 … end−1. int32 where all are integers, unless `dtype` says otherwise. */
+export function arange(...given: (number | undefined | CreationOptions)[]): Tensor {
+  const options = (typeof given.at(-1) === "object" ? given.pop() : {}) as CreationOptions;
+  const [start, end, step = 1] = given as number[];
   const [from, to] = end === undefined ? [0, start] : [start, end];
   for (const [name, value] of Object.entries({ start: from, end: to, step }))
     requireFinite("arange", name, value);
@@ -347,7 +355,11 @@ function flatten(values: unknown): Flat {
     } else if (typeof value === "number" || typeof value === "boolean") {
       if (typeof value === "boolean") booleans++;
       flat.push(Number(value));
-    } else throw new DTypeError(`tensor: ${describe(value)} at position ${flat.length} is no number`);
+    } else {
+      const advice =
+        typeof (value as Tensor | null)?.use === "function" ? "; stack joins tensors, clone copies one" : "";
+      throw new DTypeError(`tensor: ${describe(value)} at position ${flat.length} is no number${advice}`);
+    }
   };
   walk(values, 0);
   return { values: flat, shape, dtype: booleans > 0 && booleans === flat.length ? "bool" : "float32" };
@@ -357,6 +369,7 @@ function flatten(values: unknown): Flat {
 export function uniform(shape: Shape, low = 0, high = 1, options: RandomOptions = {}): Tensor {
   requireFinite("uniform", "low", low);
   requireFinite("uniform", "high", high);
+  requireThat(low <= high, "uniform", "low", `at most high, ${high}`, low);
   return random("uniform", shape, options, (generator, values) => generator.fillUniform(values, low, high));
 }
 

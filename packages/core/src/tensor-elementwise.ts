@@ -297,7 +297,7 @@ export abstract class TensorElementwise {
   }
 
   /** `x` with every element within [low, high] (NaN stays, `high` wins over `low`); null for no bound. */
-  clip(this: Tensor, low: number | null = null, high: number | null = null): Tensor {
+  clip(this: Tensor, low: Tensor | number | null = null, high: Tensor | number | null = null): Tensor {
     return ops.clip(this, low, high);
   }
 

@@ -2,6 +2,7 @@
 // editor is to show, with x, or a, for the tensor itself; all else is said at the functions of the same names in ops/. What only some programs need (convolutions, einsum, sorting by several keys) is a function alone.
 
 import * as ops from "./ops/index.js";
+import { sliceFor } from "./ops/view.js";
 import type { Tensor } from "./tensor.js";
 import { TensorElementwise } from "./tensor-elementwise.js";
 
@@ -167,7 +168,7 @@ export abstract class TensorOperations extends TensorElementwise {
 
   /** The part at the given positions of the first axes; negative ones count from the end. A view. */
   at(this: Tensor, ...positions: readonly number[]): Tensor {
-    return ops.slice(this, ...positions);
+    return sliceFor("at", this, positions);
   }
 
   /** x[indices…] by NumPy's rules, one index for each axis from the front: ranges, integer tensors, bool masks. */

@@ -6,8 +6,15 @@ import { runBackward } from "./autograd/backward.js";
 import { type GraphNode, noGrad } from "./autograd/graph.js";
 import { type BackendName, backendByName } from "./backend/registry.js";
 import type { BufferHandle } from "./backend/types.js";
-import { bytesPerElement, type DType, type DTypeArray, isFloat, viewAs } from "./dtype.js";
-import { AutogradError, BackendError, DisposedError, DTypeError, ShapeError } from "./errors.js";
+import { bytesPerElement, type DType, type DTypeArray, isDType, isFloat, viewAs } from "./dtype.js";
+import {
+  ArgumentError,
+  AutogradError,
+  BackendError,
+  DisposedError,
+  DTypeError,
+  ShapeError,
+} from "./errors.js";
 import { isContiguous, type Layout } from "./layout.js";
 import { TensorHold, watchLater } from "./memory.js";
 import { empty, finish, operand } from "./ops/dispatch.js";
@@ -210,11 +217,17 @@ export class Tensor extends TensorOperations {
   }
 
   /**
-   * Text as {@link toString} gives it, where text is asked for; the value where JavaScript computes or compares (`loss < best`).
-   * @throws {ShapeError} when a number is asked of a tensor with more than one element: operators are methods here, `a.mul(b)`
+   * Text as {@link toString} gives it, where text is asked for; else the value, with which JavaScript computes and compares
+   * (`loss < best`, `total + loss`).
+   * @throws {ShapeError} for operators on a tensor with more than one element: they are methods here, `a.mul(b)`
    */
   [Symbol.toPrimitive](hint: string): string | number {
-    return hint === "number" ? this.item() : this.toString();
+    if (hint === "string") return this.toString();
+    if (this.size !== 1)
+      throw new ShapeError(
+        `operators work on one element, not on ${formatShape(this.shape)}: write a.add(b), a.mul(b) …, and String(a) for text`,
+      );
+    return this.item();
   }
 
   override toString(): string {
@@ -228,6 +241,8 @@ export class Tensor extends TensorOperations {
   /** The same values on another backend, differentiable: this tensor itself (another handle of it) when it is there already. */
   to(device: BackendName): Tensor {
     const source = this.use("to").backend;
+    if (isDType(device))
+      throw new ArgumentError(`to: ${device} is a dtype, not a backend; use cast("${device}")`);
     const target = backendByName(device);
     if (target === source) return this.alias();
     if (!source.readSync)

@@ -106,7 +106,7 @@ describe.each(backends)("$name", (subject) => {
       model.dispose();
     });
     expect(() => new nn.Sequential(3 as never)).toThrow(
-      "Sequential: layer 0 is neither a module nor a function",
+      "Sequential: layer 0 is 3, neither a module nor a function",
     );
   });
 

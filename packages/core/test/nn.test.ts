@@ -1,5 +1,6 @@
 // Modules: names, state, replacing, modes; the layers.
 
+import { inspect } from "node:util";
 import { beforeAll, describe, expect, test } from "vitest";
 import * as nm from "../src/index.js";
 import * as nn from "../src/nn/index.js";
@@ -136,6 +137,30 @@ describe("Module", () => {
     expect(() => model.replaceModule(name, new Block())).toThrow(nm.ArgumentError);
   });
 
+  test("prints as the tree of its modules, each by its class", () => {
+    class Mlp extends nn.Module {
+      scale = nn.parameter(nm.ones([2]));
+      hidden = nn.Linear.create(3, 4, { bias: false });
+      blocks = [new nn.Dropout(), new nn.Sequential(nn.LayerNorm.create(4))];
+      forward(): void {}
+    }
+    const expected = [
+      "Mlp(scale [2]",
+      "  (hidden): Linear(weight [4, 3])",
+      "  (blocks.0): Dropout()",
+      "  (blocks.1): Sequential(",
+      "    (0): LayerNorm(weight [4], bias [4])",
+      "  )",
+      ")",
+    ].join("\n");
+    nm.tidy(() => {
+      const model = new Mlp();
+      expect(String(model)).toBe(expected);
+      expect(inspect(model)).toBe(expected);
+      model.dispose();
+    });
+  });
+
   test("train, eval and requiresGrad reach all below", () => {
     const model = new Model().eval();
     expect(model.layers[1].drop.training).toBe(false);
@@ -208,7 +233,29 @@ describe.each(backends)("layers ($name)", (subject) => {
     expect(new nn.Dropout(0.25, new nm.Generator(5)).forward(x).dataSync()).toEqual(y);
     drop.eval();
     expect(drop.forward(x).dataSync()).toEqual(x.dataSync());
-    expect(() => new nn.Dropout(1)).toThrow(nm.ArgumentError);
+    expect(new nn.Dropout(1).forward(x).abs().sum().item()).toBe(0);
+    expect(() => new nn.Dropout(1.1)).toThrow("Dropout: p must be within 0 … 1, not 1.1");
+  });
+
+  test("constructors that are given sizes name what takes them, and empty layers are possible", () => {
+    const sizes = (make: unknown) => () => (make as (...list: unknown[]) => unknown)(3, 4);
+    expect(sizes((a: nm.Tensor, b: nm.Tensor) => new nn.Linear(a, b))).toThrow(
+      "Linear: weight must be a tensor (Linear.create(inFeatures, outFeatures) makes one), not 3",
+    );
+    expect(sizes((a: nm.Tensor) => new nn.Embedding(a))).toThrow(
+      "Embedding.create(numEmbeddings, embeddingDim)",
+    );
+    expect(sizes((a: nm.Tensor) => new nn.RMSNorm(a))).toThrow("RMSNorm.create(features)");
+    expect(sizes((a: nm.Tensor) => new nn.LayerNorm(a))).toThrow("LayerNorm.create(shape)");
+    expect(sizes((a: number, b: nm.Tensor) => new nn.GroupNorm(a, b))).toThrow(
+      "GroupNorm.create(groups, channels)",
+    );
+    expect(sizes((a: nm.Tensor) => new nn.Conv2d(a))).toThrow(
+      "Conv2d.create(inChannels, outChannels, kernelSize)",
+    );
+    expect(() => nn.Linear.create(3, undefined as never)).toThrow("Linear: [3, undefined] is no shape");
+    const empty = nn.Linear.create(0, 2, on(subject));
+    expect(empty.forward(nm.zeros([3, 0], on(subject))).shape).toEqual([3, 2]);
   });
 
   test("Embedding and RMSNorm are their operations; gradients of repeated rows add up", () => {

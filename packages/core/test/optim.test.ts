@@ -286,7 +286,73 @@ describe("optimizers", () => {
     ],
     ["a NaN rate", () => new optim.AdamW([leaf(1)], { learningRate: Number.NaN }), "not NaN"],
     ["betas", () => new optim.AdamW([leaf(1)], { betas: [0.9, 1] }), "betas must be within [0, 1), not 1"],
-    ["clipping", () => optim.clipGradNorm([leaf(1)], -1), "maxNorm must not be negative"],
+    [
+      "one beta",
+      () => new optim.AdamW([leaf(1)], { betas: [0.9] as never }),
+      "AdamW: betas must be two numbers",
+    ],
+    [
+      "a number as betas",
+      () => new optim.Lion([leaf(1)], { betas: 0.9 as never }),
+      "Lion: betas must be two numbers, not 0.9",
+    ],
+    [
+      "amsgrad",
+      () => new optim.Adam([leaf(1)], { amsgrad: "yes" as never }),
+      "Adam: amsgrad must be true or false",
+    ],
+    [
+      "nesterov",
+      () => new optim.SGD([leaf(1)], { nesterov: 1 as never }),
+      "SGD: nesterov must be true or false",
+    ],
+    [
+      "dampening",
+      () => new optim.SGD([leaf(1)], { dampening: Number.NaN }),
+      "SGD: dampening must be a finite number",
+    ],
+    [
+      "one epsilon",
+      () => new optim.Adafactor([leaf(1)], { epsilons: [1] as never }),
+      "Adafactor: epsilons must be two numbers",
+    ],
+    [
+      "no threshold",
+      () => new optim.Adafactor([leaf(1)], { clipThreshold: 0 }),
+      "Adafactor: clipThreshold must be above 0",
+    ],
+    [
+      "a number as parameter",
+      () => new optim.SGD([3 as never]),
+      "optimizer: each of parameters must be a tensor or a group, not 3",
+    ],
+    [
+      "an option of step",
+      () => new optim.SGD([leaf(1)]).step({ scale: 2 } as never),
+      'optimizer.step: unknown option "scale" (known: gradientScale)',
+    ],
+    [
+      "a closure",
+      () => new optim.SGD([leaf(1)]).step((() => 1) as never),
+      "optimizer.step: options must be an object, not a function",
+    ],
+    [
+      "no state",
+      () => new optim.SGD([leaf(1)]).loadStateDict(undefined as never),
+      "optimizer.loadStateDict: the state must be an object, not undefined",
+    ],
+    [
+      "a state without tensors",
+      () => new optim.SGD([leaf(1)]).loadStateDict({ step: 1 } as never),
+      "optimizer.loadStateDict: tensors must be a Map, not undefined",
+    ],
+    [
+      "a state of numbers",
+      () =>
+        new optim.SGD([leaf(1)]).loadStateDict({ step: 1, tensors: new Map([["0.momentum", 3]]) } as never),
+      "optimizer.loadStateDict: expected a tensor, not 3",
+    ],
+    ["clipping", () => optim.clipGradNorm([leaf(1)], -1), "clipGradNorm: maxNorm must be at least 0, not -1"],
     [
       "a schedule",
       () => optim.cosineSchedule({ totalSteps: -3 }),

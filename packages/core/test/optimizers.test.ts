@@ -159,7 +159,9 @@ describe.each(backends)("$name", (subject) => {
       setGradient(parameter, [-3, 0.25, 2, Number.NaN]);
       optim.clipGradValue([parameter, leaf(subject, [1], [0])], 0.5);
       expect([...parameter.grad!.dataSync()]).toEqual([-0.5, 0.25, 0.5, Number.NaN]);
-      expect(() => optim.clipGradValue([parameter], -1)).toThrow("maxValue must not be negative, not -1");
+      expect(() => optim.clipGradValue([parameter], -1)).toThrow(
+        "clipGradValue: maxValue must be at least 0, not -1",
+      );
       expect(() => optim.gradNorm([parameter], 0)).toThrow("normType must be above 0, not 0");
     });
   });

@@ -131,13 +131,25 @@ describe("as a value of JavaScript", () => {
   test("one element compares and computes as its number, others say that operators are methods", () => {
     nm.tidy(() => {
       const [loss, x] = [nm.tensor(0.5), nm.ones([2])] as unknown as [number, number];
-      expect([loss < 1, loss > 1, +loss, Number(loss), Math.max(loss, 0.25), loss * 2]).toEqual([
-        ...[true, false, 0.5, 0.5, 0.5, 1],
+      expect([loss < 1, loss > 1, +loss, Number(loss), Math.max(loss, 0.25), loss * 2, loss + 1]).toEqual([
+        ...[true, false, 0.5, 0.5, 0.5, 1, 1.5],
       ]);
-      expect(() => x * 2).toThrow(nm.ShapeError);
-      expect(() => x < loss).toThrow("item: expected one element, not 2 of shape [2]");
+      expect(`loss ${loss + 1}, ${"loss " + loss}`).toBe("loss 1.5, loss 0.5");
+      for (const wrong of [() => x * 2, () => x + 1, () => x < loss, () => "x: " + x])
+        expect(wrong).toThrow("operators work on one element, not on [2]: write a.add(b), a.mul(b) …");
       expect(`${loss} and ${loss}`).toBe("Tensor(0.5, shape=[], float32) and Tensor(0.5, shape=[], float32)");
       expect(`x: ${x}`).toBe(`x: ${String(x)}`);
+    });
+  });
+
+  test("closeness of all elements is true or false", () => {
+    nm.tidy(() => {
+      const x = nm.tensor([1, Number.NaN, Number.POSITIVE_INFINITY]);
+      expect(nm.allclose(x, x)).toBe(false);
+      expect(nm.allclose(x, x, 0, 0, true)).toBe(true);
+      expect(nm.allclose(nm.ones([2, 2]), nm.tensor([1, 1.000001]))).toBe(true);
+      expect(nm.allclose(nm.ones([2, 2]), nm.tensor([1, 1.1]))).toBe(false);
+      expect(nm.allclose(nm.zeros([0]), nm.zeros([0]))).toBe(true);
     });
   });
 

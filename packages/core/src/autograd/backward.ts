@@ -1,6 +1,6 @@
 // The walk back through the graph: nodes in descending order of creation, gradients added up on the way.
 
-import { requireFunction, requireList, requireOptions, use } from "../arguments.js";
+import { requireFunction, requireList, requireOptions, requireThat, use } from "../arguments.js";
 import { ones, zerosLike } from "../creation.js";
 import { AutogradError, ShapeError } from "../errors.js";
 import { keep, tidy } from "../memory.js";
@@ -9,7 +9,7 @@ import { add, cast } from "../ops/elementwise.js";
 import { clone } from "../ops/view.js";
 import { runtime } from "../runtime.js";
 import { formatShape, sameShape } from "../shape.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { type BackwardContext, type Edge, type GraphNode, withGradMode } from "./graph.js";
 
 export interface BackwardRoot {
@@ -89,6 +89,7 @@ function rootGradient({ tensor, gradient }: BackwardRoot): Tensor {
     }
     return keep(ones(tensor.shape, { dtype: tensor.dtype, device: tensor.device }));
   }
+  use("backward", gradient);
   if (!sameShape(gradient.shape, tensor.shape)) {
     throw new ShapeError(
       `backward: gradient ${formatShape(gradient.shape)} does not fit ${formatShape(tensor.shape)}`,
@@ -315,6 +316,7 @@ export function valueAndGrad(
   requireFunction("valueAndGrad", fn);
   return (...inputs) =>
     tidy(() => {
+      for (const input of inputs) use("grad", input);
       // Recorded inputs mean that somebody differentiates around this call; within another grad anything that `fn` refers to
       // may be what that one differentiates for.
       const nested =
@@ -328,6 +330,7 @@ export function valueAndGrad(
         return handle;
       });
       const value = within(() => withGradMode(true, () => fn(...handles)));
+      requireThat(value instanceof Tensor, "grad", "what the function returns", "a tensor", value);
       if (value.size !== 1)
         throw new ShapeError(`grad: the function must return one element, not ${formatShape(value.shape)}`);
       const gradients = gradientsOf(

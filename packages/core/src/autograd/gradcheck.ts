@@ -73,7 +73,7 @@ export function gradcheck(
         const difference = Math.abs(numeric - analytic[i]);
         if (!(difference <= absolute + relative * Math.abs(numeric))) {
           throw new AutogradError(
-            `gradcheck: input ${handles.indexOf(handle)}, entry ${i}: analytic ${analytic[i]}, numeric ${numeric}`,
+            `gradcheck: input ${handles.indexOf(handle)}, entry ${i}: analytic ${analytic[i]}, numeric ${numeric}${handle.dtype === "float64" ? "" : ` (${handle.dtype} is too coarse for finite differences: use float64 on the reference backend)`}`,
           );
         }
         worst = Math.max(worst, difference);

@@ -1,6 +1,6 @@
 // Multi-head attention (Vaswani et al., arXiv:1706.03762) as a layer of four linear ones.
 
-import { describe, requireOptions, use } from "../arguments.js";
+import { describe, requireOptions, requireProbability, use } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { scaledDotProductAttention } from "../ops/attention.js";
@@ -28,8 +28,7 @@ export interface MultiheadAttentionOptions extends LinearOptions {
 function checkNumbers(width: number, numHeads: number, dropout: number): void {
   if (!(Number.isInteger(numHeads) && numHeads > 0) || width % numHeads !== 0)
     throw new ArgumentError(`MultiheadAttention: ${width} features do not divide into ${numHeads} heads`);
-  if (!(dropout >= 0 && dropout < 1))
-    throw new ArgumentError(`MultiheadAttention: dropout must be at least 0 and below 1, not ${dropout}`);
+  requireProbability("MultiheadAttention", "dropout", dropout);
 }
 
 /** The projections are linear layers of their own, by Hugging Face's names, so that they can be quantized and adapted. */

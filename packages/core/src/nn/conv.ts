@@ -1,13 +1,13 @@
 // Convolution layers.
 
-import { requireOptions, use } from "../arguments.js";
+import { requireOptions } from "../arguments.js";
 import { uniform } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { type ConvolutionArguments, conv1d, conv2d, type PerAxis, perAxis } from "../ops/convolution.js";
 import { checkShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { fanIn, type InitOptions, kaimingUniform } from "./init.js";
-import { Module, parameter } from "./module.js";
+import { Module, parameter, requireWeight } from "./module.js";
 
 export interface ConvolutionOptions extends ConvolutionArguments, InitOptions {
   /** Whether to add a learned bias (default true). */
@@ -23,7 +23,7 @@ abstract class Convolution extends Module {
 
   constructor(weight: Tensor, bias: Tensor | null, options: ConvolutionArguments, rank: number) {
     super();
-    use(`Conv${rank - 2}d`, weight);
+    requireWeight(`Conv${rank - 2}d`, "inChannels, outChannels, kernelSize", weight);
     requireOptions(`Conv${rank - 2}d`, options);
     if (weight.rank !== rank)
       throw new ArgumentError(

@@ -1,6 +1,6 @@
 // Embedding, RMSNorm, Dropout.
 
-import { requireNonNegative, requireOptions, use } from "../arguments.js";
+import { requireNonNegative, requireOptions, requireProbability } from "../arguments.js";
 import { ones } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { dropout } from "../ops/dropout.js";
@@ -9,7 +9,7 @@ import { rmsNorm } from "../ops/norm.js";
 import type { Generator } from "../random.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, normal } from "./init.js";
-import { Module, parameter } from "./module.js";
+import { Module, parameter, requireWeight } from "./module.js";
 
 /** A table of vectors, weight [numEmbeddings, embeddingDim]. */
 export class Embedding extends Module {
@@ -22,7 +22,7 @@ export class Embedding extends Module {
   /** Takes over `weight` as a parameter. */
   constructor(weight: Tensor) {
     super();
-    use("Embedding", weight);
+    requireWeight("Embedding", "numEmbeddings, embeddingDim", weight);
     if (weight.rank !== 2)
       throw new ArgumentError(
         `Embedding: weight must be [numEmbeddings, embeddingDim], not [${weight.shape.join(", ")}]`,
@@ -59,6 +59,7 @@ export class RMSNorm extends Module {
   /** Takes over `weight` [n] as a parameter. */
   constructor(weight: Tensor, eps = 1e-6) {
     super();
+    requireWeight("RMSNorm", "features", weight);
     requireNonNegative("RMSNorm", "eps", eps);
     this.weight = parameter(weight);
     this.eps = eps;
@@ -82,10 +83,10 @@ export class Dropout extends Module {
   readonly p: number;
   readonly generator: Generator | undefined;
 
-  /** @throws {ArgumentError} unless 0 ≤ p < 1 */
+  /** @throws {ArgumentError} unless 0 ≤ p ≤ 1 */
   constructor(p = 0.5, generator?: Generator) {
     super();
-    if (!(p >= 0 && p < 1)) throw new ArgumentError(`Dropout: p must be at least 0 and below 1, not ${p}`);
+    requireProbability("Dropout", "p", p);
     this.p = p;
     this.generator = generator;
   }

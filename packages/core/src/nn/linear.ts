@@ -7,9 +7,10 @@ import { ArgumentError } from "../errors.js";
 import { operand } from "../ops/dispatch.js";
 import { fusedKernels } from "../ops/fused.js";
 import { linear } from "../ops/matmul.js";
+import { checkShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type InitOptions, kaimingUniform } from "./init.js";
-import { checkFeatures, Module, parameter } from "./module.js";
+import { checkFeatures, Module, parameter, requireWeight } from "./module.js";
 
 /** What every linear layer can do. Those who wrap or replace linear layers rely on nothing else. */
 export abstract class LinearBase extends Module {
@@ -76,7 +77,7 @@ export class Linear extends LinearBase {
   /** Takes over `weight` and `bias` as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null) {
     super();
-    use("Linear", weight);
+    requireWeight("Linear", "inFeatures, outFeatures", weight);
     if (bias) use("Linear", bias);
     if (weight.rank !== 2)
       throw new ArgumentError(
@@ -93,7 +94,8 @@ export class Linear extends LinearBase {
   static create(inFeatures: number, outFeatures: number, options: LinearOptions = {}): Linear {
     requireOptions("Linear", options);
     const { bias = true, ...init } = options;
-    const bound = 1 / Math.sqrt(inFeatures);
+    checkShape("Linear", [inFeatures, outFeatures]);
+    const bound = 1 / Math.sqrt(Math.max(1, inFeatures));
     const weight = kaimingUniform([outFeatures, inFeatures], Math.sqrt(5), init);
     return new Linear(weight, bias ? uniform([outFeatures], -bound, bound, init) : null);
   }

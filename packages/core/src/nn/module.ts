@@ -1,6 +1,6 @@
 // Module: a tree of parameters, buffers and submodules found among its own properties.
 
-import { describe, requireOptions, use } from "../arguments.js";
+import { describe, requireOptions, requireThat, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { keep } from "../memory.js";
@@ -16,6 +16,8 @@ export function parameter(tensor: Tensor, requiresGrad = true): Tensor {
   tensor.requiresGrad = requiresGrad;
   return keep(tensor);
 }
+
+const inspect = Symbol.for("nodejs.util.inspect.custom");
 
 type Child = [name: string, value: Module | Tensor];
 
@@ -139,6 +141,8 @@ export abstract class Module {
       const given = state.get(name);
       if (!given) {
         if (options.strict ?? true) faults.push(`missing "${name}" ${formatShape(tensor.shape)}`);
+      } else if (!(given instanceof Tensor)) {
+        faults.push(`"${name}" is ${describe(given)}, not a tensor`);
       } else if (given.disposed) {
         faults.push(`"${name}" was disposed`);
       } else if (!sameShape(given.shape, tensor.shape)) {
@@ -196,6 +200,25 @@ export abstract class Module {
     return old;
   }
 
+  /** The tree of modules: the class of each and the shapes of its own tensors, one module a line. */
+  toString(): string {
+    const tensors: string[] = [];
+    const modules: string[] = [];
+    for (const [name, child] of childrenOf(this)) {
+      if (child instanceof Tensor) tensors.push(`${name} ${formatShape(child.shape)}`);
+      else modules.push(`\n(${name}): ${child}`);
+    }
+    // Bundlers rename classes that refer to themselves; brands stay.
+    const kind = this.constructor as typeof Module;
+    const name = Object.hasOwn(kind, "brand") ? kind.brand.split("/").at(-1) : kind.name;
+    const below = modules.length > 0 ? `${modules.join("").replaceAll("\n", "\n  ")}\n` : "";
+    return `${name}(${tensors.join(", ")}${below})`;
+  }
+
+  [inspect](): string {
+    return this.toString();
+  }
+
   /** Disposes all parameters and buffers, here and below, and what submodules hold besides (by their own `dispose`). */
   dispose(): void {
     for (const [, child] of [...childrenOf(this)]) child.dispose();
@@ -210,6 +233,13 @@ export abstract class Module {
 export function requireModule(operation: string, module: unknown): asserts module is Module {
   if (!(module instanceof Module))
     throw new ArgumentError(`${operation}: expected a module, not ${describe(module)}`);
+}
+
+/** Throws unless `weight` is a tensor: PyTorch's layers take `sizes` where these take a weight. */
+export function requireWeight(layer: string, sizes: string, weight: Tensor): void {
+  const rule = `a tensor (${layer}.create(${sizes}) makes one)`;
+  requireThat(typeof weight?.use === "function", layer, "weight", rule, weight);
+  use(layer, weight);
 }
 
 /** Throws unless the last axis of `x` is `inFeatures` long. */

@@ -1,13 +1,13 @@
 // LayerNorm and GroupNorm.
 
-import { requireNonNegative, requireOptions, use } from "../arguments.js";
+import { requireNonNegative, requireOptions } from "../arguments.js";
 import { ones, zeros } from "../creation.js";
 import { ArgumentError } from "../errors.js";
 import { groupNorm, layerNorm } from "../ops/norm.js";
 import type { Shape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import type { InitOptions } from "./init.js";
-import { Module, parameter } from "./module.js";
+import { Module, parameter, requireWeight } from "./module.js";
 
 /** (x − mean) / √(variance + eps) · weight + bias over the axes that weight has. */
 export class LayerNorm extends Module {
@@ -22,6 +22,7 @@ export class LayerNorm extends Module {
   /** Takes over `weight` and `bias`, of the shape of the axes to normalise, as parameters. */
   constructor(weight: Tensor, bias: Tensor | null = null, eps = 1e-5) {
     super();
+    requireWeight("LayerNorm", "shape", weight);
     requireNonNegative("LayerNorm", "eps", eps);
     this.weight = parameter(weight);
     this.bias = bias && parameter(bias);
@@ -58,7 +59,7 @@ export class GroupNorm extends Module {
   constructor(groups: number, weight: Tensor, bias: Tensor | null = null, eps = 1e-5) {
     super();
     requireNonNegative("GroupNorm", "eps", eps);
-    use("GroupNorm", weight);
+    requireWeight("GroupNorm", "groups, channels", weight);
     if (!(Number.isInteger(groups) && groups > 0 && weight.size % groups === 0))
       throw new ArgumentError(`GroupNorm: ${weight.size} channels do not divide into ${groups} groups`);
     this.groups = groups;

@@ -1,5 +1,6 @@
 // Layers one after another.
 
+import { describe } from "../arguments.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { alias } from "../ops/elementwise.js";
@@ -23,7 +24,9 @@ export class Sequential extends Module {
     this.length = layers.length;
     layers.forEach((layer, i) => {
       if (!(layer instanceof Module || typeof layer === "function"))
-        throw new ArgumentError(`Sequential: layer ${i} is neither a module nor a function`);
+        throw new ArgumentError(
+          `Sequential: layer ${i} is ${describe(layer)}, neither a module nor a function`,
+        );
       (this as Record<number, Layer>)[i] = layer;
     });
   }

@@ -10,7 +10,7 @@ import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
 import { gather } from "./indexing.js";
-import { expand, permute, type Range, reshape, slice } from "./view.js";
+import { expand, permute, type Range, reshape, sliceFor } from "./view.js";
 
 /** What to take of an axis: a {@link Range}, integer positions (negative ones from the end), or a bool mask over one or more axes. */
 export type Index = Range | Tensor;
@@ -58,7 +58,8 @@ interface Positions {
  */
 export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
   use("index", x);
-  if (!indices.some((item) => item instanceof Tensor)) return slice(x, ...(indices as readonly Range[]));
+  if (!indices.some((item) => item instanceof Tensor))
+    return sliceFor("index", x, indices as readonly Range[]);
   const backend = commonBackend("index", [x, ...indices.filter((item) => item instanceof Tensor)]);
   return tidy(() => {
     const positions: Positions[] = [];
@@ -87,7 +88,7 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
       } else ranges.push(item);
     }
     if (ranges.length > x.rank) throw new ShapeError(`index: ${ranges.length} indices for ${x.rank} axes`);
-    const part = slice(x, ...ranges);
+    const part = sliceFor("index", x, ranges);
     const shape = positions.reduce<readonly number[]>(
       (all, one) => broadcastShapes("index", all, one.shape),
       [],

@@ -1,7 +1,7 @@
 // Convolutions over one and two spatial axes, by kernels, or by the composition that defines them: windows as a strided view, one copy
 // of them (im2col), one matrix product a group. As everywhere in deep learning this is cross-correlation: the kernel is not mirrored.
 
-import { requireInteger, requireList, requireOptions } from "../arguments.js";
+import { requireInteger, requireOptions, requireThat } from "../arguments.js";
 import { gradientsThrough } from "../autograd/backward.js";
 import type { OwnRule } from "../autograd/rule.js";
 import type { ConvolutionGeometry, Operand } from "../backend/types.js";
@@ -42,7 +42,7 @@ export function perAxis(
   least: number,
 ): readonly number[] {
   const list = typeof value === "number" ? Array<number>(count).fill(value) : value;
-  requireList(operation, name, list);
+  requireThat(Array.isArray(list), operation, name, `a number or ${count} of them`, value);
   if (list.length !== count)
     throw new ArgumentError(`${operation}: ${name} [${list.join(", ")}] should have ${count} entries`);
   for (const entry of list) requireInteger(operation, name, entry, least);

@@ -1,15 +1,22 @@
 // Cross entropy of logits; fused with the linear layer that makes them it stands in linear-cross-entropy.ts.
 
-import { requireInteger, requireOneOf, requireOptions, requireProbability } from "../arguments.js";
+import {
+  requireInteger,
+  requireOneOf,
+  requireOptions,
+  requireProbability,
+  requireThat,
+} from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { dense, fusedBackward, like, type OwnRule } from "../autograd/rule.js";
 import { positions } from "../creation.js";
-import { DTypeError, ShapeError } from "../errors.js";
+import { isFloat, requireFloat, requireIntegers } from "../dtype.js";
+import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, contiguous, empty, finishBy, hostValues, operand } from "./dispatch.js";
-import { add, div, equal, mul, neg, where } from "./elementwise.js";
+import { add, cast, div, equal, mul, neg, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { reductions } from "./pointwise-loss.js";
 import { mean, sum } from "./reduce.js";
@@ -25,12 +32,13 @@ export interface CrossEntropyArguments {
   reduction?: "mean" | "sum" | "none";
 }
 
-/** `options` with defaults. */
+/** `options` with defaults; `others` are those that the operation takes besides. */
 export function checkOptions(
   operation: string,
   options: CrossEntropyArguments,
+  others: readonly string[] = [],
 ): Required<CrossEntropyArguments> {
-  requireOptions(operation, options, ["ignoreIndex", "labelSmoothing", "reduction"]);
+  requireOptions(operation, options, ["ignoreIndex", "labelSmoothing", "reduction", ...others]);
   const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = options;
   requireOneOf(operation, "reduction", reduction, reductions);
   requireProbability(operation, "labelSmoothing", labelSmoothing);
@@ -38,20 +46,23 @@ export function checkOptions(
   return { ignoreIndex, labelSmoothing, reduction };
 }
 
+/**
+ * The targets that count, or the sum of their classes' `weights`.
+ * @throws {DTypeError} for targets that are no integers
+ * @throws {ShapeError} for targets of another shape, naming one that is no class
+ */
 export function checkTargets(
   operation: string,
   targets: Tensor,
   shape: readonly number[],
   classes: number,
   ignoreIndex: number,
+  weights?: ArrayLike<number>,
 ): number {
-  if (targets.dtype !== "int32")
-    throw new DTypeError(
-      `${operation}: targets must be int32, not ${targets.dtype}; cast("int32") makes them so`,
-    );
+  requireIntegers(operation, "targets", targets.dtype);
   if (!sameShape(targets.shape, shape)) {
     throw new ShapeError(
-      `${operation}: targets ${formatShape(targets.shape)} should be ${formatShape(shape)}`,
+      `${operation}: targets ${formatShape(targets.shape)} should be ${formatShape(shape)}, one for each row of logits (classes are the last axis)`,
     );
   }
   let counted = 0;
@@ -61,35 +72,75 @@ export function checkTargets(
       throw new ShapeError(
         `${operation}: target ${target} at position ${i} is not within 0 to ${classes - 1}`,
       );
-    counted++;
+    counted += weights ? weights[target] : 1;
   });
   return counted;
 }
 
+/** Integer targets as kernels take them; a temporary where they are of another dtype. */
+export function asInt32(targets: Tensor): Tensor {
+  return targets.dtype === "int32" ? targets : cast(targets, "int32");
+}
+
 /**
- * −log softmax(logits)[target], averaged over the targets that count.
+ * −log softmax(logits)[target], averaged over the targets that count; for targets that are probabilities, −Σ target · log softmax(logits)
+ * over the classes, averaged over the rows. As torch.nn.functional.cross_entropy, but the classes are always the last axis.
  *
  * @param logits - float [..., classes]
- * @param targets - int32 [...]
+ * @param targets - integers [...], or floats of logits' shape: the probability of each class
+ * @param options - `weight` is a factor of each class's loss [classes], a constant; "mean" then divides by the weights of the targets
  * @throws {ShapeError} naming the target that is no class
  */
-export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyArguments = {}): Tensor {
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  options: CrossEntropyArguments & { weight?: Tensor } = {},
+): Tensor {
   commonBackend("crossEntropy", [logits, targets]);
+  requireFloat("crossEntropy", "logits", logits.dtype);
   if (logits.rank === 0) throw new ShapeError("crossEntropy: logits must be [..., classes], not a scalar");
-  const { ignoreIndex, labelSmoothing, reduction } = checkOptions("crossEntropy", options);
+  const { ignoreIndex, labelSmoothing, reduction } = checkOptions("crossEntropy", options, ["weight"]);
+  const { weight } = options;
+  const classes = logits.shape[logits.rank - 1];
+  if (weight) {
+    commonBackend("crossEntropy", [logits, weight]);
+    const constant = isFloat(weight.dtype) && sameShape(weight.shape, [classes]) && !weight.requiresGrad;
+    if (!constant)
+      throw new ShapeError(
+        `crossEntropy: weight should be floats [${classes}] without gradient, not ${weight.dtype} ${formatShape(weight.shape)}`,
+      );
+  }
+  if (isFloat(targets.dtype) && sameShape(targets.shape, logits.shape)) {
+    requireThat(
+      options.ignoreIndex === undefined,
+      "crossEntropy",
+      "ignoreIndex",
+      "left out for targets that are probabilities",
+      ignoreIndex,
+    );
+    return tidy(() => {
+      const expected =
+        labelSmoothing === 0 ? targets : add(mul(targets, 1 - labelSmoothing), labelSmoothing / classes);
+      const losses = neg(sum(mul(weighted(logSoftmax(logits, -1), weight), expected), -1));
+      return reduction === "none" ? losses : (reduction === "sum" ? sum : mean)(losses);
+    });
+  }
   const counted = checkTargets(
     "crossEntropy",
     targets,
     logits.shape.slice(0, -1),
-    logits.shape[logits.rank - 1],
+    classes,
     ignoreIndex,
+    weight && hostValues("crossEntropy", weight),
   );
   return tidy(() => {
-    const losses = perTargetLosses(logits, targets, ignoreIndex, labelSmoothing);
+    const losses = perTargetLosses(logits, asInt32(targets), ignoreIndex, labelSmoothing, weight);
     if (reduction === "none") return losses;
     return reduction === "sum" ? sum(losses) : div(sum(losses), counted);
   });
 }
+
+const weighted = (x: Tensor, weight: Tensor | undefined): Tensor => (weight ? mul(x, weight) : x);
 
 /** Loss of each target, 0 where ignored. */
 function perTargetLosses(
@@ -97,9 +148,10 @@ function perTargetLosses(
   targets: Tensor,
   ignoreIndex: number,
   labelSmoothing: number,
+  weight: Tensor | undefined,
 ): Tensor {
-  if (labelSmoothing !== 0 || !fusedKernels([logits], "crossEntropy")) {
-    return crossEntropyReference(logits, targets, ignoreIndex, labelSmoothing);
+  if (labelSmoothing !== 0 || weight || !fusedKernels([logits], "crossEntropy")) {
+    return crossEntropyReference(logits, targets, ignoreIndex, labelSmoothing, weight);
   }
   const { backend } = logits.storage;
   const rows = contiguous(logits);
@@ -148,10 +200,11 @@ export function crossEntropyReference(
   targets: Tensor,
   ignoreIndex: number,
   labelSmoothing = 0,
+  weight?: Tensor,
 ): Tensor {
   return tidy(() => {
     const classes = logits.shape[logits.rank - 1];
-    const logProbabilities = logSoftmax(logits, -1);
+    const logProbabilities = weighted(logSoftmax(logits, -1), weight);
     const hit = equal(unsqueeze(targets, -1), positions(classes, logits));
     let losses = neg(sum(where(hit, logProbabilities, 0), -1));
     if (labelSmoothing !== 0) {
@@ -190,7 +243,7 @@ export function checkRows(
  * Σ factor · loss over rows, of the losses of `logits`: as {@link crossEntropy}, for rows that count differently.
  *
  * @param logits - float [rows, classes]
- * @param targets - int32 [rows]
+ * @param targets - integers [rows]
  * @param factors - constants of the logits' dtype [rows]
  * @throws {ShapeError} naming the target that is no class; for factors or losses of another form
  */

@@ -86,13 +86,19 @@ export function filled(backend: Backend, dtype: DType, shape: Shape, value: numb
   return out;
 }
 
+/** @throws {DTypeError} when `backend` has no tensors of `dtype` */
+export function requireBackendDType(operation: string, backend: Backend, dtype: DType): void {
+  if (backend.dtypes.has(dtype)) return;
+  const advice =
+    dtype === "float64"
+      ? '; make it with { device: "reference" }, or move it there with to("reference")'
+      : "";
+  throw new DTypeError(`${operation}: the ${backend.name} backend has no ${dtype}${advice}`);
+}
+
 /** Memory for a tensor of `shape`. */
 export function allocate(backend: Backend, dtype: DType, shape: Shape): Storage {
-  if (!backend.dtypes.has(dtype)) {
-    throw new DTypeError(
-      `the ${backend.name} backend has no ${dtype}${dtype === "float64" ? '; move to("reference") for it' : ""}`,
-    );
-  }
+  requireBackendDType("allocate", backend, dtype);
   return new Storage(backend, sizeOf(shape) * bytesPerElement(dtype));
 }
 

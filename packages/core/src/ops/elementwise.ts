@@ -7,7 +7,7 @@ import { type DType, dtypes, isFloat, promote, requireDType } from "../dtype.js"
 import { ArgumentError, DTypeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { Tensor } from "../tensor.js";
-import { commonBackend, elementByElement, finish, hostValues } from "./dispatch.js";
+import { commonBackend, elementByElement, finish, hostValues, requireBackendDType } from "./dispatch.js";
 
 /** `x` in `dtype`: itself when it has it already, else a temporary that the caller disposes. */
 function asDType(x: Tensor, dtype: DType): Tensor {
@@ -137,6 +137,8 @@ function withOperands(
   if (left instanceof Tensor && right instanceof Tensor) {
     use(operation, left);
     use(operation, right);
+    if (left.dtype === right.dtype) return run(left, right, left.dtype);
+    commonBackend(operation, [left, right]);
     return run(left, right, promote(left.dtype, right.dtype));
   }
   const like = left instanceof Tensor ? left : right;
@@ -258,8 +260,8 @@ export const relu = (x: Tensor): Tensor => {
   use("relu", x);
   return isFloat(x.dtype) ? unary("relu", x) : maximum(x, 0);
 };
-/** x². */
-export const square = (x: Tensor): Tensor => unary("square", x);
+/** x²; int32 for bool, as all its arithmetic. */
+export const square = (x: Tensor): Tensor => (x?.dtype === "bool" ? cast(x, "int32") : unary("square", x));
 /** 1 / x. */
 export const reciprocal = (x: Tensor): Tensor => unary("reciprocal", x);
 /** The largest integer that is not above x. */
@@ -304,6 +306,7 @@ export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
  * @param condition - bool; of another dtype, it holds where it is not 0 (NaN is not 0)
  */
 export function where(condition: Tensor, left: Tensor | number, right: Tensor | number): Tensor {
+  use("where", condition);
   if (typeof left === "number" && typeof right === "number") {
     const scalar = scalarLike("where", condition, left, "float32");
     try {
@@ -326,14 +329,19 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
 
 /**
  * `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends.
- * @param low - null for no bound
- * @param high - null for no bound
+ * @param low - a number, a tensor that broadcasts, or null for no bound
+ * @param high - as `low`
  */
-export function clip(x: Tensor, low: number | null = null, high: number | null = null): Tensor {
+export function clip(
+  x: Tensor,
+  low: Tensor | number | null = null,
+  high: Tensor | number | null = null,
+): Tensor {
   use("clip", x);
   for (const [name, bound] of Object.entries({ low, high })) {
-    const valid = bound === null || (typeof bound === "number" && !Number.isNaN(bound));
-    requireThat(valid, "clip", name, "a number, or null for no bound", bound);
+    const valid =
+      bound === null || bound instanceof Tensor || (typeof bound === "number" && !Number.isNaN(bound));
+    requireThat(valid, "clip", name, "a number, a tensor, or null for no bound", bound);
   }
   return tidy(() => {
     const raised = low === null ? alias(x) : where(less(x, low), low, x);
@@ -350,6 +358,7 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   const backend = commonBackend("cast", [x]);
   requireDType("cast", dtype);
   if (dtype === x.dtype) return alias(x);
+  requireBackendDType("cast", backend, dtype);
   const out = elementByElement("cast", dtype, [x], (y, source) => backend.cast(source, y));
   return finish("cast", [x], { from: x.dtype }, out);
 }

@@ -10,6 +10,7 @@ export {
   type WeightedCrossEntropyArguments,
   weightedCrossEntropy,
 } from "./cross-entropy.js";
+export { diag, diagonal, trace } from "./diagonal.js";
 export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
@@ -42,11 +43,24 @@ export {
   maxPool2dWithIndices,
   type PoolingArguments,
 } from "./pooling.js";
-export { all, any, isfinite, isinf, isnan, logicalAnd, logicalOr, logicalXor } from "./predicates.js";
+export {
+  all,
+  allclose,
+  any,
+  isclose,
+  isfinite,
+  isinf,
+  isnan,
+  logicalAnd,
+  logicalOr,
+  logicalXor,
+} from "./predicates.js";
 export {
   broadcastTo,
   chunk,
   flip,
+  meshgrid,
+  moveaxis,
   type PadMode,
   pad,
   repeat,
@@ -54,6 +68,7 @@ export {
   tile,
   tril,
   triu,
+  unbind,
   view,
 } from "./rearrange.js";
 export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";

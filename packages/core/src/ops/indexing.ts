@@ -1,6 +1,6 @@
 // Rows by index: gather and its adjoint scatterAdd; the embedding look-up is a gather.
 
-import { use } from "../arguments.js";
+import { requireThat, use } from "../arguments.js";
 import { isFloat, requireIntegers } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -41,6 +41,7 @@ function gatherRows(operation: string, x: Tensor, indices: Tensor): Tensor {
 
 /** Zeros [rows, rest…] plus source [indices…, rest…] at indices: equal indices add up, in their order. */
 export function scatterAdd(rows: number, indices: Tensor, source: Tensor): Tensor {
+  requireThat(typeof rows === "number", "scatterAdd", "rows", "a number", rows);
   return tidy(() => {
     const backend = commonBackend("scatterAdd", [source, indices]);
     const lead = indices.rank;

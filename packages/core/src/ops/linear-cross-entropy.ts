@@ -8,6 +8,7 @@ import { tidy } from "../memory.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import {
+  asInt32,
   type CrossEntropyArguments,
   checkOptions,
   checkRows,
@@ -167,7 +168,7 @@ function smoothingTerm(x: Tensor, weight: Tensor, targets: Tensor, ignoreIndex: 
  *
  * @param x - [rows, width]
  * @param weight - [classes, width]
- * @param targets - int32 [rows]
+ * @param targets - integers [rows]
  * @returns a scalar, or with reduction "none" the loss of each row [rows], 0 where ignored
  * @throws {ShapeError} naming the target that is no class
  */
@@ -184,7 +185,7 @@ export function linearCrossEntropy(
   return tidy(() => {
     if (!fusedKernels([x, weight], "crossEntropy"))
       return crossEntropy(matmul(x, weight, { transB: true }), targets, options);
-    const inputs = [contiguous(x), contiguous(weight), contiguous(targets)];
+    const inputs = [contiguous(x), contiguous(weight), contiguous(asInt32(targets))];
     const smoothed = (losses: Tensor, reduce: (term: Tensor) => Tensor) =>
       labelSmoothing === 0
         ? losses
@@ -222,7 +223,7 @@ export function weightedLinearCrossEntropy(
   return tidy(() => {
     if (!fusedKernels([x, weight], "crossEntropy"))
       return weightedCrossEntropy(matmul(x, weight, { transB: true }), targets, factors, options);
-    const inputs = [contiguous(x), contiguous(weight), contiguous(targets), factors];
+    const inputs = [contiguous(x), contiguous(weight), contiguous(asInt32(targets)), factors];
     return fusedLinearCrossEntropy(inputs, { ignoreIndex, scale: 1, losses });
   });
 }

@@ -1,12 +1,24 @@
 // Questions about elements, answered in bool: NaN and infinity, and, or, whether any or all are true. None has a gradient.
 
-import { use } from "../arguments.js";
+import { requireBoolean, requireNonNegative, use } from "../arguments.js";
 import { isFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, reducedAxes } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend } from "./dispatch.js";
-import { abs, cast, equal, less, logicalNot, notEqual, where } from "./elementwise.js";
+import {
+  abs,
+  add,
+  cast,
+  equal,
+  less,
+  lessEqual,
+  logicalNot,
+  mul,
+  notEqual,
+  sub,
+  where,
+} from "./elementwise.js";
 import { sum } from "./reduce.js";
 
 /** True where x is NaN. */
@@ -55,3 +67,34 @@ export const all = (x: Tensor, axes?: Axes, keepDims = false): Tensor => {
   const list = reducedAxes("all", axes, keepDims, x.rank);
   return tidy(() => equal(sum(logicalNot(cast(x.detach(), "bool")), list, keepDims), 0));
 };
+
+/**
+ * Where |a − b| ≤ absolute + relative · |b|, as torch.isclose and numpy.isclose: equal infinities are close, NaN is close to nothing
+ * unless `equalNan` says so.
+ */
+export function isclose(a: Tensor, b: Tensor, relative = 1e-5, absolute = 1e-8, equalNan = false): Tensor {
+  commonBackend("isclose", [a, b]);
+  requireNonNegative("isclose", "relative", relative);
+  requireNonNegative("isclose", "absolute", absolute);
+  requireBoolean("isclose", "equalNan", equalNan);
+  return tidy(() => {
+    // Differences of integers could overflow.
+    const [x, y] = [a, b].map((t) => (isFloat(t.dtype) ? t.detach() : cast(t, "float32")));
+    const apart = abs(sub(x, y));
+    // Within an infinite tolerance only what is not infinitely far apart.
+    const near = logicalAnd(lessEqual(apart, add(mul(abs(y), relative), absolute)), isfinite(apart));
+    const close = logicalOr(near, equal(a, b));
+    return equalNan ? logicalOr(close, logicalAnd(isnan(a), isnan(b))) : close;
+  });
+}
+
+/** Whether all elements are close, see {@link isclose}. @throws {BackendError} on a backend that is read asynchronously */
+export function allclose(
+  a: Tensor,
+  b: Tensor,
+  relative?: number,
+  absolute?: number,
+  equalNan?: boolean,
+): boolean {
+  return tidy(() => all(isclose(a, b, relative, absolute, equalNan)).item() === 1);
+}

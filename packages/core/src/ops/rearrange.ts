@@ -1,19 +1,28 @@
 // What is made of views and joins: elements shifted, mirrored, repeated, padded, cut to a triangle. All are compositions of
 // differentiable operations.
 
-import { requireInteger, requireList, requireOneOf, use } from "../arguments.js";
+import { requireInteger, requireList, requireOneOf, requireThat, use } from "../arguments.js";
 import { positions, scalarLike } from "../creation.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { reshapeLayout } from "../layout.js";
 import { tidy } from "../memory.js";
-import { checkShape, formatShape, inferShape, listOf, normalizeAxes, normalizeAxis } from "../shape.js";
+import {
+  checkShape,
+  formatShape,
+  inferShape,
+  listOf,
+  normalizeAxes,
+  normalizeAxis,
+  range,
+} from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { viewOf } from "./dispatch.js";
+import { commonBackend, viewOf } from "./dispatch.js";
 import { add, alias, cast, greaterEqual, where } from "./elementwise.js";
 import {
   along,
   concat,
   expand,
+  permute,
   type Range,
   reshape,
   slice,
@@ -192,6 +201,8 @@ export function pad(
   use("pad", x);
   if (typeof filling !== "number") requireOneOf("pad", "mode", filling, padModes);
   requireList("pad", "widths", widths);
+  for (const pair of widths)
+    requireThat(pair?.length === 2, "pad", "each of widths", "[before, after] of an axis", pair);
   if (widths.length > x.rank)
     throw new ShapeError(`pad: ${widths.length} pairs of widths for ${x.rank} axes`);
   for (const pair of widths) checkShape("pad", pair);
@@ -246,3 +257,61 @@ function triangle(operation: string, x: Tensor, k: number, lower: boolean): Tens
 export const tril = (x: Tensor, k = 0): Tensor => triangle("tril", x, k, true);
 /** The upper triangle of [..., rows, columns]: zeros where column − row < k. */
 export const triu = (x: Tensor, k = 0): Tensor => triangle("triu", x, k, false);
+
+/**
+ * Axes `from` at the places `to`, one or several, the others in their order. A view.
+ * @throws {ShapeError} when an axis is named twice
+ */
+export function moveaxis(
+  x: Tensor,
+  from: number | readonly number[],
+  to: number | readonly number[],
+): Tensor {
+  use("moveaxis", x);
+  const [sources, places] = [from, to].map((axes) => {
+    const list = listOf(axes).map((axis) => normalizeAxis("moveaxis", axis, x.rank));
+    normalizeAxes("moveaxis", list, x.rank);
+    return list;
+  });
+  if (sources.length !== places.length)
+    throw new ArgumentError(`moveaxis: ${sources.length} axes for ${places.length} places`);
+  const rest = range(x.rank).filter((axis) => !sources.includes(axis));
+  return permute(
+    x,
+    range(x.rank).map((at) => sources[places.indexOf(at)] ?? rest.shift()!),
+  );
+}
+
+/** The parts of `x` along `axis`, which they lack: views, as torch.unbind. */
+export function unbind(x: Tensor, axis = 0): Tensor[] {
+  use("unbind", x);
+  const at = normalizeAxis("unbind", axis, x.rank);
+  return range(x.shape[at]).map((i) => along(x, at, i));
+}
+
+/**
+ * Vectors [n], [m] … each repeated over a grid [n, m, …]: views. With "xy" the first two axes of the grid are swapped, as numpy.meshgrid
+ * has it by default.
+ */
+export function meshgrid(vectors: readonly Tensor[], indexing: "ij" | "xy" = "ij"): Tensor[] {
+  requireList("meshgrid", "vectors", vectors);
+  requireOneOf("meshgrid", "indexing", indexing, ["ij", "xy"]);
+  commonBackend("meshgrid", vectors);
+  vectors.forEach((vector, i) => {
+    if (vector.rank !== 1)
+      throw new ShapeError(`meshgrid: vector ${i} must be [n], not ${formatShape(vector.shape)}`);
+  });
+  const place = (i: number) => (indexing === "xy" && i < 2 && vectors.length > 1 ? 1 - i : i);
+  const shape = range(vectors.length).map((i) => vectors[place(i)].shape[0]);
+  return vectors.map((vector, i) =>
+    tidy(() =>
+      expand(
+        reshape(
+          vector,
+          shape.map((_, at) => (at === place(i) ? -1 : 1)),
+        ),
+        shape,
+      ),
+    ),
+  );
+}

@@ -17,6 +17,7 @@ type Axes = number | readonly number[] | undefined;
 function reduce(kind: ReduceKind, x: Tensor, axes: Axes, keepDims: boolean): Tensor {
   const backend = commonBackend(kind, [x]);
   const list = reducedAxes(kind, axes, keepDims, x.rank);
+  if (kind === "max" || kind === "min") requireElements(kind, x, list);
   if (!backend.arithmetic.has(x.dtype)) {
     const work = isFloat(x.dtype) ? "float32" : "int32";
     const back = isFloat(x.dtype) || kind === "max" || kind === "min" ? x.dtype : "int32";
@@ -36,21 +37,17 @@ export const sum = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce(
 /** Product; 1 over empty axes. */
 export const prod = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("prod", x, axes, keepDims);
 /** Largest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
-export const max = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
-  reduce("max", nonEmpty("max", x, axes, keepDims), axes, keepDims);
+export const max = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("max", x, axes, keepDims);
 /** Smallest element, NaN if there is one; equal ones share the gradient. @throws {ShapeError} over an empty axis */
-export const min = (x: Tensor, axes?: Axes, keepDims = false): Tensor =>
-  reduce("min", nonEmpty("min", x, axes, keepDims), axes, keepDims);
+export const min = (x: Tensor, axes?: Axes, keepDims = false): Tensor => reduce("min", x, axes, keepDims);
 
-function nonEmpty(operation: string, x: Tensor, axes: Axes, keepDims: boolean): Tensor {
-  use(operation, x);
-  for (const axis of reducedAxes(operation, axes, keepDims, x.rank)) {
+function requireElements(operation: string, x: Tensor, axes: readonly number[]): void {
+  for (const axis of axes) {
     if (x.shape[axis] === 0)
       throw new ShapeError(
         `${operation}: axis ${axis} of ${formatShape(x.shape)} is empty and has no ${operation}`,
       );
   }
-  return x;
 }
 
 /** prod with keepDims as products of pairs: differentiable any number of times, at zeros too. */
@@ -125,8 +122,7 @@ function argReduce(kind: ArgReduceKind, x: Tensor, axis: number | undefined, kee
     const source = axis === undefined ? reshape(x, [-1]) : x;
     const backend = commonBackend(kind, [source]);
     const at = normalizeAxis(kind, axis ?? 0, source.rank);
-    if (source.shape[at] === 0)
-      throw new ShapeError(`${kind}: axis ${at} of ${formatShape(x.shape)} is empty and has no ${kind}`);
+    requireElements(kind, source, [at]);
     const work = backend.arithmetic.has(source.dtype)
       ? source
       : cast(source, isFloat(source.dtype) ? "float32" : "int32");

@@ -11,6 +11,7 @@ import type { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
 import { add, cast, equal, less, mul, where } from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
+import { moveaxis } from "./rearrange.js";
 import { expand, reshape, transpose, unsqueeze } from "./view.js";
 
 /** The least and the largest of some values: on the host, where those of few take less than two kernels. */
@@ -55,17 +56,10 @@ export function take(x: Tensor, indices: Tensor, axis?: number): Tensor {
     const list = wrapIndices("take", indices, source.shape[at], at);
     if (at === 0) return gather(source, list);
     // [axis, before…, after…] → [indices, before…, after…] → [before…, indices…, after…]
-    const rows = gather(moveAxis(source, at, 0), reshape(list, [list.size]));
+    const rows = gather(moveaxis(source, at, 0), reshape(list, [list.size]));
     const shape = [...source.shape.slice(0, at), ...indices.shape, ...source.shape.slice(at + 1)];
-    return reshape(moveAxis(rows, 0, at), shape);
+    return reshape(moveaxis(rows, 0, at), shape);
   });
-}
-
-/** Axis `from` at place `to`, the others in their order. */
-function moveAxis(x: Tensor, from: number, to: number): Tensor {
-  const order = x.shape.map((_, i) => i).filter((i) => i !== from);
-  order.splice(to, 0, from);
-  return x.permute(order);
 }
 
 interface AlongAxis {

@@ -1,6 +1,6 @@
 // Operations that change how elements are laid out: views where a layout can say it, copies where not.
 
-import { describe, requireList, use } from "../arguments.js";
+import { describe, requireList, requireThat, use } from "../arguments.js";
 import { fromValues } from "../creation.js";
 import { type DTypeArray, promote } from "../dtype.js";
 import { ArgumentError, AutogradError, ShapeError } from "../errors.js";
@@ -102,9 +102,13 @@ export function unsqueeze(x: Tensor, axis: number): Tensor {
 export type Range = null | number | readonly [start?: number | null, end?: number | null, step?: number];
 
 /** A part of `x`, one range for each axis from the front; axes without one are taken whole. A view. */
-export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
-  use("slice", x);
-  if (ranges.length > x.rank) throw new ShapeError(`slice: ${ranges.length} ranges for ${x.rank} axes`);
+export const slice = (x: Tensor, ...ranges: readonly Range[]): Tensor => sliceFor("slice", x, ranges);
+
+/** {@link slice} for another operation, which its errors name. */
+export function sliceFor(operation: string, x: Tensor, ranges: readonly Range[]): Tensor {
+  use(operation, x);
+  if (ranges.length > x.rank)
+    throw new ShapeError(`${operation}: ${ranges.length} ranges for ${x.rank} axes`);
   const starts: number[] = [];
   const extents: number[] = [];
   const steps: number[] = [];
@@ -112,13 +116,13 @@ export function slice(x: Tensor, ...ranges: readonly Range[]): Tensor {
   x.shape.forEach((extent, axis) => {
     const range = ranges[axis] ?? null;
     if (typeof range === "number") {
-      starts.push(checkedIndex(range, extent, axis));
+      starts.push(checkedIndex(operation, range, extent, axis));
       extents.push(1);
       steps.push(1);
       dropped.push(axis);
       return;
     }
-    const [start, count, step] = resolveRange(range ?? [], extent);
+    const [start, count, step] = resolveRange(operation, range ?? [], extent);
     starts.push(start);
     extents.push(count);
     steps.push(step);
@@ -135,25 +139,26 @@ export function along(x: Tensor, axis: number, range: Range): Tensor {
   return slice(x, ...x.shape.map((_, i) => (i === axis ? range : null)));
 }
 
-function checkedIndex(index: number, extent: number, axis: number): number {
+function checkedIndex(operation: string, index: number, extent: number, axis: number): number {
   if (!Number.isInteger(index) || index < -extent || index >= extent) {
-    throw new ShapeError(`slice: index ${index} is out of range for axis ${axis} of length ${extent}`);
+    throw new ShapeError(`${operation}: index ${index} is out of range for axis ${axis} of length ${extent}`);
   }
   return index < 0 ? index + extent : index;
 }
 
 /** First position, count and step of a NumPy-style range over an axis of length `extent`. */
 function resolveRange(
+  operation: string,
   range: readonly (number | null | undefined)[],
   extent: number,
 ): [number, number, number] {
-  requireList("slice", "each range", range);
+  requireThat(Array.isArray(range), operation, "each range", "null, an integer or [start, end, step]", range);
   const step = range[2] ?? 1;
   for (const value of [range[0] ?? 0, range[1] ?? 0, step]) {
     if (!Number.isInteger(value))
-      throw new ShapeError(`slice: [${range.join(", ")}] is no range of integers`);
+      throw new ShapeError(`${operation}: [${range.join(", ")}] is no range of integers`);
   }
-  if (step === 0) throw new ShapeError("slice: step must not be 0");
+  if (step === 0) throw new ShapeError(`${operation}: step must not be 0`);
   const [low, high] = step > 0 ? [0, extent] : [-1, extent - 1];
   const place = (value: number | null | undefined, natural: number) =>
     value === null || value === undefined

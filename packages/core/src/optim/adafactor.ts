@@ -1,7 +1,7 @@
 // Adafactor (Shazeer and Stern, arXiv:1804.04235): the mean of squared gradients of a matrix is kept as its row and column means.
 // The formulas are those of torch.optim.Adafactor.
 
-import { requireNonNegative } from "../arguments.js";
+import { requireNonNegative, requireThat } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
 import { hostValues } from "../ops/dispatch.js";
@@ -44,8 +44,9 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
     for (const group of this.groups) {
       requireNonNegative("Adafactor", "learningRate", group.learningRate);
       requireNonNegative("Adafactor", "−beta2Decay", -group.beta2Decay);
+      requireThat(group.epsilons?.length === 2, "Adafactor", "epsilons", "two numbers", group.epsilons);
       for (const epsilon of group.epsilons) requireNonNegative("Adafactor", "epsilons", epsilon);
-      requireNonNegative("Adafactor", "clipThreshold", group.clipThreshold);
+      requireThat(group.clipThreshold > 0, "Adafactor", "clipThreshold", "above 0", group.clipThreshold);
       requireNonNegative("Adafactor", "weightDecay", group.weightDecay);
     }
   }

@@ -1,6 +1,6 @@
 // Adam (Kingma and Ba, arXiv:1412.6980) and what AdamW shares with it.
 
-import { requireNonNegative } from "../arguments.js";
+import { requireBoolean, requireNonNegative, requireThat } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { AdamWUpdate, Backend } from "../backend/types.js";
 import { ArgumentError } from "../errors.js";
@@ -24,8 +24,9 @@ export interface AdamOptions {
   amsgrad: boolean;
 }
 
-/** Throws for betas outside [0, 1). */
+/** Throws unless `betas` are two numbers within [0, 1). */
 export function requireBetas(optimizer: string, betas: readonly number[]): void {
+  requireThat(Array.isArray(betas) && betas.length === 2, optimizer, "betas", "two numbers", betas);
   for (const beta of betas) {
     if (!(beta >= 0 && beta < 1))
       throw new ArgumentError(`${optimizer}: betas must be within [0, 1), not ${beta}`);
@@ -50,6 +51,7 @@ export abstract class AdamFamily<O extends AdamOptions = AdamOptions> extends Op
       requireNonNegative(name, "epsilon", group.epsilon);
       requireNonNegative(name, "weightDecay", group.weightDecay);
       requireBetas(name, group.betas);
+      requireBoolean(name, "amsgrad", group.amsgrad);
     }
   }
 

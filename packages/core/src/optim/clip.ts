@@ -1,8 +1,7 @@
 // Gradient clipping.
 
-import { requireList, use } from "../arguments.js";
+import { requireList, requireThat, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
-import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { hostValues, operand } from "../ops/dispatch.js";
 import { clip, mul, square } from "../ops/elementwise.js";
@@ -39,10 +38,13 @@ const waitForNorm =
  * @param normType - p, above 0; Infinity for the largest magnitude
  * @throws {BackendError} on a backend that is read asynchronously
  */
-export function gradNorm(parameters: readonly Tensor[], normType = 2): number {
-  requireParameters("gradNorm", parameters);
-  if (!(normType > 0)) throw new ArgumentError(`gradNorm: normType must be above 0, not ${normType}`);
-  const read = (value: Tensor): number => Number(hostValues("gradNorm", value, waitForNorm)[0]);
+export const gradNorm = (parameters: readonly Tensor[], normType = 2): number =>
+  normFor("gradNorm", parameters, normType);
+
+function normFor(operation: string, parameters: readonly Tensor[], normType: number): number {
+  requireParameters(operation, parameters);
+  requireThat(normType > 0, operation, "normType", "above 0", normType);
+  const read = (value: Tensor): number => Number(hostValues(operation, value, waitForNorm)[0]);
   return tidy(() =>
     noGrad(() => {
       const norms: number[] = [];
@@ -80,7 +82,7 @@ export async function readGradNorm(parameters: readonly Tensor[]): Promise<numbe
 
 /** The factor that brings a gradient of norm `norm` to at most `maxNorm`: min(1, maxNorm / (norm + 1e-6)), as in PyTorch. */
 export function clipScale(norm: number, maxNorm: number): number {
-  if (!(maxNorm >= 0)) throw new ArgumentError(`clipGradNorm: maxNorm must not be negative, not ${maxNorm}`);
+  requireThat(maxNorm >= 0, "clipGradNorm", "maxNorm", "at least 0", maxNorm);
   return Math.min(1, maxNorm / (norm + 1e-6));
 }
 
@@ -89,7 +91,7 @@ export function clipScale(norm: number, maxNorm: number): number {
  * @returns the norm before
  */
 export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number, normType = 2): number {
-  const before = gradNorm(parameters, normType);
+  const before = normFor("clipGradNorm", parameters, normType);
   const scale = clipScale(before, maxNorm);
   if (scale < 1 || Number.isNaN(scale)) {
     noGrad(() =>
@@ -104,8 +106,7 @@ export function clipGradNorm(parameters: readonly Tensor[], maxNorm: number, nor
 /** Brings every entry of the gradients of `parameters` to within ±`maxValue`, as torch.nn.utils.clip_grad_value_. */
 export function clipGradValue(parameters: readonly Tensor[], maxValue: number): void {
   requireParameters("clipGradValue", parameters);
-  if (!(maxValue >= 0))
-    throw new ArgumentError(`clipGradValue: maxValue must not be negative, not ${maxValue}`);
+  requireThat(maxValue >= 0, "clipGradValue", "maxValue", "at least 0", maxValue);
   noGrad(() =>
     tidy(() => {
       for (const { grad } of parameters) grad?.copyFrom(clip(grad, -maxValue, maxValue));

@@ -1,6 +1,13 @@
 // What optimizers share: parameter groups, steps, savable state.
 
-import { requireList, requireNonNegative, requireOptions, use } from "../arguments.js";
+import {
+  requireList,
+  requireMap,
+  requireNonNegative,
+  requireOptions,
+  requireThat,
+  use,
+} from "../arguments.js";
 import { zeros } from "../creation.js";
 import type { DType } from "../dtype.js";
 import { ArgumentError } from "../errors.js";
@@ -66,7 +73,10 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     requireOptions("optimizer", defaults);
     requireOptions("optimizer", options, Object.keys(defaults));
     const given = parameters as readonly (Tensor | ParameterGroup<O>)[];
-    for (const each of given) requireOptions("optimizer", each);
+    for (const each of given) {
+      const valid = typeof each === "object" && each !== null;
+      requireThat(valid, "optimizer", "each of parameters", "a tensor or a group", each);
+    }
     const groups =
       given.length > 0 && "parameters" in given[0]
         ? (given as readonly ParameterGroup<O>[])
@@ -118,7 +128,15 @@ export abstract class Optimizer<O extends { learningRate: number }> {
 
   /** Updates every parameter that has a gradient. `gradientScale` multiplies gradients first (clipping without another pass). */
   step(options: { gradientScale?: number } = {}): void {
+    requireOptions("optimizer.step", options, ["gradientScale"]);
     const { gradientScale = 1 } = options;
+    requireThat(
+      typeof gradientScale === "number",
+      "optimizer.step",
+      "gradientScale",
+      "a number",
+      gradientScale,
+    );
     const rates = this.learningRates();
     this.stepCount++;
     const updates: Update<O>[] = [];
@@ -187,9 +205,18 @@ export abstract class Optimizer<O extends { learningRate: number }> {
    * is out of range; nothing is changed then
    */
   loadStateDict(state: OptimizerState): void {
+    requireThat(
+      typeof state === "object" && state !== null,
+      "optimizer.loadStateDict",
+      "the state",
+      "an object",
+      state,
+    );
+    requireMap("optimizer.loadStateDict", "tensors", state.tensors);
     const parameters = this.parameters();
     const places: [Tensor, string, Tensor][] = [];
     for (const [key, tensor] of state.tensors) {
+      use("optimizer.loadStateDict", tensor);
       const [, index, name] = /^(0|[1-9]\d*)\.(.+)$/.exec(key) ?? [];
       const parameter = index === undefined ? undefined : parameters[Number(index)];
       const form = parameter && name !== undefined ? this.slotForm(parameter, name) : null;
@@ -207,6 +234,7 @@ export abstract class Optimizer<O extends { learningRate: number }> {
     if (!Number.isSafeInteger(state.step) || state.step < 0)
       throw new ArgumentError(`optimizer.loadStateDict: step ${state.step}`);
     const updates = state.updates ?? parameters.map(() => state.step);
+    requireList("optimizer.loadStateDict", "updates", updates);
     if (updates.length !== parameters.length)
       throw new ArgumentError(
         `optimizer.loadStateDict: ${updates.length} update counts for ${parameters.length} parameters`,

@@ -1,6 +1,6 @@
 // Stochastic gradient descent, as torch.optim.SGD.
 
-import { requireNonNegative } from "../arguments.js";
+import { requireBoolean, requireFinite, requireNonNegative } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { ArgumentError } from "../errors.js";
 import { tidy } from "../memory.js";
@@ -44,7 +44,9 @@ export class SGD extends Optimizer<SGDOptions> {
     for (const group of this.groups) {
       requireNonNegative("SGD", "learningRate", group.learningRate);
       requireNonNegative("SGD", "momentum", group.momentum);
+      requireFinite("SGD", "dampening", group.dampening);
       requireNonNegative("SGD", "weightDecay", group.weightDecay);
+      requireBoolean("SGD", "nesterov", group.nesterov);
       if (group.nesterov && (group.momentum === 0 || group.dampening !== 0))
         throw new ArgumentError("SGD: nesterov needs momentum and no dampening");
     }

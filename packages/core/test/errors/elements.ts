@@ -39,7 +39,7 @@ export const elements: Record<string, WrongCall[]> = {
     [
       () => nm.clip(f(2), nan, 1),
       nm.ArgumentError,
-      "clip: low must be a number, or null for no bound, not NaN",
+      "clip: low must be a number, a tensor, or null for no bound, not NaN",
     ],
     [() => nm.clip(f(2), { min: 0 } as never), nm.ArgumentError, "not an object with min"],
   ],

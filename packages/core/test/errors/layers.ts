@@ -59,6 +59,30 @@ export const layers: Record<string, WrongCall[]> = {
       "embedding: weight must be [numEmbeddings, dim], not [3]",
     ],
   ],
+  diag: [[() => nm.diag(f(1, 2, 3)), nm.ShapeError, "diag: expected [n] or [rows, columns], not [1, 2, 3]"]],
+  diagonal: [
+    [() => nm.diagonal(f(3)), nm.ShapeError, "diagonal: expected two axes or more, not [3]"],
+    [() => nm.diagonal(f(2, 3), 0, 1, -1), nm.ShapeError, "moveaxis: axis 1 is named twice"],
+  ],
+  trace: [[() => nm.trace(f(3)), nm.ShapeError, "diagonal: expected two axes or more, not [3]"]],
+  moveaxis: [
+    [() => nm.moveaxis(f(2, 3), [0, 0], [0, 1]), nm.ShapeError, "moveaxis: axis 0 is named twice"],
+    [() => nm.moveaxis(f(2, 3), [0, 1], 0), nm.ArgumentError, "moveaxis: 2 axes for 1 places"],
+  ],
+  meshgrid: [
+    [() => nm.meshgrid([f(2), f(2, 3)]), nm.ShapeError, "meshgrid: vector 1 must be [n], not [2, 3]"],
+    [() => nm.meshgrid(f(2) as never), nm.ArgumentError, "meshgrid: vectors must be an array, not a tensor"],
+    [
+      () => nm.meshgrid([f(2)], "yx" as never),
+      nm.ArgumentError,
+      'meshgrid: unknown indexing "yx" (known: ij, xy)',
+    ],
+  ],
+  unbind: [[() => nm.unbind(f()), nm.ShapeError, "unbind: axis 0 is out of range for rank 0"]],
+  allclose: [
+    [() => nm.allclose(f(2), f(3)), nm.ShapeError, "shapes [2] and [3] do not broadcast"],
+    [() => nm.isclose(f(2), f(2), -1), nm.ArgumentError, "isclose: relative must be finite and not negative"],
+  ],
   scatterAdd: [
     [() => nm.scatterAdd(2, i32(0, 2), f(2, 1)), nm.ShapeError, "scatterAdd: index 2"],
     [() => nm.scatterAdd(nan, i32(0), f(1)), nm.ShapeError, "scatterAdd: [NaN] is no shape"],
@@ -201,8 +225,32 @@ export const layers: Record<string, WrongCall[]> = {
       nm.ShapeError,
       "crossEntropy: target 3 at position 1 is not within 0 to 2",
     ],
-    [() => nm.crossEntropy(f(2, 3), f(2)), nm.DTypeError, "crossEntropy: targets must be int32, not float32"],
+    [
+      () => nm.crossEntropy(f(2, 3), f(2)),
+      nm.DTypeError,
+      "crossEntropy: targets must be integers, not float32",
+    ],
     [() => nm.crossEntropy(f(2, 3), i32(0)), nm.ShapeError, "crossEntropy: targets [1] should be [2]"],
+    [
+      () => nm.crossEntropy(f(1, 3, 8), nm.zeros([1, 8], { dtype: "int32" })),
+      nm.ShapeError,
+      "crossEntropy: targets [1, 8] should be [1, 3], one for each row of logits (classes are the last axis)",
+    ],
+    [
+      () => nm.crossEntropy(f(2, 3), f(2, 3), { ignoreIndex: 0 }),
+      nm.ArgumentError,
+      "crossEntropy: ignoreIndex must be left out for targets that are probabilities, not 0",
+    ],
+    [
+      () => nm.crossEntropy(f(2, 3), i32(0, 1), { weight: f(2) }),
+      nm.ShapeError,
+      "crossEntropy: weight should be floats [3] without gradient, not float32 [2]",
+    ],
+    [
+      () => nm.crossEntropy(i32(0, 1), i32(0)),
+      nm.DTypeError,
+      "crossEntropy: logits must be a float tensor, not int32",
+    ],
     [
       () => nm.crossEntropy(f(2, 3), i32(0, 1), { reduction: "max" as never }),
       nm.ArgumentError,

@@ -75,6 +75,96 @@ describe("errors of operations name the operation, the operands and the numbers"
       "gather: indices must be integers, not float32",
     ],
     ["scatterAdd", () => nm.scatterAdd(2, ids(0, 5), a()), nm.ShapeError, /scatterAdd: index 5/],
+    [
+      "scatterAdd, as torch's",
+      () => nm.scatterAdd(a() as never, ids(0, 0), a()),
+      nm.ArgumentError,
+      "rows must be a number, not a tensor",
+    ],
+    [
+      "float64, made",
+      () => nm.zeros([1], { dtype: "float64", device: "wasm" }),
+      nm.DTypeError,
+      'zeros: the wasm backend has no float64; make it with { device: "reference" }',
+    ],
+    [
+      "float64, cast",
+      () => nm.ones([1], { device: "wasm" }).cast("float64"),
+      nm.DTypeError,
+      "cast: the wasm backend has no float64",
+    ],
+    [
+      "float64 with float32",
+      () => nm.ones([1], { device: "wasm" }).add(nm.zeros([1], { dtype: "float64", device: "reference" })),
+      nm.BackendError,
+      "add: tensors live on different backends",
+    ],
+    [
+      "to a dtype",
+      () => a().to("float16" as never),
+      nm.ArgumentError,
+      'to: float16 is a dtype, not a backend; use cast("float16")',
+    ],
+    ["tensor of tensors", () => nm.tensor([a()] as never), nm.DTypeError, "stack joins tensors"],
+    [
+      "tensor of bigints",
+      () => nm.tensor([1n] as never),
+      nm.DTypeError,
+      "tensor: 1n at position 0 is no number",
+    ],
+    [
+      "uniform, swapped",
+      () => nm.uniform([1], 1, 0),
+      nm.ArgumentError,
+      "uniform: low must be at most high, 0, not 1",
+    ],
+    ["at", () => a().at(7), nm.ShapeError, "at: index 7 is out of range for axis 0"],
+    [
+      "index",
+      () => nm.index(a(), "..." as never),
+      nm.ArgumentError,
+      'index: each range must be null, an integer or [start, end, step], not "..."',
+    ],
+    [
+      "pad, as torch's",
+      () => nm.pad(a(), [1, 1] as never),
+      nm.ArgumentError,
+      "pad: each of widths must be [before, after] of an axis, not 1",
+    ],
+    [
+      "where",
+      () => nm.where(true as never, a(), a()),
+      nm.ArgumentError,
+      "where: expected a tensor, not true",
+    ],
+    [
+      "conv2d, padding",
+      () => nm.conv2d(nm.ones([1, 1, 3, 3]), nm.ones([1, 1, 1, 1]), null, { padding: "same" as never }),
+      nm.ArgumentError,
+      'conv2d: padding must be a number or 2 of them, not "same"',
+    ],
+    [
+      "backward of a number",
+      () =>
+        nm
+          .ones([2], { requiresGrad: true })
+          .mul(2)
+          .backward(1 as never),
+      nm.ArgumentError,
+      "backward: expected a tensor, not 1",
+    ],
+    [
+      "grad of a number",
+      () => nm.grad((x) => x)(2 as never),
+      nm.ArgumentError,
+      "grad: expected a tensor, not 2",
+    ],
+    [
+      "grad of no tensor",
+      () => nm.grad(() => 5 as never)(a()),
+      nm.ArgumentError,
+      "grad: what the function returns must be a tensor, not 5",
+    ],
     ["scatterAdd, rows", () => nm.scatterAdd(-1, ids(0, 0), a()), nm.ShapeError, /scatterAdd.*-1/],
     [
       "embedding",
@@ -106,7 +196,7 @@ describe("errors of operations name the operation, the operands and the numbers"
       "crossEntropy, dtype",
       () => nm.crossEntropy(a(), of([0, 1])),
       nm.DTypeError,
-      "targets must be int32, not float32",
+      "targets must be integers, not float32",
     ],
     [
       "crossEntropy, reduction",

@@ -12,6 +12,7 @@ const detours = new Set([
   "klDivergence",
   "klDivergence, a zero target",
   "index by a mask",
+  "crossEntropy, weighted",
   "weightedLinearCrossEntropy",
   "weightedCrossEntropy, some ignored",
 ]);

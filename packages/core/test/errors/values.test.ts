@@ -116,7 +116,7 @@ describe("wrong values", () => {
     const others =
       /^(add|sub|mul|div|pow|minimum|maximum|floorDivide|remainder|bitwise\w+|shift\w+|(not)?equal|(less|greater)(Equal)?|where|\w+_)$/i;
     const without =
-      /^(neg|abs|sign|r?sqrt|exp|expm1|log\w*|sin|cos|tanh|erf|sigmoid|silu|softplus|relu|square|reciprocal|floor|ceil|round|trunc|gelu|is\w+|clone|cast|nonzero|unique|swiglu|dot|outer|bmm|linear|matmul|einsum|embedding|gather|mse|bceWithLogits|klDivergence|groupedMatmul|weighted\w+|rope|alias)$/;
+      /^(neg|abs|sign|r?sqrt|exp|expm1|log\w*|sin|cos|tanh|erf|sigmoid|silu|softplus|relu|square|reciprocal|floor|ceil|round|trunc|gelu|is\w+|clone|cast|nonzero|unique|swiglu|dot|outer|bmm|linear|matmul|einsum|embedding|gather|mse|bceWithLogits|klDivergence|groupedMatmul|weighted\w+|rope|alias|meshgrid)$/;
     const missing = Object.keys(nm).filter(
       (name) =>
         typeof modules[name] === "function" &&

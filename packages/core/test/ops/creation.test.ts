@@ -2,7 +2,9 @@
 
 import { describe, expect, test } from "vitest";
 import {
+  arange,
   bernoulli,
+  eye,
   fromBuffer,
   Generator,
   linspace,
@@ -34,6 +36,24 @@ describe.each(backends)("$name", (subject) => {
     expect(list(() => linspace(3, 5, 0, on(subject)))).toEqual([]);
     expect(() => linspace(0, Number.NaN)).toThrow("linspace: end must be a finite number, not NaN");
     expect(() => linspace(0, 1, -1)).toThrow("linspace: [-1] is no shape");
+  });
+
+  test("arange and eye take options after whatever numbers there are", () => {
+    tidy(() => {
+      const options = { ...device, dtype: "float32" } as const;
+      expect([arange(3, options).dtype, ...arange(3, options).dataSync()]).toEqual(["float32", 0, 1, 2]);
+      expect([...arange(1, 3, options).dataSync()]).toEqual([1, 2]);
+      expect([...arange(3, 0, -2, device).dataSync()]).toEqual([3, 1]);
+      expect([...arange(2, undefined, undefined, options).dataSync()]).toEqual([0, 1]);
+      expect(eye(2, 3, device).toArray()).toEqual([
+        [1, 0, 0],
+        [0, 1, 0],
+      ]);
+      expect(eye(2, 1, device).toArray()).toEqual([[1], [0]]);
+      expect(eye(2, { ...device, dtype: "int32" }).dtype).toBe("int32");
+      expect(() => eye(2, [2] as never)).toThrow("eye: options must be an object, not an array of 1");
+      expect(() => arange(2, [2] as never)).toThrow("arange: options must be an object, not an array of 1");
+    });
   });
 
   test("buffers go in and out, half floats as their bits", async () => {

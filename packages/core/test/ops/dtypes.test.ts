@@ -32,12 +32,13 @@ const table: Record<string, Row> = {
       .map((name) => [name, real]),
   ),
   ...Object.fromEntries(
-    "abs sign square floor ceil round trunc max min sort tril triu clone flatten"
+    "abs sign floor ceil round trunc max min sort tril triu clone flatten"
       .split(" ")
       .map((name) => [name, kept]),
   ),
   neg: [...dtypes.slice(0, 7), "refused"],
   relu: counted,
+  square: counted,
   ...{ sum: summed, prod: summed },
   ...{
     softmax: floatsOnly,

@@ -56,8 +56,10 @@ function run({ op, arguments: given }: Case, inputs: nm.Tensor[]): nm.Tensor {
     const indices = given.map((one) => (typeof one === "string" ? inputs[Number(one.slice(1)) + 1] : one));
     return nm.index(inputs[0], ...(indices as nm.Index[]));
   }
+  if (name === "crossEntropy" && (given[0] as { weight?: string }).weight)
+    return nm.crossEntropy(inputs[0], inputs[1], { ...(given[0] as object), weight: inputs[2] });
   const parameters = given.map(read);
-  const result = operations[name](...inputs, ...parameters);
+  const result = operations[name](...(name === "meshgrid" ? [inputs] : inputs), ...parameters);
   return field ? (result as unknown as Record<string, nm.Tensor>)[field] : result;
 }
 

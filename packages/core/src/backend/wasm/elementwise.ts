@@ -40,12 +40,12 @@ const light: ReadonlySet<UnaryKind> = new Set([
   "logicalNot",
 ]);
 
-const names: Record<string, Record<string, string>> = {};
+const names: Record<"" | "Int", Record<string, Record<string, string>>> = { "": {}, Int: {} };
 
-/** `family_kind`, the same string each time: looking up one that was just made costs more than a small kernel. */
-export function kernelName(family: string, kind: string): string {
-  const known = (names[family] ??= {});
-  return (known[kind] ??= `${family}_${kind}`);
+/** `family_kind` or `familyInt_kind`, the same string each time: looking up one that was just made costs more than a small kernel. */
+export function kernelName(family: string, kind: string, suffix: "" | "Int" = ""): string {
+  const known = (names[suffix][family] ??= {});
+  return (known[kind] ??= `${family}${suffix}_${kind}`);
 }
 
 /** Suffix of a kernel's name for the dtype that it computes in. */
@@ -270,7 +270,7 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
   if (suffix === "Int" && !integerUnary.has(kind))
     throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
   const chunk = light.has(kind) ? lightChunk : heavyChunk;
-  const kernel = kernelName(suffix === "" ? "unary" : "unaryInt", kind);
+  const kernel = kernelName("unary", kind, suffix);
   const stride = sizeOf(out.shape) > 1 ? innerStride(axesOf([out, x]), 1) : 1;
   if (stride === 0) {
     // What is repeated is computed once, and the results are repeated: the kernel reads rows.
@@ -298,13 +298,7 @@ export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Op
       return;
     }
   }
-  launchElementwise(
-    runtime,
-    kernelName(suffix === "" ? "binary" : "binaryInt", kind),
-    out,
-    [a, b],
-    heavy ? 1024 : lightChunk,
-  );
+  launchElementwise(runtime, kernelName("binary", kind, suffix), out, [a, b], heavy ? 1024 : lightChunk);
 }
 
 export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: Operand, out: Operand): void {

@@ -74,7 +74,7 @@ export function reduce(
     const [outer] = pattern === "R" ? [{ extent: 1, stride: 0 }] : runs;
     rows(
       runtime,
-      kernelName(suffix === "" ? "rows" : "rowsInt", kind),
+      kernelName("rows", kind, suffix),
       address,
       outer.extent,
       outer.stride,
@@ -84,7 +84,7 @@ export function reduce(
   } else if ((pattern === "RK" || pattern === "KRK") && inner!.stride === 1) {
     const outer = pattern === "RK" ? { extent: 1, stride: 0 } : runs[0];
     const middle = runs[runs.length - 2];
-    const name = kernelName(suffix === "" ? "columns" : "columnsInt", kind);
+    const name = kernelName("columns", kind, suffix);
     columns(runtime, name, address, outer, middle, inner!.extent, target);
   } else if (!reduceInMemoryOrder(runtime, kind, x, axes, out)) {
     reduceCopied(runtime, kind, x, axes, out, pattern);
@@ -289,7 +289,7 @@ export function argReduce(
   withContiguous(runtime, view, (contiguous) => {
     const length = x.shape[axis];
     runtime.core.launch(
-      kernelName(suffix === "" ? "argRows" : "argRowsInt", kind),
+      kernelName("argRows", kind, suffix),
       count,
       [length, runtime.address(contiguous), runtime.address(out)],
       undefined,

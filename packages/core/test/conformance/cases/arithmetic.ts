@@ -40,6 +40,8 @@ export const arithmeticCases: OpCase[] = [
   op("shiftRight", ops.shiftRight, [indices(99, 3, 4), indices(8, 4)], flat),
   op("isnan", ops.isnan, [special], flat),
   op("isfinite", ops.isfinite, [special], flat),
+  op("isclose", (a, b) => ops.isclose(a, b, 0.5, 0.1), [special, special], flat),
+  op("isclose, NaN too", (a, b) => ops.isclose(a, b, 0, 0, true), [special, special], flat),
   op("isinf", ops.isinf, [special], flat),
   op("isinf of integers", ops.isinf, [indices(3, 4)], flat),
   op("logicalAnd", ops.logicalAnd, [flags(2, 3), special], flat),

@@ -8,8 +8,8 @@ const attention = (options: ops.AttentionArguments) => (q: ops.Tensor, k: ops.Te
   ops.scaledDotProductAttention(q, k, v, options);
 
 /** 0.5, 1, 1.5 ... for each row. */
-const factorsLike = (x: ops.Tensor) =>
-  ops.arange(0.5, 0.5 + 0.5 * x.shape[0], 0.5, { dtype: x.dtype, device: x.device });
+const factorsLike = (x: ops.Tensor, axis = 0) =>
+  ops.arange(0.5, 0.5 + 0.5 * x.shape[axis], 0.5, { dtype: x.dtype, device: x.device });
 
 const labels = (...list: number[]) => ({ ...exactly([list.length], list), dtype: "int32" as const });
 
@@ -110,6 +110,15 @@ export const neuralCases: OpCase[] = [
   op(
     "crossEntropy, sum, smoothed",
     (x, t) => ops.crossEntropy(x, t, { reduction: "sum", labelSmoothing: 0.1 }),
+    [normal(4, 5), indices(5, 4)],
+  ),
+  op("crossEntropy of probabilities", (x, p) => ops.crossEntropy(x, p, { labelSmoothing: 0.1 }), [
+    normal(4, 5),
+    positive(4, 5),
+  ]),
+  op(
+    "crossEntropy, weighted",
+    (x, t) => ops.tidy(() => ops.crossEntropy(x, t, { weight: factorsLike(x, 1) })),
     [normal(4, 5), indices(5, 4)],
   ),
   op("linearCrossEntropy", (x, w, t) => ops.linearCrossEntropy(x, w, t), [
