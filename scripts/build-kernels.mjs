@@ -1,7 +1,6 @@
 #!/usr/bin/env node
-// Compiles a package's AssemblyScript kernels (packages/NAME/assembly/index.ts) to two wasm
-// modules, with and without relaxed SIMD, and writes them packed into a TypeScript file that
-// git ignores. Does nothing when the inputs have not changed since: the file's header carries
+// Compiles a package's AssemblyScript kernels (packages/NAME/assembly/index.ts) to a wasm
+// module and writes it packed into a TypeScript file that git ignores. Does nothing when the inputs have not changed since: the file's header carries
 // their hash.
 //
 //   node scripts/build-kernels.mjs --all
@@ -37,7 +36,7 @@ function flags(memoryBase) {
     "--initialMemory=16",
     "--maximumMemory=65536",
     `--memoryBase=${memoryBase}`,
-    "--enable=simd,threads",
+    "--enable=simd,threads,relaxed-simd",
     "--use=abort=",
   ];
 }
@@ -50,11 +49,6 @@ const unpacker = {
     "--use=abort=",
   ),
 };
-
-const variants = [
-  { name: "baseline", extra: [] },
-  { name: "relaxed", extra: ["--enable=relaxed-simd"] },
-];
 
 /** Every TypeScript file below `folder`, sorted, as paths relative to the root. */
 function sources(folder) {
@@ -127,7 +121,7 @@ async function compile(entry, args) {
   return binary;
 }
 
-/** `compile` in a thread of its own: the compiler never yields, and the variants can run side by side. */
+/** `compile` in a thread of its own: the compiler never yields. */
 function compileInThread(entry, args) {
   return new Promise((resolve, reject) => {
     const worker = new Worker(fileURLToPath(import.meta.url), { workerData: { entry, args } });
@@ -170,14 +164,9 @@ export async function buildKernels(packageName, { memoryBase, quiet = false, for
     return false;
   }
   const started = performance.now();
-  const built = await Promise.all(
-    variants.map(async (variant) => ({
-      ...variant,
-      binary: await compileInThread(entry, [...flags(base), ...variant.extra]),
-    })),
-  );
-  const sizes = built.map(({ name, binary }) => `${name} ${binary.length} bytes`).join(", ");
-  const packed = packKernels(Object.fromEntries(built.map(({ name, binary }) => [name, binary])));
+  const kernels = await compileInThread(entry, flags(base));
+  const sizes = `${kernels.length} bytes`;
+  const packed = packKernels(kernels);
   const lines = [];
   if (packageName === "core") {
     const binary = await compileInThread(unpacker.entry, unpacker.flags);
@@ -189,7 +178,7 @@ export async function buildKernels(packageName, { memoryBase, quiet = false, for
     `// inputs: ${hash}`,
     "",
     ...lines,
-    `/** Wasm modules, packed: ${sizes}. */`,
+    `/** A wasm module, packed: ${sizes}. */`,
     `export const builds = ${JSON.stringify(packed, null, 2)};`,
     "",
   ].join("\n");

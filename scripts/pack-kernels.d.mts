@@ -1,5 +1,2 @@
-export function packKernels(modules: { baseline: Buffer; relaxed: Buffer }): {
-  baseline: number;
-  relaxed: number;
-  data: string;
-};
+export function takeApart(module: Uint8Array): { locals: Buffer; code: Buffer };
+export function packKernels(module: Uint8Array): { locals: number; code: number; data: string };

@@ -1,4 +1,4 @@
-// How a kernel reads its argument block, and the multiply-add of both builds. Nothing here is exported from the module.
+// How a kernel reads its argument block, and the multiply-add. Nothing here is exported from the module.
 //
 // Every exported kernel is `(args, begin, end, scratch)`: int32 values at args + 4·i, float64 values at
 // args + 384 + 8·j, the units begin … end of the work, and memory of the thread's own.
@@ -24,28 +24,26 @@ export function float(args: usize, j: i32): f64 {
   return load<f64>(args + 384 + ((<usize>j) << 3));
 }
 
-/** a·b + c, fused where the relaxed build has it. */
+// Kernels are compiled for relaxed SIMD. Where the host has none, unpack/index.ts puts a product and a sum in the place of each fused
+// multiply-add.
+
+/** Whether the host has relaxed SIMD, 0 or 1. */
+// @ts-ignore: decorator
+@external("env", "relaxed")
+export declare const RELAXED: i32;
+
+/** a·b + c, fused where the host has relaxed SIMD. */
 // @ts-ignore: decorator
 @inline
 export function madd(a: v128, b: v128, c: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
-  return f32x4.add(f32x4.mul(a, b), c);
+  return f32x4.relaxed_madd(a, b, c);
 }
 
-/** a·b + c of float64 lanes, fused where the relaxed build has it. */
-// @ts-ignore: decorator
-@inline
-export function maddWide(a: v128, b: v128, c: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return f64x2.relaxed_madd(a, b, c);
-  return f64x2.add(f64x2.mul(a, b), c);
-}
-
-/** c − a·b, fused where the relaxed build has it. */
+/** c − a·b, fused where the host has relaxed SIMD. */
 // @ts-ignore: decorator
 @inline
 export function nmadd(a: v128, b: v128, c: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_nmadd(a, b, c);
-  return f32x4.sub(c, f32x4.mul(a, b));
+  return f32x4.relaxed_nmadd(a, b, c);
 }
 
 /** Float number k of a static table, in all four lanes. */

@@ -120,12 +120,10 @@ export function exp2(x: v128): v128 {
   return i32x4.add(p, i32x4.shl(t, 23));
 }
 
-/** How a mask says which keys are seen. */
+/** How a mask says which keys are seen; any other kind is a float a key, added to the score: below −1e30 the key is not seen. */
 export const NO_MASK: i32 = 0;
 /** A byte a key, 0 where it is not seen. */
 export const BOOL_MASK: i32 = 1;
-/** A float a key, added to the score; below −1e30 the key is not seen. */
-export const FLOAT_MASK: i32 = 2;
 
 /** Lays a mask over the scores of one query; `stride` is the bytes from one key's to the next. */
 export function maskScores(kind: i32, mask: usize, stride: usize, n: i32, scores: usize): void {

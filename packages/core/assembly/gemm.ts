@@ -83,7 +83,7 @@ export function macroKernel(
   const mode = modeOf(beta);
   const floats = (<usize>kc) << 2;
   const wide = wideColumns(nc);
-  if (!ASC_FEATURE_RELAXED_SIMD) wideKernel(packedA, mc, packedB, nc, kc, c, row, alpha, beta, edge);
+  if (wide > 0) wideKernel(packedA, mc, packedB, nc, kc, c, row, alpha, beta, edge);
   const tall = tallRows(mc);
   for (let j = wide; j < nc; j += NR) {
     const b = packedB + (<usize>j) * floats;
@@ -91,17 +91,15 @@ export function macroKernel(
     let to = c + ((<usize>j) << 2);
     const whole = columns == NR ? mc : 0;
     let i = 0;
-    if (ASC_FEATURE_RELAXED_SIMD) {
-      // Loops without a choice inside: with a short k it would cost a twentieth.
-      for (const end = min(tall, whole); i + TALL <= end; i += TALL) {
-        tallTile(packedA + (<usize>i) * floats, b, kc, to, row, alphas, betas, mode);
-        to += row * 6;
-      }
-      for (; i < tall; i += TALL) {
-        tallTile(packedA + (<usize>i) * floats, b, kc, edge, 32, ones, ones, STORE);
-        merge(edge, 32, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
-        to += row * 6;
-      }
+    // Loops without a choice inside: with a short k it would cost a twentieth.
+    for (const end = min(tall, whole); i + TALL <= end; i += TALL) {
+      tallTile(packedA + (<usize>i) * floats, b, kc, to, row, alphas, betas, mode);
+      to += row * 6;
+    }
+    for (; i < tall; i += TALL) {
+      tallTile(packedA + (<usize>i) * floats, b, kc, edge, 32, ones, ones, STORE);
+      merge(edge, 32, min(TALL, mc - i), columns, to, row, alpha, beta, mode);
+      to += row * 6;
     }
     for (; i < mc; i += MR) {
       directKernel(packedA + (<usize>i) * floats, 4, 16, min(MR, mc - i), b, 32, true, columns, kc, to, row, alpha, beta, edge);

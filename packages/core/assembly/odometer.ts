@@ -10,13 +10,6 @@ import { address, int } from "./abi";
 
 export const STATE_BYTES: i32 = 64;
 
-/** Elements of a row. */
-// @ts-ignore: decorator
-@inline
-export function rowLength(args: usize): i32 {
-  return int(args, 0);
-}
-
 /** Byte stride of operand p along the row. */
 // @ts-ignore: decorator
 @inline

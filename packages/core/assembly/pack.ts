@@ -2,14 +2,16 @@
 //
 // Packed A, mc rows by kc: panels of 4 rows, one after the other, each kc groups of 4 floats:
 //   panel i/4, then k, then row i%4:   A[i, k] stands at float (i/4)·4·kc + 4·k + i%4
-// For the macro-kernel of the relaxed build the first `tallRows(mc)` rows are in panels of 6 likewise.
+// For the macro-kernel with relaxed SIMD the first `tallRows(mc)` rows are in panels of 6 likewise.
 // Packed B, kc by nc columns: panels of 8 columns, each kc groups of 8 floats:
 //   panel j/8, then k, then column j%8: B[k, j] stands at float (j/8)·8·kc + 8·k + j%8
-// For the macro-kernel of the baseline build the first `wideColumns(nc)` columns are in panels of 16 likewise.
+// For the macro-kernel without it the first `wideColumns(nc)` columns are in panels of 16 likewise.
 // A last panel that is not full is as long as the others; its rows or columns beyond the edge hold some finite or
 // copied value, which never reaches C.
 //
 // All strides are in bytes and may be zero or negative (addresses wrap). A panel of A is 16·kc (24·kc) bytes, one of B 32·kc (64·kc).
+
+import { RELAXED } from "./abi";
 
 /** Rows of a tile of C, and of a panel of A. */
 export const MR: i32 = 4;
@@ -48,7 +50,7 @@ function transpose4(r0: usize, r1: usize, r2: usize, r3: usize, out: usize, step
 // @ts-ignore: decorator
 @inline
 export function tallRows(mc: i32): i32 {
-  if (!ASC_FEATURE_RELAXED_SIMD) return 0;
+  if (!RELAXED) return 0;
   const rows = (mc + 3) & ~3;
   return rows - 2 * ((TALL - rows % TALL) % TALL);
 }
@@ -57,16 +59,14 @@ export function tallRows(mc: i32): i32 {
 export function packA(a: usize, row: usize, col: usize, mc: i32, kc: i32, out: usize): void {
   const tall = tallRows(mc);
   let i = 0;
-  if (ASC_FEATURE_RELAXED_SIMD) {
-    if (row == 4) {
-      // Rows contiguous: 24 rows at once use whole cache lines.
-      for (; i + 24 <= min(tall, mc); i += 24) {
-        packTallColumns(a + ((<usize>i) << 2), col, kc, out + (<usize>i) * ((<usize>kc) << 2), (<usize>kc) * 24);
-      }
+  if (row == 4) {
+    // Rows contiguous: 24 rows at once use whole cache lines.
+    for (; i + 24 <= min(tall, mc); i += 24) {
+      packTallColumns(a + ((<usize>i) << 2), col, kc, out + (<usize>i) * ((<usize>kc) << 2), (<usize>kc) * 24);
     }
-    for (; i < tall; i += TALL) {
-      packTall(a + (<usize>i) * row, row, col, min(TALL, mc - i), kc, out + (<usize>i) * ((<usize>kc) << 2));
-    }
+  }
+  for (; i < tall; i += TALL) {
+    packTall(a + (<usize>i) * row, row, col, min(TALL, mc - i), kc, out + (<usize>i) * ((<usize>kc) << 2));
   }
   packFours(a + (<usize>tall) * row, row, col, mc - tall, kc, out + (<usize>tall) * ((<usize>kc) << 2));
 }
@@ -197,7 +197,7 @@ function packColumns(from: usize, step: usize, kc: i32, out: usize, panel: usize
 // @ts-ignore: decorator
 @inline
 export function wideColumns(nc: i32): i32 {
-  return ASC_FEATURE_RELAXED_SIMD ? 0 : (nc + 7) & ~15;
+  return RELAXED ? 0 : (nc + 7) & ~15;
 }
 
 /** Bytes to column j, a multiple of 8, in packed B of which `wide` columns are in panels of 16. */

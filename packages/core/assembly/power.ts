@@ -32,8 +32,7 @@ const BYTES: usize = memory.data<u8>([2, 2, 2, 2, 6, 6, 6, 6, 10, 10, 10, 10, 14
 // @ts-ignore: decorator
 @inline
 function lookUp(table: v128, places: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i8x16.relaxed_swizzle(table, places);
-  return i8x16.swizzle(table, places);
+  return i8x16.relaxed_swizzle(table, places);
 }
 
 /** Bits of |a|, counted from the mantissa's range; of a denormal one times 2^24, with 24 less in the exponent. */

@@ -42,8 +42,7 @@ export function halves(at: usize, step: usize): v128 {
 // @ts-ignore: decorator
 @inline
 export function lookUp(table: v128, codes: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i8x16.relaxed_swizzle(table, codes);
-  return i8x16.swizzle(table, codes);
+  return i8x16.relaxed_swizzle(table, codes);
 }
 
 // Stores 16 floats, given as planes of their bytes, times `scale`.

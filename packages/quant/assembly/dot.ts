@@ -1,10 +1,10 @@
 // Integer dot products of a quantized weight with activations as integers (activations.ts), for one row of them or two, and rows
 // of a weight unpacked to integers for the tiled product.
 //
-// In the relaxed build, stored codes of at most seven bits without a sign meet int8 activations in the relaxed dot product. Its result
-// is only open where the second operand has an eighth bit: here it is the same everywhere, and the same as that of the plain one.
+// Where the host has relaxed SIMD, stored codes of at most seven bits without a sign meet int8 activations in the relaxed dot product.
+// Its result is only open where the second operand has an eighth bit: here it is the same everywhere, and the same as that of the plain one.
 
-import { address, int } from "../../core/assembly/abi";
+import { address, int, RELAXED } from "../../core/assembly/abi";
 import { bytesOf, rowBytes, scalesOf, sumsOf } from "./activations";
 import { isUnsigned7, recordBytes } from "./integers";
 import { dotKQuant } from "./k-quant-dot";
@@ -23,7 +23,7 @@ function dotRows(
 ): void {
   const blocks = (k + 31) >> 5, whole = k >> 5, tail = k & 31;
   const scales = scalesOf(x, blocks), sums = sumsOf(x, blocks), bytes = bytesOf(x, blocks);
-  const relaxed = ASC_FEATURE_RELAXED_SIMD && isUnsigned7(format);
+  const relaxed = RELAXED && isUnsigned7(format);
   if (recordBytes(format) > 0 && !two) {
     if (relaxed && bytewise) recordRow(format, true, args, row, whole, x, scales, sums, bytes, out);
     else recordRow(format, false, args, row, whole, x, scales, sums, bytes, out);

@@ -27,11 +27,8 @@ export function blockSums(w0: v128, w1: v128, w2: v128, w3: v128, a: usize): v12
 // @ts-ignore: decorator
 @inline
 function blockSums8(first: v128, second: v128, a: usize): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) {
-    const s = i32x4.relaxed_dot_i8x16_i7x16_add_s(v128.load(a), first, i32x4.splat(0));
-    return f32x4.convert_i32x4_s(i32x4.relaxed_dot_i8x16_i7x16_add_s(v128.load(a, 16), second, s));
-  }
-  return f32x4.splat(0);
+  const s = i32x4.relaxed_dot_i8x16_i7x16_add_s(v128.load(a), first, i32x4.splat(0));
+  return f32x4.convert_i32x4_s(i32x4.relaxed_dot_i8x16_i7x16_add_s(v128.load(a, 16), second, s));
 }
 
 /**

@@ -1,5 +1,7 @@
 // Decompression of LZMA (I. Pavlov, LZMA specification), with which the kernels' modules are packed by scripts/lzma.mjs: 3 bits of
-// literal context, none of position, no header. A module of its own, which unpacks the others.
+// literal context, none of position, no header. A module of its own, which unpacks the others; module.ts puts them together then.
+
+export { assemble } from "./module";
 
 // Where each family of probabilities begins, in uint16 from address 0 on; the first six have one for each of 12 states.
 const IS_REP: i32 = 12;

@@ -135,12 +135,7 @@ describe("a worker that is lost", () => {
     });
     cleanups.push(() => pool.stop());
     const bytes = new Uint8Array(testKernelBytes);
-    const kernels = new KernelModule(
-      pool,
-      pool.addModule(bytes),
-      new WebAssembly.Module(bytes),
-      memory.memory,
-    );
+    const kernels = new KernelModule(pool, pool.addModule(bytes), new WebAssembly.Module(bytes));
     return { pool, handles, kernels, memory };
   }
 

@@ -24,4 +24,4 @@ const wasm =
 
 export const testKernelBytes = Buffer.from(wasm, "base64");
 
-export const testKernels = packKernels({ baseline: testKernelBytes, relaxed: testKernelBytes });
+export const testKernels = packKernels(testKernelBytes);

@@ -1,20 +1,20 @@
-// Packed kernel modules, as scripts/pack-kernels.mjs makes them: which of two builds this host can run, and its bytes.
+// Packed kernel modules, as scripts/pack-kernels.mjs makes them: whether this host has relaxed SIMD, and the module's bytes then.
 
 import { BackendError } from "../../errors.js";
 import { unpacker } from "./generated/kernels.js";
 
-/** One set of kernels, compiled without and with relaxed SIMD: as modules, or packed. */
+/** One set of kernels: a module for hosts without and one for hosts with relaxed SIMD, or what both are made from. */
 export type KernelBuilds =
   | { readonly baseline: Uint8Array<ArrayBuffer>; readonly relaxed: Uint8Array<ArrayBuffer> }
   | PackedBuilds;
 
-/** Two modules as one LZMA stream: its first bytes are the baseline module, the rest the relaxed one. */
+/** A module for relaxed SIMD in parts: see scripts/pack-kernels.mjs. */
 export interface PackedBuilds {
-  /** Bytes of the baseline module. */
-  readonly baseline: number;
-  /** Bytes of the relaxed module. */
-  readonly relaxed: number;
-  /** The stream, base64. */
+  /** Bytes of numbers of locals. */
+  readonly locals: number;
+  /** Bytes of the rest. */
+  readonly code: number;
+  /** Both as an LZMA stream, base64. */
   readonly data: string;
 }
 
@@ -31,11 +31,12 @@ export function hasRelaxedSimd(): boolean {
 
 /** The bytes of the build with or without relaxed SIMD. */
 export function unpackBuild(builds: KernelBuilds, relaxed: boolean): Uint8Array<ArrayBuffer> {
-  if (typeof builds.baseline !== "number")
-    return relaxed ? (builds.relaxed as Uint8Array<ArrayBuffer>) : builds.baseline;
-  const { baseline, relaxed: rest, data } = builds as PackedBuilds;
-  const stream = fromBase64(data);
-  return relaxed ? unpack(stream, baseline + rest).slice(baseline) : unpack(stream, baseline);
+  if ("baseline" in builds) return relaxed ? builds.relaxed : builds.baseline;
+  const { locals, code, data } = builds;
+  const { memory, parts, assemble } = unpackTo(fromBase64(data), locals + code);
+  const target = parts + locals + code;
+  const end = assemble(parts, parts + locals, target, target, !relaxed);
+  return new Uint8Array(memory.buffer.slice(target, end));
 }
 
 function fromBase64(text: string): Uint8Array<ArrayBuffer> {
@@ -55,17 +56,25 @@ const workspace = 16384;
  * @throws {BackendError} when the stream is damaged
  */
 export function unpack(stream: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
+  const { memory, parts } = unpackTo(stream, size);
+  return new Uint8Array(memory.buffer.slice(parts, parts + size));
+}
+
+/** As `unpack`: the unpacker, with what it has unpacked in its memory at `parts` and room for a module behind. */
+function unpackTo(stream: Uint8Array, size: number) {
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(fromBase64(unpacker)));
-  const { memory, unpack: run } = exports as {
+  const { memory, unpack, assemble } = exports as {
     memory: WebAssembly.Memory;
     unpack(source: number, output: number, size: number): number;
+    assemble(locals: number, code: number, end: number, target: number, fallback: boolean): number;
   };
   // Reading past the end of a damaged stream stays within the page that is left between.
-  const output = workspace + stream.length + 65536;
-  memory.grow(Math.ceil((output + size) / 65536));
+  const parts = workspace + stream.length + 65536;
+  // Sizes and what stands for relaxed instructions make a module longer, by less than all of it.
+  memory.grow(Math.ceil((parts + 3 * size) / 65536));
   new Uint8Array(memory.buffer).set(stream, workspace);
-  const end = run(workspace, output, size);
+  const end = unpack(workspace, parts, size);
   if (end === 0 || end > workspace + stream.length)
     throw new BackendError("wasm: the packed kernels are damaged");
-  return new Uint8Array(memory.buffer, output, size).slice();
+  return { memory, parts, assemble };
 }

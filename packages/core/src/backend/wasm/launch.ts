@@ -18,9 +18,9 @@ export class KernelModule {
   readonly #kernels: Map<string, KernelEntry>;
 
   /** @param number - the module's number in the pool */
-  constructor(pool: ThreadPool, number: number, module: WebAssembly.Module, memory: WebAssembly.Memory) {
+  constructor(pool: ThreadPool, number: number, module: WebAssembly.Module) {
     this.#pool = pool;
-    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    const { exports } = new WebAssembly.Instance(module, { env: pool.imports });
     this.#kernels = new Map(
       WebAssembly.Module.exports(module)
         .filter(({ kind }) => kind === "function")

@@ -37,6 +37,8 @@ export interface PoolOptions {
   readonly leastDeadlineMilliseconds?: number;
   /** How long an idle thread looks for work, or for the others' end, before it sleeps. */
   readonly spinMicroseconds: number;
+  /** Whether kernels may use relaxed SIMD. Default: no. */
+  readonly relaxed?: boolean;
   /** How to start a thread; tests put themselves in between. */
   readonly startWorker?: typeof startWorker;
 }
@@ -66,6 +68,8 @@ const lookMilliseconds = 50;
 const failedStartsLimit = 3;
 
 export class ThreadPool {
+  /** What kernel modules import. */
+  readonly imports: { readonly memory: WebAssembly.Memory; readonly relaxed: number };
   readonly #memory: SharedMemory;
   readonly #allocator: Allocator;
   readonly #options: PoolOptions;
@@ -81,6 +85,7 @@ export class ThreadPool {
 
   constructor(memory: SharedMemory, allocator: Allocator, options: PoolOptions) {
     this.#memory = memory;
+    this.imports = { memory: memory.memory, relaxed: Number(options.relaxed ?? false) };
     this.#allocator = allocator;
     this.#options = options;
     this.#threads = clampThreads(options.threads);
@@ -158,7 +163,7 @@ export class ThreadPool {
     ) {
       const index = crew.workers.length + 1;
       const { spinMicroseconds } = this.#options;
-      const data = { memory: this.#memory.memory, control: crew.control, index, spinMicroseconds };
+      const data = { ...this.imports, control: crew.control, index, spinMicroseconds };
       try {
         crew.workers.push(start(data, () => this.#ended(crew, index)));
         crew.alive++;

@@ -41,7 +41,7 @@ export interface RuntimeOptions {
 
 export class WasmRuntime {
   readonly memory: WebAssembly.Memory;
-  /** True when the kernels in use were compiled for relaxed SIMD. */
+  /** True when the kernels use relaxed SIMD. */
   readonly relaxed: boolean;
   readonly allocator: Allocator;
   /** Windows over the memory; fetch one anew after anything that allocates. */
@@ -57,17 +57,17 @@ export class WasmRuntime {
     options: RuntimeOptions,
     { bytes, module, relaxed }: { bytes: Uint8Array; module: WebAssembly.Module; relaxed: boolean },
   ) {
-    const spinMicroseconds = options.spinMicroseconds ?? 50;
     this.views = new SharedMemory(options.maximumBytes);
     this.memory = this.views.memory;
     this.allocator = new Allocator(this.views, heapBase);
     this.#pool = new ThreadPool(this.views, this.allocator, {
       threads: threadCount(options.threads),
       deadlineMilliseconds: options.deadlineMilliseconds ?? 30_000,
-      spinMicroseconds,
+      spinMicroseconds: options.spinMicroseconds ?? 50,
+      relaxed,
     });
     this.relaxed = relaxed;
-    this.core = new KernelModule(this.#pool, this.#pool.addModule(bytes), module, this.memory);
+    this.core = new KernelModule(this.#pool, this.#pool.addModule(bytes), module);
     this.#modules.set("core", this.core);
   }
 
@@ -110,7 +110,7 @@ export class WasmRuntime {
     const known = this.#modules.get(name);
     if (known) return known;
     const bytes = unpackBuild(builds, this.relaxed);
-    const module = new KernelModule(this.#pool, this.#pool.addModule(bytes), compile(bytes), this.memory);
+    const module = new KernelModule(this.#pool, this.#pool.addModule(bytes), compile(bytes));
     this.#modules.set(name, module);
     return module;
   }

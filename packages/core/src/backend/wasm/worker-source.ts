@@ -58,6 +58,8 @@ export const controlBytes = 4 * (control.threads + maximumThreads * threadWords)
 /** What the pool hands to a worker when it starts it. */
 export interface WorkerData {
   memory: WebAssembly.Memory;
+  /** 1 where the kernels may use relaxed SIMD, else 0. */
+  relaxed: number;
   /** Byte address of the control block. */
   control: number;
   /** The worker's number, from 1. */
@@ -83,7 +85,7 @@ export const workerSource = `"use strict";
       var address = words[${control.modules} + 1 + 2 * id] >>> 0;
       var bytes = new Uint8Array(memory.buffer, address, words[${control.modules} + 2 + 2 * id]).slice();
       var module = new WebAssembly.Module(bytes);
-      var exports = new WebAssembly.Instance(module, { env: { memory: memory } }).exports;
+      var exports = new WebAssembly.Instance(module, { env: data }).exports;
       modules[id] = WebAssembly.Module.exports(module)
         .filter(function (entry) { return entry.kind === "function"; })
         .map(function (entry) { return exports[entry.name]; });
