@@ -154,6 +154,68 @@ class LoraMlp:
         return np.concatenate([part.detach().numpy().reshape(-1) for part in self.run()])
 
 
+def images(library, task):
+    """What convolutions and pooling are given, and how their windows lie."""
+    if not hasattr(library, "torch"):
+        raise ValueError(f"has no {task['kind']}")
+    shape = [task["images"], task["channels"], task["height"], task["width"]]
+    return library.torch, shape, {"stride": task["stride"], "padding": task["padding"]}
+
+
+class Convolution:
+    """The output of a convolution, or one of its gradients."""
+
+    def __init__(self, library, task):
+        torch, shape, options = images(library, task)
+        functional = torch.nn.functional
+        options["groups"] = task["groups"]
+        weight_shape = [task["outChannels"], shape[1] // task["groups"], *task["kernel"]]
+
+        def made(seed, shape):
+            return torch.from_numpy(uniform(seed, int(np.prod(shape)))).reshape(shape)
+
+        x, weight = made(task["seeds"][0], shape), made(task["seeds"][1], weight_shape)
+        with torch.no_grad():
+            y = functional.conv2d(x, weight, **options)
+        if task["wanted"] == "output":
+
+            def run():
+                with torch.no_grad():
+                    return functional.conv2d(x, weight, **options)
+
+        else:
+            dy = made(task["seeds"][2], y.shape)
+            leaf = x if task["wanted"] == "input" else weight
+            leaf.requires_grad_(True)
+            y = functional.conv2d(x, weight, **options)
+
+            def run():
+                return torch.autograd.grad(y, leaf, dy, retain_graph=True)[0]
+
+        self.run = run
+
+    def result(self):
+        return self.run().detach().numpy()
+
+
+class Pooling:
+    def __init__(self, library, task):
+        torch, shape, options = images(library, task)
+        functional = torch.nn.functional
+        x = torch.from_numpy(uniform(task["seed"], int(np.prod(shape)))).reshape(shape)
+
+        def run():
+            with torch.no_grad():
+                if task["reduction"] == "max":
+                    return functional.max_pool2d(x, task["kernel"], **options)
+                return functional.avg_pool2d(x, task["kernel"], count_include_pad=False, **options)
+
+        self.run = run
+
+    def result(self):
+        return self.run().numpy()
+
+
 class TrainStep:
     """A training step of a LLaMA with low-rank adapters at its seven projections."""
 
@@ -244,6 +306,7 @@ class TrainStep:
 
 
 jobs = {"gemm": Product, "lora-mlp": LoraMlp, "train-step": TrainStep}
+jobs |= {"convolution": Convolution, "pooling": Pooling}
 
 
 class Host:

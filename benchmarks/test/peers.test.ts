@@ -13,10 +13,18 @@ import { productCases } from "../src/peers/cases/products.js";
 import { trainCases } from "../src/peers/cases/train-step.js";
 import { planPeers } from "../src/peers/plan.js";
 import { PeerPool } from "../src/peers/pool.js";
-import type { LoraMlpTask, ProductTask, TrainTask } from "../src/peers/protocol.js";
+import type {
+  ConvolutionTask,
+  LoraMlpTask,
+  PoolingTask,
+  ProductTask,
+  TrainTask,
+} from "../src/peers/protocol.js";
 import { peersByName } from "../src/peers/registry.js";
 import { readTensors, writeTensors } from "../src/peers/stored.js";
 import { products } from "../src/suites/gemm.js";
+import { activate } from "../src/suites/suite.js";
+import { checkOf, prepareTask } from "../src/suites/windows.js";
 
 let folder = "";
 beforeAll(async () => {
@@ -92,6 +100,34 @@ describe("what is right", () => {
     expect(isAccurate((await prepared.verify!())!)).toBe(true);
     prepared.dispose();
     expect(isAccurate(await one.check(new Float32Array(64)))).toBe(false);
+  });
+
+  test.each<Partial<ConvolutionTask>>([
+    { wanted: "output", groups: 2, channels: 6, padding: 1 },
+    { wanted: "input", stride: 2, kernel: [3, 2] },
+    { wanted: "weight", stride: 2, padding: 2, groups: 3 },
+  ])("of convolutions comes from their definition: %o", async (given) => {
+    const task: ConvolutionTask = {
+      ...{ kind: "convolution", images: 2, channels: 3, height: 7, width: 6, outChannels: 6, groups: 1 },
+      ...{ kernel: [3, 3], stride: 1, padding: 1, wanted: "output", seeds: [1, 2, 3], ...given },
+    };
+    await activate("wasm", 1);
+    const prepared = prepareTask(task);
+    expect(isAccurate((await prepared.verify!())!)).toBe(true);
+    prepared.dispose();
+    expect(isAccurate(checkOf(task).compare(new Float32Array(1000)))).toBe(false);
+  });
+
+  test.each(["max", "mean"] as const)("of %s pooling comes from its definition", async (reduction) => {
+    const task: PoolingTask = {
+      ...{ kind: "pooling", images: 1, channels: 2, height: 9, width: 8, kernel: [3, 2], stride: 2 },
+      ...{ padding: 1, reduction, seed: 4 },
+    };
+    await activate("wasm", 1);
+    const prepared = prepareTask(task);
+    expect(isAccurate((await prepared.verify!())!)).toBe(true);
+    prepared.dispose();
+    expect(isAccurate(checkOf(task).compare(new Float32Array(1000)))).toBe(false);
   });
 
   test("of MLP blocks stands in a file with every tensor that a peer needs", async () => {

@@ -11,6 +11,7 @@ import { loraMlpCases } from "./cases/lora-mlp.js";
 import { productCases } from "./cases/products.js";
 import { quantCases } from "./cases/quant.js";
 import { trainCases } from "./cases/train-step.js";
+import { windowCases } from "./cases/windows.js";
 import { peerEntries } from "./entries.js";
 import { cacheFolder, installPeer, isInstalled } from "./install.js";
 import { PeerPool } from "./pool.js";
@@ -56,7 +57,7 @@ function productsOf(sweep: Sweep): Product[] {
   if (sweep.sizes) return sweep.sizes.flatMap((size) => square(size, ["NN", "NT", "TN"]));
   if (sweep.effort === "quick") return square(512, ["NN", "NT"]);
   const lowRank = products({ ...sweep, effort: "standard" }).filter(({ label }) =>
-    ["X·A", "U·B", "dA", "dB"].includes(label),
+    ["X·A", "U·B", "dA", "dB", "batch", "heads"].includes(label),
   );
   const rows = (m: number): Product => ({
     ...{ label: `${m} ${m === 1 ? "row" : "rows"}`, m, n: 4096, k: 4096, batch: 1, transposes: "NT" },
@@ -77,6 +78,7 @@ function casesOf(sweep: Sweep): PeerCase[] {
   return [
     ...productCases(productsOf(sweep)),
     ...quantCases(quick ? 1024 : 4096, quick ? [1] : [1, 128]),
+    ...windowCases(sweep),
     ...loraMlpCases(sweep),
     ...trainCases(sweep),
     ...generateCases(sweep),

@@ -69,6 +69,37 @@ export interface TrainTask {
   readonly losses: number;
 }
 
+/** How windows lie over images [images, channels, height, width]; lists have an entry for rows and one for columns. */
+export interface WindowShape {
+  readonly images: number;
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly kernel: readonly [number, number];
+  readonly stride: number;
+  readonly padding: number;
+}
+
+/**
+ * Cross-correlation with a weight [outChannels, channels / groups, kernel…], its output, or the gradient of Σ y·dy by its input or its
+ * weight alone.
+ */
+export interface ConvolutionTask extends WindowShape {
+  readonly kind: "convolution";
+  readonly outChannels: number;
+  readonly groups: number;
+  readonly wanted: "output" | "input" | "weight";
+  /** Seeds of `uniformValues`, hashed. */
+  readonly seeds: readonly [x: number, weight: number, dy: number];
+}
+
+/** The largest or the mean of each window, padding not counted. */
+export interface PoolingTask extends WindowShape {
+  readonly kind: "pooling";
+  readonly reduction: "max" | "mean";
+  readonly seed: number;
+}
+
 /** Reads a prompt, or reads one and writes `tokens` more; the result is the next token's probabilities after `few` ids. */
 export interface GenerateTask {
   readonly kind: "generate";
@@ -79,7 +110,14 @@ export interface GenerateTask {
   readonly few: readonly number[];
 }
 
-export type Task = ProductTask | QuantTask | LoraMlpTask | TrainTask | GenerateTask;
+export type Task =
+  | ProductTask
+  | QuantTask
+  | ConvolutionTask
+  | PoolingTask
+  | LoraMlpTask
+  | TrainTask
+  | GenerateTask;
 
 export type Request =
   | { readonly do: "start"; readonly peer: string; readonly folder: string; readonly threads: number }

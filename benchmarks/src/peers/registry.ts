@@ -25,6 +25,7 @@ export interface Peer {
 
 const any = Number.POSITIVE_INFINITY;
 const products: readonly Kind[] = ["gemm"];
+const windows: readonly Kind[] = ["convolution", "pooling"];
 const gradients: readonly Kind[] = ["gemm", "lora-mlp"];
 const common = { mostThreads: any, native: false, rate: 2e10 } as const;
 const javascript = { ...common, language: "javascript", mostThreads: 1, kinds: products } as const;
@@ -51,9 +52,9 @@ export const peers: readonly Peer[] = [
     name: "tfjs-wasm",
     backend: "wasm",
     packages: [...tfjs, "@tensorflow/tfjs-backend-wasm@4.22.0"],
-    kinds: gradients,
+    kinds: [...gradients, ...windows],
   },
-  // One thread in Node.
+  // One thread in Node. A convolution takes it seconds.
   { ...javascript, name: "jax-js", backend: "wasm", packages: jax, kinds: gradients },
   // It chooses its threads itself, by the processors: no figure for one thread can be had.
   { ...browser, name: "jax-js-chromium", backend: "wasm", packages: jax, kinds: gradients },
@@ -62,17 +63,17 @@ export const peers: readonly Peer[] = [
     name: "onnxruntime-web",
     backend: "wasm",
     packages: ["onnxruntime-web@1.30.0"],
-    ...{ mostThreads: any, kinds: ["gemm", "quant"] },
+    ...{ mostThreads: any, kinds: ["gemm", "quant", ...windows] },
   },
   {
     ...javascript,
     name: "onnxruntime-node",
     backend: "native",
     packages: ["onnxruntime-node@1.30.0"],
-    ...{ mostThreads: any, kinds: ["gemm", "quant"], native: true, rate: 8e10 },
+    ...{ mostThreads: any, kinds: ["gemm", "quant", ...windows], native: true, rate: 8e10 },
   },
   { ...python, name: "numpy", backend: "native", kinds: products },
-  { ...python, name: "pytorch", backend: "native", kinds: ["gemm", "lora-mlp", "train-step"] },
+  { ...python, name: "pytorch", backend: "native", kinds: [...gradients, ...windows, "train-step"] },
   {
     ...javascript,
     name: "node-llama-cpp",

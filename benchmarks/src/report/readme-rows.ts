@@ -52,6 +52,8 @@ const named = (suite: string, name: string, title: string): ReadmeRow => ({
   matches: (result) => result.suite === suite && result.name === name,
 });
 
+const windows = (name: string, title: string): ReadmeRow => named("windows", name, title);
+
 export const readmeTables: readonly ReadmeTable[] = [
   {
     shown: "rate",
@@ -80,6 +82,23 @@ export const readmeTables: readonly ReadmeTable[] = [
     rows: [
       product("float32 weights", "128 rows", 128, 4096, 4096, "NT"),
       ...formats.map(([format, title]) => quantized(128, format, title)),
+    ],
+  },
+  {
+    shown: "milliseconds",
+    head: "images, ms",
+    rows: [
+      windows("convolution 8x64x56x56 → 64, 3x3", "convolution 3 × 3 of 8 × 64 × 56 × 56 into 64"),
+      windows("convolution 8x64x56x56 → 64, 3x3, gradient of the input", "gradient of its input"),
+      windows("convolution 8x64x56x56 → 64, 3x3, gradient of the weight", "gradient of its weight"),
+      windows("convolution 8x64x56x56 → 128, 1x1", "convolution 1 × 1 of the same into 128"),
+      windows("convolution 8x64x56x56 → 64, 3x3, 64 groups", "convolution 3 × 3, channel by channel"),
+      windows(
+        "convolution 1x3x224x224 → 32, 3x3 stride 2",
+        "convolution 3 × 3 of 3 × 224 × 224 into 32, stride 2",
+      ),
+      windows("max pooling 8x64x112x112, 3x3 stride 2", "largest of 3 × 3, stride 2, of 8 × 64 × 112 × 112"),
+      windows("mean pooling 8x64x112x112, 2x2 stride 2", "mean of 2 × 2 of the same"),
     ],
   },
   {

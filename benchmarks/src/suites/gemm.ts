@@ -56,6 +56,9 @@ const shapes: readonly Shape[] = [
   ["scores", 256, 256, 64, ["NT"], 48],
   ["values", 256, 64, 256, ["NN"], 48],
   ["small batch", 16, 16, 16, ["NN", "NT"], 1024],
+  ["batch", 32, 32, 32, ["NN"], 64],
+  ["batch", 8, 8, 8, ["NN"], 512],
+  ["heads", 128, 128, 64, ["NN"], 96],
 ];
 
 function square(size: number, transposes: readonly string[]): Product[] {

@@ -10,11 +10,13 @@ import { quant } from "./quant.js";
 import type { Suite } from "./suite.js";
 import { together } from "./together.js";
 import { trainStep } from "./train-step.js";
+import { windows } from "./windows.js";
 
 export const portableSuites: readonly Suite[] = [
   gemm,
   elementwise,
   attention,
+  windows,
   quant,
   lora,
   trainStep,

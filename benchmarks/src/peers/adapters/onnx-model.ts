@@ -19,6 +19,7 @@ export interface Node {
   /** Values of inputs that are constant, by name. */
   readonly constants?: Readonly<Record<string, Uint8Array>>;
   readonly integers?: Readonly<Record<string, number>>;
+  readonly lists?: Readonly<Record<string, readonly number[]>>;
 }
 
 function varint(value: number): number[] {
@@ -60,11 +61,17 @@ function constant({ name, type, shape }: TensorInfo, values: Uint8Array): Uint8A
 }
 
 /** The model's file. */
-export function onnxModel({ type, domain, inputs, output, constants = {}, integers = {} }: Node): Uint8Array {
-  const integerType = 2;
-  const attributes = Object.entries(integers).map(([name, value]) =>
-    bytes(5, join([text(1, name), integer(3, value), integer(20, integerType)])),
-  );
+export function onnxModel(one: Node): Uint8Array {
+  const { type, domain, inputs, output, constants = {}, integers = {}, lists = {} } = one;
+  const [integerType, listType] = [2, 7];
+  const attributes = [
+    ...Object.entries(integers).map(([name, value]) =>
+      bytes(5, join([text(1, name), integer(3, value), integer(20, integerType)])),
+    ),
+    ...Object.entries(lists).map(([name, values]) =>
+      bytes(5, join([text(1, name), ...values.map((value) => integer(8, value)), integer(20, listType)])),
+    ),
+  ];
   const node = join([
     ...inputs.map((one) => text(1, one.name)),
     text(2, output.name),

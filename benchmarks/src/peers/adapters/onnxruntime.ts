@@ -3,8 +3,15 @@
 
 import { codeValues } from "../../inputs.js";
 import { type Adapter, type PeerContext, type PeerJob, unsupported } from "../adapter.js";
-import { type InputPair, productInputs } from "../inputs.js";
-import type { ProductTask, QuantTask } from "../protocol.js";
+import {
+  convolutionInputs,
+  type InputPair,
+  poolingInput,
+  productInputs,
+  type Stored,
+  windowCounts,
+} from "../inputs.js";
+import type { ConvolutionTask, PoolingTask, ProductTask, QuantTask } from "../protocol.js";
 import { type ElementType, onnxModel, type TensorInfo } from "./onnx-model.js";
 
 interface OrtTensor {
@@ -56,6 +63,38 @@ function productModel({ m, n, batch, transposes }: ProductTask, { a, b }: InputP
   return batch > 1
     ? onnxModel({ type: "FusedMatMul", domain: "com.microsoft", inputs, output, integers })
     : onnxModel({ type: "Gemm", domain: "", inputs, output, integers });
+}
+
+/** The gradient of the input is the transposed convolution; that of the weight is no operation. */
+function convolutionModel(task: ConvolutionTask): Uint8Array {
+  const { kernel, stride, padding, groups, wanted } = task;
+  if (wanted === "weight") return unsupported("gradient of a convolution's weight");
+  const { x, weight, dy } = convolutionInputs(task);
+  const [from, to] = wanted === "output" ? [x, dy] : [dy, x];
+  const lists = { kernel_shape: kernel, strides: [stride, stride], pads: Array<number>(4).fill(padding) };
+  return onnxModel({
+    type: wanted === "output" ? "Conv" : "ConvTranspose",
+    domain: "",
+    inputs: [
+      { name: "x", type: "float32", shape: from.shape },
+      { name: "w", type: "float32", shape: weight.shape },
+    ],
+    output: { name: "y", type: "float32", shape: to.shape },
+    integers: { group: groups },
+    lists: wanted === "output" ? lists : { ...lists, output_shape: to.shape.slice(2) },
+  });
+}
+
+function poolingModel(task: PoolingTask): Uint8Array {
+  const { kernel, stride, padding, reduction } = task;
+  const { shape } = poolingInput(task);
+  return onnxModel({
+    type: reduction === "max" ? "MaxPool" : "AveragePool",
+    domain: "",
+    inputs: [{ name: "x", type: "float32", shape }],
+    output: { name: "y", type: "float32", shape: [...shape.slice(0, 2), ...windowCounts(task)] },
+    lists: { kernel_shape: kernel, strides: [stride, stride], pads: Array<number>(4).fill(padding) },
+  });
 }
 
 interface QuantModel {
@@ -124,6 +163,14 @@ function adapter(name: string, provider: string): Adapter {
           };
           return jobOf(ort, context, provider, productModel(task, inputs), feeds);
         }
+        const tensor = ({ values, shape }: Stored): OrtTensor => new ort.Tensor("float32", values, shape);
+        if (task.kind === "convolution") {
+          const { x, weight, dy } = convolutionInputs(task);
+          const feeds = { x: tensor(task.wanted === "output" ? x : dy), w: tensor(weight) };
+          return jobOf(ort, context, provider, convolutionModel(task), feeds);
+        }
+        if (task.kind === "pooling")
+          return jobOf(ort, context, provider, poolingModel(task), { x: tensor(poolingInput(task)) });
         if (task.kind !== "quant") return unsupported(task.kind);
         const { model, x } = task.format === "int8" ? int8Model(task) : int4Model(task);
         const feeds = { x: new ort.Tensor(x.type, x.values, [task.rows, task.size]) };

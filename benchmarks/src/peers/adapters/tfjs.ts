@@ -1,8 +1,8 @@
 // TensorFlow.js on its cpu and wasm backends.
 
 import { type Adapter, type PeerJob, unsupported } from "../adapter.js";
-import { productInputs } from "../inputs.js";
-import type { ProductTask } from "../protocol.js";
+import { convolutionInputs, poolingInput, productInputs, type Stored } from "../inputs.js";
+import type { ConvolutionTask, PoolingTask, ProductTask } from "../protocol.js";
 import type { Values } from "../stored.js";
 import { mlpParameters, mlpProjections } from "./mlp.js";
 
@@ -23,6 +23,18 @@ interface Tf {
   sum(a: TfTensor): TfTensor;
   grads(f: (...xs: TfTensor[]) => TfTensor): (xs: TfTensor[]) => TfTensor[];
   tidy<T>(fn: () => T): T;
+  transpose(x: TfTensor, order: readonly number[]): TfTensor;
+  conv2d(x: TfTensor, filter: TfTensor, stride: number, padding: number): TfTensor;
+  depthwiseConv2d(x: TfTensor, filter: TfTensor, stride: number, padding: number): TfTensor;
+  conv2dTranspose(
+    x: TfTensor,
+    filter: TfTensor,
+    shape: readonly number[],
+    stride: number,
+    padding: number,
+  ): TfTensor;
+  maxPool(x: TfTensor, size: readonly number[], stride: number, padding: number): TfTensor;
+  avgPool(x: TfTensor, size: readonly number[], stride: number, padding: number): TfTensor;
 }
 
 function productJob(tf: Tf, task: ProductTask): PeerJob {
@@ -42,6 +54,47 @@ function productJob(tf: Tf, task: ProductTask): PeerJob {
       b.dispose();
     },
   };
+}
+
+/** Channels come last here, so that inputs are turned before and the result after, which is not timed. */
+function windowJob(tf: Tf, inputs: TfTensor[], call: () => TfTensor): PeerJob {
+  return {
+    run: () => call().dispose(),
+    result: () => tf.tidy(() => Float32Array.from(tf.transpose(call(), [0, 3, 1, 2]).dataSync())),
+    dispose() {
+      for (const one of inputs) one.dispose();
+    },
+  };
+}
+
+function turned(tf: Tf, { values, shape }: Stored, order: readonly number[]): TfTensor {
+  return tf.tidy(() => tf.transpose(tf.tensor(values, shape), order));
+}
+
+function convolutionJob(tf: Tf, task: ConvolutionTask): PeerJob {
+  const { images, channels, height, width, groups, wanted, stride, padding } = task;
+  const depthwise = groups === channels && groups > 1;
+  if (wanted === "weight" || (groups > 1 && (!depthwise || wanted === "input")))
+    return unsupported(wanted === "weight" ? "gradient of a convolution's weight" : "such groups");
+  const inputs = convolutionInputs(task);
+  const x = turned(tf, wanted === "output" ? inputs.x : inputs.dy, [0, 2, 3, 1]);
+  // [rows, columns, channels, outChannels], or of the depthwise kind [rows, columns, channels, outputs of each].
+  const filter = turned(tf, inputs.weight, depthwise ? [2, 3, 0, 1] : [2, 3, 1, 0]);
+  return windowJob(tf, [x, filter], () =>
+    wanted === "input"
+      ? tf.conv2dTranspose(x, filter, [images, height, width, channels], stride, padding)
+      : depthwise
+        ? tf.depthwiseConv2d(x, filter, stride, padding)
+        : tf.conv2d(x, filter, stride, padding),
+  );
+}
+
+function poolingJob(tf: Tf, task: PoolingTask): PeerJob {
+  const { kernel, stride, padding, reduction } = task;
+  const x = turned(tf, poolingInput(task), [0, 2, 3, 1]);
+  return windowJob(tf, [x], () =>
+    reduction === "max" ? tf.maxPool(x, kernel, stride, padding) : tf.avgPool(x, kernel, stride, padding),
+  );
 }
 
 function mlpJob(tf: Tf, stored: Map<string, Values>): PeerJob {
@@ -90,6 +143,8 @@ export function tfjs(backend: "cpu" | "wasm"): Adapter {
       version: await context.version("@tensorflow/tfjs-core"),
       async prepare(task) {
         if (task.kind === "gemm") return productJob(tf, task);
+        if (task.kind === "convolution") return convolutionJob(tf, task);
+        if (task.kind === "pooling") return poolingJob(tf, task);
         if (task.kind === "lora-mlp") {
           // The union package brings the gradients' rules; they hang on globalThis.
           await context.load("@tensorflow/tfjs");
