@@ -29,8 +29,6 @@ const RECIPROCAL: i32 = 20;
 const FLOOR: i32 = 21;
 const CEIL: i32 = 22;
 const ROUND: i32 = 23;
-const LOGICALNOT: i32 = 40;
-const I32_LOGICALNOT: i32 = 41;
 const I32_NEG: i32 = 24;
 const I32_ABS: i32 = 25;
 const I32_SIGN: i32 = 26;
@@ -75,8 +73,6 @@ function apply(kind: i32, x: v128): v128 {
   if (kind == I32_ABS) return i32x4.abs(x);
   if (kind == I32_SIGN) return v128.or(i32x4.shr_s(x, 31), i32x4.shr_u(i32x4.neg(x), 31));
   if (kind == I32_SQUARE) return i32x4.mul(x, x);
-  if (kind == LOGICALNOT) return v128.and(f32x4.eq(x, i32x4.splat(0)), f32x4.splat(1.0));
-  if (kind == I32_LOGICALNOT) return v128.and(i32x4.eq(x, i32x4.splat(0)), i32x4.splat(1));
   return x;
 }
 
@@ -207,12 +203,4 @@ export function unaryInt_sign(args: usize, begin: i32, end: i32, scratch: usize)
 
 export function unaryInt_square(args: usize, begin: i32, end: i32, scratch: usize): void {
   map(I32_SQUARE, args, begin, end, scratch);
-}
-
-export function unary_logicalNot(args: usize, begin: i32, end: i32, scratch: usize): void {
-  map(LOGICALNOT, args, begin, end, scratch);
-}
-
-export function unaryInt_logicalNot(args: usize, begin: i32, end: i32, scratch: usize): void {
-  map(I32_LOGICALNOT, args, begin, end, scratch);
 }

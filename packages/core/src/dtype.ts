@@ -92,6 +92,16 @@ export function promote(a: DType, b: DType): DType {
   return "int32"; // int8 with uint8, or either with int32
 }
 
+/** The dtype of a number that meets a tensor of `dtype`: that one where it holds the value, else int32, else float32. */
+export function dtypeBeside(dtype: DType, value: number): DType {
+  if (isFloat(dtype)) return dtype;
+  const holds = (kind: DType) => {
+    const [low, high] = dtypes[kind].range ?? [1, 0];
+    return Number.isInteger(value) && value >= low && value <= high;
+  };
+  return holds(dtype) ? dtype : holds("int32") ? "int32" : "float32";
+}
+
 /** Throws when `dtype` is not a float. */
 export function requireFloat(operation: string, operand: string, dtype: DType): void {
   if (!isFloat(dtype)) throw new DTypeError(`${operation}: ${operand} must be a float tensor, not ${dtype}`);

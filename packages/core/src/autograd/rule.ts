@@ -15,10 +15,9 @@ export type ReduceAttributes = { axes: readonly number[] };
 
 /** Attributes of every operation whose rule stands in the table. */
 export interface OperationAttributes
-  extends Record<Exclude<UnaryKind, "logicalNot"> | Exclude<BinaryKind, BitwiseKind>, null>,
+  extends Record<UnaryKind | Exclude<BinaryKind, BitwiseKind>, null>,
     Record<ReduceKind, ReduceAttributes>,
     Record<ScanKind, { axis: number }> {
-  logicalNot: null;
   alias: null;
   copy: null;
   cast: { from: DType };

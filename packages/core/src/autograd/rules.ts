@@ -10,7 +10,7 @@ import * as ops from "../ops/index.js";
 import { matmulBackward } from "../ops/matmul.js";
 import { prodReference, sumTo } from "../ops/reduce.js";
 import { cumprodReference } from "../ops/scan.js";
-import { along, sliceBackward } from "../ops/view.js";
+import { narrow, sliceBackward } from "../ops/view.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsThrough } from "./backward.js";
 import type { RuleContext } from "./record.js";
@@ -78,7 +78,6 @@ export const rules: RuleTable = {
   floor: flat,
   ceil: flat,
   round: flat,
-  logicalNot: flat,
   sqrt: unary(["output"], (dy, c) => ops.div(dy, ops.mul(c.output(), 2))),
   rsqrt: unary(["output"], (dy, c) => ops.mul(dy, ops.mul(ops.pow(c.output(), 3), -0.5))),
   exp: unary(["output"], (dy, c) => ops.mul(dy, c.output())),
@@ -221,7 +220,7 @@ export const rules: RuleTable = {
         const { axis } = c.attributes;
         const from = start;
         start += c.shape(i)[axis];
-        return wanted ? along(dy, axis, [from, start]) : undefined;
+        return wanted ? narrow(dy, axis, from, start - from) : undefined;
       });
     },
   },

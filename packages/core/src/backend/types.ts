@@ -42,8 +42,7 @@ export type UnaryKind =
   | "reciprocal"
   | "floor"
   | "ceil"
-  | "round"
-  | "logicalNot";
+  | "round";
 
 /**
  * minimum and maximum return NaN when either operand is NaN. floorDivide rounds down and remainder has the sign of the divisor, as

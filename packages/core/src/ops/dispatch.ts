@@ -39,27 +39,41 @@ export function elementByElement(
   inputs: readonly Tensor[],
   run: (out: Operand, a: Operand, b: Operand, c: Operand) => void,
 ): Tensor {
+  const { backend } = inputs[0].storage;
   let { shape } = inputs[0];
-  let plain = true;
-  for (const { layout } of inputs) plain &&= isContiguous(layout) && sameShape(layout.shape, shape);
-  if (plain) {
+  let rowMajor = isContiguous(inputs[0].layout);
+  for (let i = 1; i < inputs.length; i++) {
+    shape = broadcastShapes(operation, shape, inputs[i].shape);
+    rowMajor &&= isContiguous(inputs[i].layout);
+  }
+  const [x, y = x, z = x] = inputs;
+  if (rowMajor) {
     // The usual case, without what the others need: this is much of what a small tensor costs.
-    const out = empty(inputs[0].storage.backend, dtype, shape);
-    const [a, b = a, c = a] = inputs;
-    run(operand(out), operand(a), operand(b), operand(c));
+    const out = empty(backend, dtype, shape);
+    run(
+      operand(out),
+      expanded(operation, x, shape),
+      expanded(operation, y, shape),
+      expanded(operation, z, shape),
+    );
     return out;
   }
-  for (let i = 1; i < inputs.length; i++) shape = broadcastShapes(operation, shape, inputs[i].shape);
-  const layouts = inputs.map(({ layout }) =>
-    sameShape(layout.shape, shape) ? layout : expandLayout(operation, layout, shape),
-  );
+  const layouts = inputs.map(({ layout }) => expandLayout(operation, layout, shape));
   const order = memoryOrder(layouts);
   const layout = order ? orderedLayout(shape, order) : contiguousLayout(shape);
-  const out = new Tensor(allocate(inputs[0].storage.backend, dtype, shape), dtype, layout);
+  const out = new Tensor(allocate(backend, dtype, shape), dtype, layout);
   const place = (tensor: Tensor, own: Layout) => operand(tensor, order ? permuteLayout(own, order) : own);
   const [a, b = a, c = a] = inputs.map((input, i) => place(input, layouts[i]));
   run(place(out, layout), a, b, c);
   return out;
+}
+
+/** `tensor` as kernels take it, repeated to `shape`. */
+function expanded(operation: string, tensor: Tensor, shape: Shape): Operand {
+  return operand(
+    tensor,
+    sameShape(tensor.shape, shape) ? tensor.layout : expandLayout(operation, tensor.layout, shape),
+  );
 }
 
 /**
@@ -120,15 +134,16 @@ export function operand(tensor: Tensor, layout: Layout = tensor.layout): Operand
  * @throws {BackendError} when two backends meet
  */
 export function commonBackend(operation: string, inputs: readonly Tensor[]): Backend {
-  for (const input of inputs) use(operation, input);
-  const backend = use(operation, inputs[0]).backend;
+  const { backend } = use(operation, inputs[0]);
+  let other = backend;
   for (let i = 1; i < inputs.length; i++) {
-    const other = use(operation, inputs[i]).backend;
-    if (other !== backend) {
-      throw new BackendError(
-        `${operation}: tensors live on different backends (${backend.name}, ${other.name}); move one with to("${backend.name}")`,
-      );
-    }
+    const own = use(operation, inputs[i]).backend;
+    if (own !== backend) other = own;
+  }
+  if (other !== backend) {
+    throw new BackendError(
+      `${operation}: tensors live on different backends (${backend.name}, ${other.name}); move one with to("${backend.name}")`,
+    );
   }
   return backend;
 }

@@ -3,7 +3,7 @@
 import { describe, requireThat, use } from "../arguments.js";
 import type { BinaryKind, BitwiseKind, CompareKind, UnaryKind } from "../backend/types.js";
 import { scalarLike } from "../creation.js";
-import { type DType, dtypes, isFloat, promote, requireDType } from "../dtype.js";
+import { type DType, dtypeBeside, dtypes, isFloat, promote, requireDType } from "../dtype.js";
 import { ArgumentError, DTypeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { Tensor } from "../tensor.js";
@@ -26,10 +26,9 @@ function unary(kind: UnaryKind, x: Tensor): Tensor {
     throw new DTypeError("neg: bool has no negative; use logicalNot, or cast to an integer");
   const dtype = isFloat(x.dtype) || integerUnary.has(kind) ? x.dtype : "float32";
   const work = arithmeticDType(x, dtype);
-  if (work !== x.dtype)
-    return tidy(() => narrowed(unary(kind, cast(x, work)), kind === "logicalNot" ? "bool" : dtype));
+  if (work !== x.dtype) return tidy(() => narrowed(unary(kind, cast(x, work)), dtype));
   const out = elementByElement(kind, x.dtype, [x], (y, source) => backend.unary(kind, source, y));
-  return kind === "logicalNot" ? toBool(out) : finish(kind, [x], null, out);
+  return finish(kind, [x], null, out);
 }
 
 const integerUnary: ReadonlySet<UnaryKind> = new Set([
@@ -37,35 +36,26 @@ const integerUnary: ReadonlySet<UnaryKind> = new Set([
   "abs",
   "sign",
   "square",
-  "logicalNot",
   "floor",
   "ceil",
   "round",
 ]);
 
-function toBool(x: Tensor): Tensor {
-  const out = cast(x, "bool");
-  x.dispose();
-  return out;
-}
+type ArithmeticKind = Exclude<BinaryKind, BitwiseKind>;
 
 /** Operands as tensors of one dtype and shape; numbers take the other's dtype. */
-function binary(
-  kind: Exclude<BinaryKind, BitwiseKind>,
-  left: Tensor | number,
-  right: Tensor | number,
-): Tensor {
-  return withOperands(kind, left, right, (a, b, dtype) => {
-    if (kind === "pow" && !isFloat(dtype)) return integerPower(a, b, dtype);
-    if (kind === "sub" && dtype === "bool")
-      throw new DTypeError("sub: bool has no difference; use logicalXor, or cast to an integer");
-    const wanted = kind === "div" ? (isFloat(dtype) ? dtype : "float32") : dtype;
-    const work = arithmeticDType(a, wanted);
-    if (a.dtype !== work || b.dtype !== work) {
-      return tidy(() => narrowed(binary(kind, cast(a, work), cast(b, work)), wanted));
-    }
-    return finish(kind, [a, b], null, pairwise(kind, a, b));
-  });
+const binary = (kind: ArithmeticKind, left: Tensor | number, right: Tensor | number): Tensor =>
+  withOperands(kind, left, right, arithmetic);
+
+function arithmetic(kind: ArithmeticKind, a: Tensor, b: Tensor, dtype: DType): Tensor {
+  if (kind === "pow" && !isFloat(dtype)) return integerPower(a, b, dtype);
+  if (kind === "sub" && dtype === "bool")
+    throw new DTypeError("sub: bool has no difference; use logicalXor, or cast to an integer");
+  const wanted = kind === "div" && !isFloat(dtype) ? "float32" : dtype;
+  const work = arithmeticDType(a, wanted);
+  if (a.dtype !== work || b.dtype !== work)
+    return tidy(() => narrowed(binary(kind, cast(a, work), cast(b, work)), wanted));
+  return finish(kind, [a, b], null, pairwise(kind, a, b));
 }
 
 /** An int32 result as a smaller integer, modulo its width as in NumPy and PyTorch, where a cast would saturate. */
@@ -100,14 +90,15 @@ function integerPower(a: Tensor, b: Tensor | number, dtype: DType): Tensor {
 }
 
 /** Integers alone; bool as 0 and 1. */
-function bitwise(kind: BitwiseKind, left: Tensor | number, right: Tensor | number): Tensor {
-  return withOperands(kind, left, right, (a, b, dtype) => {
-    if (isFloat(dtype))
-      throw new DTypeError(`${kind}: operands must be integers, not ${a.dtype} and ${b.dtype}`);
-    if (a.dtype !== "int32" || b.dtype !== "int32")
-      return tidy(() => narrowed(bitwise(kind, cast(a, "int32"), cast(b, "int32")), dtype));
-    return pairwise(kind, a, b);
-  });
+const bitwise = (kind: BitwiseKind, left: Tensor | number, right: Tensor | number): Tensor =>
+  withOperands(kind, left, right, ofBits);
+
+function ofBits(kind: BitwiseKind, a: Tensor, b: Tensor, dtype: DType): Tensor {
+  if (isFloat(dtype))
+    throw new DTypeError(`${kind}: operands must be integers, not ${a.dtype} and ${b.dtype}`);
+  if (a.dtype !== "int32" || b.dtype !== "int32")
+    return tidy(() => narrowed(bitwise(kind, cast(a, "int32"), cast(b, "int32")), dtype));
+  return pairwise(kind, a, b);
 }
 
 /** The kernel of `kind` on operands of one dtype that it works on. */
@@ -118,28 +109,19 @@ function pairwise(kind: BinaryKind, a: Tensor, b: Tensor): Tensor {
   );
 }
 
-/** The dtype of a number that meets a tensor of `dtype`: that one where it holds the value, else int32, else float32. */
-function dtypeBeside(dtype: DType, value: number): DType {
-  if (isFloat(dtype)) return dtype;
-  const holds = (kind: DType) => {
-    const [low, high] = dtypes[kind].range ?? [1, 0];
-    return Number.isInteger(value) && value >= low && value <= high;
-  };
-  return holds(dtype) ? dtype : holds("int32") ? "int32" : "float32";
-}
-
-function withOperands(
-  operation: string,
+/** Runs `run` with both operands as tensors, and the dtype that they promote to. It makes no closure: most calls are of small tensors. */
+function withOperands<K extends string>(
+  operation: K,
   left: Tensor | number,
   right: Tensor | number,
-  run: (a: Tensor, b: Tensor, dtype: DType) => Tensor,
+  run: (operation: K, a: Tensor, b: Tensor, dtype: DType) => Tensor,
 ): Tensor {
   if (left instanceof Tensor && right instanceof Tensor) {
     use(operation, left);
     use(operation, right);
-    if (left.dtype === right.dtype) return run(left, right, left.dtype);
+    if (left.dtype === right.dtype) return run(operation, left, right, left.dtype);
     commonBackend(operation, [left, right]);
-    return run(left, right, promote(left.dtype, right.dtype));
+    return run(operation, left, right, promote(left.dtype, right.dtype));
   }
   const like = left instanceof Tensor ? left : right;
   if (!(like instanceof Tensor))
@@ -152,19 +134,22 @@ function withOperands(
   const scalar = scalarLike(operation, like, value, dtype, true);
   try {
     const common = promote(like.dtype, dtype);
-    return left instanceof Tensor ? run(left, scalar, common) : run(scalar, like, common);
+    return left instanceof Tensor
+      ? run(operation, left, scalar, common)
+      : run(operation, scalar, like, common);
   } finally {
     scalar.dispose();
   }
 }
 
-function compare(kind: CompareKind, left: Tensor | number, right: Tensor | number): Tensor {
-  return withOperands(kind, left, right, (a, b, dtype) => {
-    const work = arithmeticDType(a, dtype);
-    if (a.dtype !== work || b.dtype !== work) return tidy(() => compare(kind, cast(a, work), cast(b, work)));
-    const backend = commonBackend(kind, [a, b]);
-    return elementByElement(kind, "bool", [a, b], (out, x, y) => backend.compare(kind, x, y, out));
-  });
+const compare = (kind: CompareKind, left: Tensor | number, right: Tensor | number): Tensor =>
+  withOperands(kind, left, right, comparison);
+
+function comparison(kind: CompareKind, a: Tensor, b: Tensor, dtype: DType): Tensor {
+  const work = arithmeticDType(a, dtype);
+  if (a.dtype !== work || b.dtype !== work) return tidy(() => compare(kind, cast(a, work), cast(b, work)));
+  const backend = commonBackend(kind, [a, b]);
+  return elementByElement(kind, "bool", [a, b], (out, x, y) => backend.compare(kind, x, y, out));
 }
 
 /** a + b. Shapes broadcast, dtypes promote; so for all binary operations. */
@@ -286,7 +271,10 @@ export const log10 = (x: Tensor): Tensor => {
   return tidy(() => div(log(x), Math.LN10));
 };
 /** True where x is zero. */
-export const logicalNot = (x: Tensor): Tensor => unary("logicalNot", x);
+export const logicalNot = (x: Tensor): Tensor => {
+  use("logicalNot", x);
+  return equal(x, 0);
+};
 
 /** x · Φ(x); "tanh" is the approximation of Hendrycks and Gimpel (arXiv:1606.08415). */
 export function gelu(x: Tensor, approximate: "none" | "tanh" = "none"): Tensor {
@@ -315,7 +303,7 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
       scalar.dispose();
     }
   }
-  return withOperands("where", left, right, (a, b, dtype) => {
+  return withOperands("where", left, right, (_, a, b, dtype) => {
     if (condition.dtype !== "bool" || a.dtype !== dtype || b.dtype !== dtype) {
       return tidy(() => where(asDType(condition, "bool"), asDType(a, dtype), asDType(b, dtype)));
     }
@@ -324,28 +312,6 @@ export function where(condition: Tensor, left: Tensor | number, right: Tensor | 
       backend.where(c, x, y, place),
     );
     return finish("where", [condition, a, b], null, out);
-  });
-}
-
-/**
- * `x` with every element within [low, high] (NaN stays, `high` wins over `low`); no gradient outside, a whole one at the ends.
- * @param low - a number, a tensor that broadcasts, or null for no bound
- * @param high - as `low`
- */
-export function clip(
-  x: Tensor,
-  low: Tensor | number | null = null,
-  high: Tensor | number | null = null,
-): Tensor {
-  use("clip", x);
-  for (const [name, bound] of Object.entries({ low, high })) {
-    const valid =
-      bound === null || bound instanceof Tensor || (typeof bound === "number" && !Number.isNaN(bound));
-    requireThat(valid, "clip", name, "a number, a tensor, or null for no bound", bound);
-  }
-  return tidy(() => {
-    const raised = low === null ? alias(x) : where(less(x, low), low, x);
-    return high === null ? raised : where(greater(raised, high), high, raised);
   });
 }
 

@@ -4,14 +4,14 @@
 import { use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import type { BinaryKind } from "../backend/types.js";
-import { requireFilling } from "../creation.js";
-import { isFloat } from "../dtype.js";
+import { requireFilling, scalarLike } from "../creation.js";
+import { dtypeBeside, isFloat } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, operand, overwriting } from "./dispatch.js";
-import { add, clip, div, mul, sub } from "./elementwise.js";
+import { add, div, mul, sub } from "./elementwise.js";
 import { copyInto, requireWritable } from "./view.js";
 
 type ArithmeticKind = Extract<BinaryKind, "add" | "sub" | "mul" | "div">;
@@ -30,19 +30,23 @@ function inPlace(kind: ArithmeticKind, target: Tensor, other: Tensor | number): 
       `${operation}: ${formatShape(other.shape)} does not broadcast into ${formatShape(target.shape)}`,
     );
   }
+  const number = typeof other === "number";
+  const dtype = number ? dtypeBeside(target.dtype, other) : other instanceof Tensor ? other.dtype : null;
   const direct =
-    other instanceof Tensor &&
-    other.dtype === target.dtype &&
+    dtype === target.dtype &&
     backend.arithmetic.has(target.dtype) &&
     (kind !== "div" || isFloat(target.dtype)) &&
     // A shifted view of the target would be read after it was written.
-    (other.storage !== target.storage || other.layout === target.layout);
-  const operands = direct ? overwriting(operation, target, other) : null;
-  if (operands) {
-    const [place, source] = operands;
-    backend.binary(kind, place, source, place);
-    target.storage.version++;
-    return target;
+    (number || other.storage !== target.storage || other.layout === target.layout);
+  if (direct) {
+    const source = number ? scalarLike(operation, target, other, target.dtype, true) : other;
+    const operands = overwriting(operation, target, source);
+    if (operands) backend.binary(kind, operands[0], operands[1], operands[0]);
+    if (number) source.dispose();
+    if (operands) {
+      target.storage.version++;
+      return target;
+    }
   }
   noGrad(() =>
     tidy(() => {
@@ -65,14 +69,6 @@ export const sub_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("sub"
 export const mul_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("mul", x, other);
 /** x /= other; for float tensors. */
 export const div_ = (x: Tensor, other: Tensor | number): Tensor => inPlace("div", x, other);
-
-/** Every element of x within [low, high]; null for no bound. */
-export function clip_(x: Tensor, low: number | null = null, high: number | null = null): Tensor {
-  use("clip_", x);
-  requireWritable("clip_", x, null, "clip");
-  noGrad(() => tidy(() => copyInto(x, clip(x, low, high))));
-  return x;
-}
 
 /** Every element of x `value`, converted as cast does. */
 export function fill_(x: Tensor, value: number): Tensor {

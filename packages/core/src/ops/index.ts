@@ -3,6 +3,7 @@
 export { leakyRelu, swiglu } from "./activation.js";
 export { type Index, index, nonzero } from "./advanced-index.js";
 export { type AttentionArguments, scaledDotProductAttention } from "./attention.js";
+export { clip, clip_ } from "./clip.js";
 export { type ConvolutionArguments, conv1d, conv2d, type PerAxis } from "./convolution.js";
 export {
   type CrossEntropyArguments,
@@ -14,7 +15,7 @@ export { diag, diagonal, trace } from "./diagonal.js";
 export { type DropoutArguments, dropout } from "./dropout.js";
 export { einsum } from "./einsum.js";
 export * from "./elementwise.js";
-export { add_, clip_, div_, fill_, mul_, sub_ } from "./in-place.js";
+export { add_, div_, fill_, mul_, sub_ } from "./in-place.js";
 export { embedding, gather, scatterAdd } from "./indexing.js";
 export { bmm, dot, outer } from "./linalg.js";
 export { linearCrossEntropy, weightedLinearCrossEntropy } from "./linear-cross-entropy.js";

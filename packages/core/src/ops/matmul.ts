@@ -1,16 +1,18 @@
 // Matrix products. Transposes are strides, so all four forms take the same way; batches broadcast.
 
 import { requireOptions } from "../arguments.js";
-import { needsGraph } from "../autograd/graph.js";
+import { needsGraph, withGradMode } from "../autograd/graph.js";
+import type { OwnRule } from "../autograd/rule.js";
 import type { Backend, Operand } from "../backend/types.js";
 import { isFloat, promote } from "../dtype.js";
 import { AutogradError, DTypeError, ShapeError } from "../errors.js";
-import { expandLayout, layoutsMeet, permuteLayout } from "../layout.js";
+import { contiguousLayout, expandLayout, layoutsMeet, permuteLayout, reshapeLayout } from "../layout.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, empty, finish, operand } from "./dispatch.js";
+import { commonBackend, empty, finish, finishBy, operand } from "./dispatch.js";
 import { add, cast } from "./elementwise.js";
+import { sumTo } from "./reduce.js";
 import { reshape } from "./view.js";
 
 export interface MatmulArguments {
@@ -45,19 +47,6 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
   requireOptions("matmul", options, ["transA", "transB", "alpha", "beta", "out"]);
   const backend = commonBackend("matmul", options.out ? [a, b, options.out] : [a, b]);
   if (a.rank === 0 || b.rank === 0) throw new ShapeError("matmul: scalars have no matrix product; use mul");
-  if (a.rank === 1 || b.rank === 1) {
-    return tidy(() => {
-      const product = matmul(
-        a.rank === 1 ? reshape(a, [1, -1]) : a,
-        b.rank === 1 ? reshape(b, [-1, 1]) : b,
-        options,
-      );
-      const shape = [...product.shape];
-      if (b.rank === 1) shape.pop();
-      if (a.rank === 1) shape.splice(b.rank === 1 ? shape.length - 1 : shape.length - 2, 1);
-      return reshape(product, shape);
-    });
-  }
   const common = promote(a.dtype, b.dtype);
   const dtype = isFloat(common) ? common : "int32";
   if (a.dtype !== dtype || b.dtype !== dtype || !backend.arithmetic.has(dtype)) {
@@ -66,18 +55,28 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
       throw new DTypeError(`matmul: with out, operands must share its dtype (${a.dtype}, ${b.dtype})`);
     return tidy(() => cast(matmul(cast(a, work), cast(b, work), options), dtype));
   }
-  // A stack of rows against one matrix is one large product: [batch·m, k] · [k, n].
-  if (b.rank === 2 && a.rank > 2 && !options.transA && !options.out) {
-    return tidy(() => {
-      const n = b.shape[options.transB ? 0 : 1];
-      // Not −1 for the rows: with k = 0 there would be none to infer.
-      const rows = sizeOf(a.shape.slice(0, -1));
-      const product = matmul(reshape(a, [rows, a.shape[a.rank - 1]]), b, options);
-      return reshape(product, [...a.shape.slice(0, -1), n]);
-    });
+  // A vector is a matrix of one row or column. A stack of rows against one matrix is one large product: [batch·m, k] · [k, n].
+  const stacked = b.rank === 2 && a.rank > 2 && !options.transA && !options.out;
+  const seen = a.rank === 1 || b.rank === 1 || stacked;
+  let left = a.layout;
+  let right = b.layout;
+  if (seen) {
+    const ends = a.shape[a.rank - 1];
+    // Not −1 for the rows: with k = 0 there would be none to infer.
+    const shapeA = a.rank === 1 ? [1, ends] : stacked ? [sizeOf(a.shape.slice(0, -1)), ends] : a.shape;
+    const shapeB = b.rank === 1 ? [b.shape[0], 1] : b.shape;
+    const rows = reshapeLayout(left, shapeA);
+    if (!rows || options.out || needsGraph([a, b])) {
+      return tidy(() => {
+        const product = matmul(reshape(a, shapeA), reshape(b, shapeB), options);
+        return reshape(product, seenShape(a, b, stacked, product.shape));
+      });
+    }
+    left = rows;
+    right = reshapeLayout(right, shapeB)!;
   }
-  const left = options.transA ? swapLast(a.layout) : a.layout;
-  const right = options.transB ? swapLast(b.layout) : b.layout;
+  if (options.transA) left = swapLast(left);
+  if (options.transB) right = swapLast(right);
   const [m, k] = left.shape.slice(-2);
   const [inner, n] = right.shape.slice(-2);
   if (k !== inner) {
@@ -91,13 +90,20 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
   const beta = options.beta ?? 0;
   if (!isFloat(dtype) && (alpha !== 1 || beta !== 0))
     throw new DTypeError(`matmul: ${common} takes no alpha and no beta`);
-  const out = options.out ?? empty(backend, dtype, shape);
+  const out = options.out ?? empty(backend, dtype, seen ? seenShape(a, b, stacked, shape) : shape);
   if (options.out) checkOut(options.out, shape, dtype, [a, b]);
   else if (beta !== 0) throw new ShapeError("matmul: beta needs out");
-  const rows = operand(a, expandLayout("matmul", left, [...batch, m, k]));
-  const columns = operand(b, expandLayout("matmul", right, [...batch, k, n]));
-  if (isFloat(dtype)) backend.matmul(rows, columns, { alpha, beta }, operand(out));
-  else addOuterProducts(rows, columns, operand(out), backend);
+  const rows = operand(
+    a,
+    left.shape.length === 2 && batch.length === 0 ? left : expandLayout("matmul", left, [...batch, m, k]),
+  );
+  const columns = operand(
+    b,
+    right.shape.length === 2 && batch.length === 0 ? right : expandLayout("matmul", right, [...batch, k, n]),
+  );
+  const place = operand(out, seen ? contiguousLayout(shape) : out.layout);
+  if (isFloat(dtype)) backend.matmul(rows, columns, { alpha, beta }, place);
+  else addOuterProducts(rows, columns, place, backend);
   if (options.out) {
     out.storage.version++;
     return out;
@@ -108,6 +114,13 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulArguments = {}): Ten
     { transA: options.transA ?? false, transB: options.transB ?? false, alpha },
     out,
   );
+}
+
+/** The shape of the result where the kernel's, `shape`, has axes added for vectors, or those of a stack as one. */
+function seenShape(a: Tensor, b: Tensor, stacked: boolean, shape: readonly number[]): readonly number[] {
+  const last = b.rank === 1 ? [] : shape.slice(-1);
+  if (stacked) return [...a.shape.slice(0, -1), ...last];
+  return [...shape.slice(0, a.rank === 1 ? -2 : -1), ...last];
 }
 
 /** out = a · b of whole numbers, which kernels of products do not know: outer products added up, modulo 2³². */
@@ -148,7 +161,7 @@ function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: 
  * @throws {ShapeError} when they do not fit
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
-  commonBackend("linear", bias ? [x, weight, bias] : [x, weight]);
+  const backend = commonBackend("linear", bias ? [x, weight, bias] : [x, weight]);
   const fits = x.rank > 0 && weight.rank === 2 && x.shape[x.rank - 1] === weight.shape[1];
   if (!fits || (bias && !(bias.rank === 1 && bias.shape[0] === weight.shape[0]))) {
     throw new ShapeError(
@@ -156,8 +169,31 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor 
     );
   }
   if (!bias) return matmul(x, weight, { transB: true });
-  return tidy(() => add(matmul(x, weight, { transB: true }), bias));
+  const { dtype } = bias;
+  if (promote(x.dtype, weight.dtype) !== dtype || !isFloat(dtype) || !backend.arithmetic.has(dtype))
+    return tidy(() => add(matmul(x, weight, { transB: true }), bias));
+  const out = withGradMode(false, () => matmul(x, weight, { transB: true }));
+  const place = operand(out);
+  backend.binary("add", place, operand(bias, expandLayout("linear", bias.layout, out.shape)), place);
+  return finishBy(linearRule, [x, weight, bias], null, out);
 }
+
+export const linearRule: OwnRule<null> = {
+  name: "linear",
+  needs: (i) => (i === 2 ? [] : [1 - i]),
+  backward: (c, dy) => {
+    const rows = (t: Tensor) => reshape(t, [sizeOf(t.shape.slice(0, -1)), t.shape[t.rank - 1]]);
+    const options = { transA: false, transB: true, alpha: 1 };
+    const [dx, dWeight] = matmulBackward(
+      () => rows(c.input(0)),
+      () => c.input(1),
+      rows(dy),
+      options,
+      c,
+    );
+    return [dx && reshape(dx, c.shape(0)), dWeight, c.wants[2] ? sumTo(dy, c.shape(2)) : undefined];
+  },
+};
 
 /** The gradient of {@link matmul} for both operands, written into gradients at hand where that may be. */
 export function matmulBackward(

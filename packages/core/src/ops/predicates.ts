@@ -37,20 +37,22 @@ export const isinf = (x: Tensor): Tensor => {
   return isFloat(x.dtype) ? tidy(() => equal(abs(x.detach()), Number.POSITIVE_INFINITY)) : notEqual(x, x);
 };
 
+const truth = (x: Tensor): Tensor => cast(x, "bool");
+
 /** True where both are not 0 (NaN is not 0). Shapes broadcast. */
 export const logicalAnd = (a: Tensor, b: Tensor): Tensor =>
-  truths("logicalAnd", a, b, (x, y) => where(x, y, x));
+  truths("logicalAnd", a, b, (x) => where(x, truth(b), x));
 /** True where one at least is not 0. */
 export const logicalOr = (a: Tensor, b: Tensor): Tensor =>
-  truths("logicalOr", a, b, (x, y) => where(x, x, y));
+  truths("logicalOr", a, b, (x) => where(x, x, truth(b)));
 /** True where exactly one is not 0. */
 export const logicalXor = (a: Tensor, b: Tensor): Tensor =>
-  truths("logicalXor", a, b, (x, y) => where(x, logicalNot(y), y));
+  truths("logicalXor", a, b, (x) => where(x, logicalNot(b), truth(b)));
 
-function truths(operation: string, a: Tensor, b: Tensor, choose: (x: Tensor, y: Tensor) => Tensor): Tensor {
+function truths(operation: string, a: Tensor, b: Tensor, choose: (x: Tensor) => Tensor): Tensor {
   commonBackend(operation, [a, b]);
   broadcastShapes(operation, a.shape, b.shape);
-  return tidy(() => choose(cast(a, "bool"), cast(b, "bool")));
+  return tidy(() => choose(truth(a)));
 }
 
 type Axes = number | readonly number[];

@@ -22,6 +22,7 @@ import {
   along,
   concat,
   expand,
+  narrow,
   permute,
   type Range,
   reshape,
@@ -97,7 +98,7 @@ export function roll(
     list.forEach((axis, i) => {
       const extent = x.shape[axis];
       const by = extent === 0 ? 0 : (((shifts[i] ?? shifts[0]) % extent) + extent) % extent;
-      if (by !== 0) y = concat([along(y, axis, [extent - by]), along(y, axis, [0, extent - by])], axis);
+      if (by !== 0) y = concat([narrow(y, axis, extent - by, by), narrow(y, axis, 0, extent - by)], axis);
     });
     return y;
   });

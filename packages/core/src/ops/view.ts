@@ -45,7 +45,7 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
   use("permute", x);
   requireList("permute", "order", order);
   const axes = order.map((axis) => normalizeAxis("permute", axis, x.rank));
-  if (axes.length !== x.rank || new Set(axes).size !== axes.length) {
+  if (axes.length !== x.rank || axes.some((axis, i) => axes.indexOf(axis) !== i)) {
     throw new ShapeError(`permute: ${formatShape(order)} does not name each of the ${x.rank} axes once`);
   }
   return viewOf("permute", x, { order: axes }, permuteLayout(x.layout, axes));
@@ -139,6 +139,18 @@ export function along(x: Tensor, axis: number, range: Range): Tensor {
   return slice(x, ...x.shape.map((_, i) => (i === axis ? range : null)));
 }
 
+/** Elements `start` … `start + count − 1` along an axis, which has them, and all of the others. A view. */
+export function narrow(x: Tensor, axis: number, start: number, count: number): Tensor {
+  const { shape, strides, offset } = x.layout;
+  const none = new Array<number>(shape.length).fill(0);
+  return viewOf(
+    "slice",
+    x,
+    { starts: none.with(axis, start), steps: none.fill(1) },
+    { shape: shape.with(axis, count), strides, offset: offset + (count > 0 ? start * strides[axis] : 0) },
+  );
+}
+
 function checkedIndex(operation: string, index: number, extent: number, axis: number): number {
   if (!Number.isInteger(index) || index < -extent || index >= extent) {
     throw new ShapeError(`${operation}: index ${index} is out of range for axis ${axis} of length ${extent}`);
@@ -193,16 +205,20 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
   const backend = commonBackend("concat", tensors);
   const first = tensors[0];
   const at = normalizeAxis("concat", axis, first.rank);
-  tensors.forEach((tensor, i) => {
-    const fits =
-      tensor.rank === first.rank && tensor.shape.every((extent, j) => j === at || extent === first.shape[j]);
+  let { dtype } = first;
+  let total = 0;
+  for (let i = 0; i < tensors.length; i++) {
+    const { shape } = tensors[i];
+    let fits = shape.length === first.rank;
+    for (let j = 0; fits && j < shape.length; j++) fits = j === at || shape[j] === first.shape[j];
     if (!fits) {
       throw new ShapeError(
-        `concat: tensor ${i} of shape ${formatShape(tensor.shape)} does not fit ${formatShape(first.shape)} along axis ${at}`,
+        `concat: tensor ${i} of shape ${formatShape(shape)} does not fit ${formatShape(first.shape)} along axis ${at}`,
       );
     }
-  });
-  const dtype = tensors.reduce((common, tensor) => promote(common, tensor.dtype), first.dtype);
+    dtype = promote(dtype, tensors[i].dtype);
+    total += shape[at];
+  }
   if (tensors.some((tensor) => tensor.dtype !== dtype)) {
     return tidy(() =>
       concat(
@@ -211,15 +227,13 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
       ),
     );
   }
-  const total = tensors.reduce((sum, tensor) => sum + tensor.shape[at], 0);
-  const out = empty(backend, first.dtype, first.shape.with(at, total));
-  const steps = first.shape.map(() => 1);
-  let start = 0;
+  const out = empty(backend, dtype, first.shape.with(at, total));
+  const { strides } = out;
+  let offset = 0;
   for (const tensor of tensors) {
-    const starts = first.shape.map((_, i) => (i === at ? start : 0));
-    if (tensor.size > 0)
-      backend.copy(operand(tensor), operand(out, sliceLayout(out.layout, starts, tensor.shape, steps)));
-    start += tensor.shape[at];
+    const { shape } = tensor;
+    if (sizeOf(shape) > 0) backend.copy(operand(tensor), operand(out, { shape, strides, offset }));
+    offset += shape[at] * strides[at];
   }
   return finish("concat", tensors, { axis: at }, out);
 }
@@ -266,7 +280,7 @@ export function split(x: Tensor, size: number | readonly number[], axis = 0): Te
   let start = 0;
   return sizes.map((part) => {
     start += part;
-    return along(x, at, [start - part, start]);
+    return narrow(x, at, start - part, part);
   });
 }
 

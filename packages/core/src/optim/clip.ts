@@ -3,8 +3,9 @@
 import { requireList, requireThat, use } from "../arguments.js";
 import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
+import { clip } from "../ops/clip.js";
 import { hostValues, operand } from "../ops/dispatch.js";
-import { clip, mul, square } from "../ops/elementwise.js";
+import { mul, square } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
 import { norm } from "../ops/spread.js";
 import type { Tensor } from "../tensor.js";

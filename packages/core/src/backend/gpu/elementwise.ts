@@ -34,7 +34,6 @@ const unaryCalls: Readonly<Record<UnaryKind, string>> = {
   floor: "Math.floor",
   ceil: "Math.ceil",
   round: "roundHalfEven",
-  logicalNot: "logicalNot",
 };
 
 type Join = (a: string, b: string) => string;

@@ -121,7 +121,6 @@ const list: readonly ScalarFunction[] = [
   scalar("function squareOf(x) { return x * x; }"),
   scalar("function reciprocal(x) { return 1.0 / x; }"),
   scalar("function relu(x) { if (x < 0.0) { return 0.0; } return x; }"),
-  scalar("function logicalNot(x) { if (x == 0.0) { return 1.0; } return 0.0; }"),
   scalar(
     "function roundHalfEven(x) { const f = Math.floor(x); const d = x - f; if (d < 0.5) { return f; } if (d > 0.5) { return f + 1.0; } if (f - 2.0 * Math.floor(f * 0.5) == 0.0) { return f; } return f + 1.0; }",
   ),

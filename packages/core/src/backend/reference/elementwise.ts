@@ -86,7 +86,6 @@ const unaryFunctions: Readonly<Record<UnaryKind, (x: number) => number>> = {
   floor: Math.floor,
   ceil: Math.ceil,
   round: roundHalfEven,
-  logicalNot: (x) => (x === 0 ? 1 : 0),
 };
 
 export function unary(kind: UnaryKind, x: Operand, out: Operand): void {

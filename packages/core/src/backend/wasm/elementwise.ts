@@ -37,7 +37,6 @@ const light: ReadonlySet<UnaryKind> = new Set([
   "floor",
   "ceil",
   "round",
-  "logicalNot",
 ]);
 
 const names: Record<"" | "Int", Record<string, Record<string, string>>> = { "": {}, Int: {} };
@@ -87,14 +86,21 @@ function elementBits(runtime: WasmRuntime, dtype: DType, value: number): number 
 export function fill(runtime: WasmRuntime, out: Operand, value: number): void {
   const size = sizeOf(out.shape);
   if (size === 0) return;
-  if (size === 1 && out.dtype === "float32") {
-    // The numbers of `x.mul(2)` come this way: a store costs less than a launch.
-    runtime.views.f32()[runtime.address(out) / 4] = value;
-    return;
-  }
   const bytes = bytesPerElement(out.dtype);
   const bits = elementBits(runtime, out.dtype, value);
-  launchRows(runtime, "fill", axesOf([out]), [runtime.address(out)], [bytes], lightChunk, [bytes, bits]);
+  const address = runtime.address(out);
+  if (size === 1 && bytes !== 2) {
+    // The numbers of `x.mul(2)` come this way: a store costs less than a launch.
+    if (bytes === 4) runtime.views.i32()[address / 4] = bits;
+    else runtime.views.u8()[address] = bits;
+    return;
+  }
+  launchRows(runtime, "fill", axesOf([out]), [address], [bytes], lightChunk, [bytes, bits]);
+}
+
+function descending(strides: readonly number[]): boolean {
+  for (let i = 1; i < strides.length; i++) if (Math.abs(strides[i]) > Math.abs(strides[i - 1])) return false;
+  return true;
 }
 
 /** Copies elements of one size between any two layouts of one shape. */
@@ -103,7 +109,7 @@ export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
   const bytes = bytesPerElement(out.dtype);
   const addresses = [runtime.address(out), runtime.address(x)];
   let axes = axesOf([out, x]);
-  if (axes.shape.length > 1) {
+  if (!descending(axes.strides[0])) {
     // Walk in the order of out's memory: whatever order the axes came in, neighbours then merge and writes are sequential.
     const order = axes.shape.map((_, i) => i);
     const [s] = axes.strides;
@@ -258,7 +264,7 @@ export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
   });
 }
 
-const integerUnary: ReadonlySet<UnaryKind> = new Set(["neg", "abs", "sign", "square", "logicalNot"]);
+const integerUnary: ReadonlySet<UnaryKind> = new Set(["neg", "abs", "sign", "square"]);
 const integerIdentity: ReadonlySet<UnaryKind> = new Set(["floor", "ceil", "round"]);
 
 export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Operand): void {
