@@ -15,6 +15,8 @@ export interface JsonOptions {
   offset?: number;
   /** Arrays and objects within one another at most. Default 64. */
   maxDepth?: number;
+  /** Keys of one object at most. Default: as many as there are. */
+  maxKeys?: number;
 }
 
 const quote = 0x22;
@@ -48,6 +50,7 @@ export class JsonScanner {
   readonly #bytes: Uint8Array;
   readonly #options: JsonOptions;
   readonly #maxDepth: number;
+  readonly #maxKeys: number;
   #position = 0;
   /** Keys and indices that lead here. */
   readonly #path: (string | number)[] = [];
@@ -56,6 +59,7 @@ export class JsonScanner {
     this.#bytes = bytes;
     this.#options = options;
     this.#maxDepth = options.maxDepth ?? 64;
+    this.#maxKeys = options.maxKeys ?? Number.POSITIVE_INFINITY;
   }
 
   /** Offset of the next byte within the JSON text. */
@@ -158,6 +162,8 @@ export class JsonScanner {
       const key = this.string();
       this.#path[place] = key;
       if (seen.has(key)) throw this.error("JSON has this key twice", start);
+      if (seen.size === this.#maxKeys)
+        throw this.error(`JSON has more than ${this.#maxKeys} keys here`, start);
       seen.add(key);
       if (!this.#accept(":")) throw this.#unexpected('":"');
       read(key);
@@ -211,6 +217,13 @@ export class JsonScanner {
   }
 
   #decode(start: number, end: number): string {
+    // Names are short and plain: a decoder costs more than they do.
+    if (end - start <= 64) {
+      let text = "";
+      let i = start;
+      for (; i < end && this.#bytes[i] < 0x80; i++) text += String.fromCharCode(this.#bytes[i]);
+      if (i === end) return text;
+    }
     try {
       return decodeUtf8(this.#bytes.subarray(start, end));
     } catch {
@@ -281,6 +294,22 @@ export class JsonScanner {
   size(most = Number.MAX_SAFE_INTEGER): number {
     this.#skipSpace();
     const start = this.#position;
+    const bytes = this.#bytes;
+    let plain = 0;
+    let end = start;
+    for (; bytes[end] >= 0x30 && bytes[end] <= 0x39; end++) plain = 10 * plain + bytes[end] - 0x30;
+    // Up to 15 digits are exact; what follows a number otherwise (a point, an exponent) is for the grammar to judge.
+    const ends = bytes[end] === 0x2c || bytes[end] === 0x5d || bytes[end] === 0x7d;
+    if (
+      ends &&
+      end > start &&
+      end - start <= 15 &&
+      (bytes[start] !== 0x30 || end === start + 1) &&
+      plain <= most
+    ) {
+      this.#position = end;
+      return plain;
+    }
     const spelling = this.#spelling();
     if (!/^\d+$/.test(spelling))
       throw this.error(`expected an integer ≥ 0, found ${spelling.slice(0, 40)}`, start);

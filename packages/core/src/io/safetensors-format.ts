@@ -43,6 +43,9 @@ export const maxHeaderBytes = 100_000_000;
 /** Axes at most; NumPy and PyTorch have no more. */
 const maxRank = 64;
 
+/** Tensors, or entries of the metadata, at most: more than any published model has, and read in under a second. */
+export const maxTensors = 2 ** 17;
+
 /** What a header says of one tensor. */
 export interface SafetensorsEntry {
   readonly dtype: SafetensorsDType;
@@ -178,7 +181,7 @@ function requireCoverage(
  * Reads and validates the header of a safetensors file; of the data nothing is read.
  *
  * Stricter than the reference implementation in this: keys of a tensor other than its three are refused, as are more than 64
- * axes, sizes beyond 2⁵³ and a `__metadata__` of null.
+ * axes, sizes beyond 2⁵³, more than 2¹⁷ tensors and a `__metadata__` of null.
  *
  * @throws {FormatError} with file, offset and field
  */
@@ -188,7 +191,7 @@ export async function readSafetensorsHeader(source: Source): Promise<Safetensors
   const length = lengthReader.count("header length", 1, maxHeaderBytes);
   const dataStart = 8 + length;
   const bytes = await source.read(8, length);
-  const scanner = new JsonScanner(bytes, { file, offset: 8, maxDepth: 3 });
+  const scanner = new JsonScanner(bytes, { file, offset: 8, maxDepth: 3, maxKeys: maxTensors });
   if (bytes[0] !== 0x7b) throw scanner.error('the header does not begin with "{"', 0);
 
   const metadata: Record<string, string> = Object.create(null);
@@ -272,7 +275,7 @@ function requireWellFormed(text: unknown, what: string): void {
  * (by falling alignment of the dtype, then by name; padded with spaces to a multiple of 8 bytes).
  *
  * @param metadata - written in its own order; left out when undefined
- * @throws {ArgumentError} for names or metadata that the format cannot hold, or a header beyond 100 MB
+ * @throws {ArgumentError} for names or metadata that the format cannot hold, more than 2¹⁷ tensors, or a header beyond 100 MB
  */
 export function encodeSafetensorsHeader<T extends SafetensorsSpec>(
   tensors: Iterable<T>,
@@ -296,6 +299,8 @@ export function encodeSafetensorsHeader<T extends SafetensorsSpec>(
     if (name === "__metadata__") throw new ArgumentError("safetensors: no tensor can be named __metadata__");
     if (seen.has(name)) throw new ArgumentError(`safetensors: two tensors are named ${printable(name)}`);
     seen.add(name);
+    if (seen.size > maxTensors)
+      throw new ArgumentError(`safetensors: more than ${maxTensors} tensors in a file`);
     const bytes = isSafetensorsDType(dtype) ? byteSize(dtype, shape) : null;
     if (bytes === null || shape.length > maxRank || !shape.every((n) => Number.isInteger(n) && n >= 0)) {
       throw new ArgumentError(`safetensors: ${printable(name)}: cannot hold ${dtype} [${shape.join(", ")}]`);

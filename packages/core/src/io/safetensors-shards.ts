@@ -5,7 +5,7 @@ import { ArgumentError, FormatError, NomoatError } from "../errors.js";
 import { isPlainName } from "./atomic.js";
 import { JsonScanner, printable } from "./json-scanner.js";
 import { ioError, nodeFiles } from "./node.js";
-import { parseSafetensors, requireEntry, type SafetensorsFile } from "./safetensors-format.js";
+import { maxTensors, parseSafetensors, requireEntry, type SafetensorsFile } from "./safetensors-format.js";
 import { openSource, type SourceLike } from "./source.js";
 
 /** One file, a path of a folder, or the files of a folder by name (in a browser). */
@@ -70,7 +70,7 @@ export async function readShardIndex(input: SourceLike, name: string): Promise<M
     if (source.size > maxIndexBytes) {
       throw new FormatError(`an index of ${source.size} bytes exceeds ${maxIndexBytes}`, { file });
     }
-    const scanner = new JsonScanner(await source.read(0, source.size), { file });
+    const scanner = new JsonScanner(await source.read(0, source.size), { file, maxKeys: 4 * maxTensors });
     const shards = new Map<string, string>();
     let found = false;
     scanner.object((key) => {

@@ -212,9 +212,19 @@ describe("headers that are refused", () => {
   });
 
   test("a large hostile header is refused fast", async () => {
-    const flood = `{"__metadata__":{${Array.from({ length: 200_000 }, (_, i) => `"${i}":"x"`).join()}},"a":1}`;
+    const flood = `{"__metadata__":{${Array.from({ length: 100_000 }, (_, i) => `"${i}":"x"`).join()}},"a":1}`;
     expect((await fault(file(flood))).field).toBe("a");
     await fault(file(`{"a":{"shape":[${"0,".repeat(5_000_000)}`));
+  });
+
+  test("tensors and metadata are bounded in number, as read and as written", async () => {
+    const names = Array.from({ length: 2 ** 17 + 1 }, (_, i) => `"${i}":`);
+    const empty = `{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`;
+    const flood = await fault(file(`{${names.map((name) => name + empty).join()}}`));
+    expect(flood.message).toContain("JSON has more than 131072 keys here");
+    await fault(file(`{"__metadata__":{${names.map((name) => `${name}"x"`).join()}}}`));
+    const specs = names.map((name) => ({ name, dtype: "U8", shape: [0], bytes: new Uint8Array() }) as const);
+    expect(() => encodeSafetensors(specs)).toThrow("safetensors: more than 131072 tensors in a file");
   });
 });
 
