@@ -222,7 +222,7 @@ describe("what reads values on its way says so, and changes nothing", () => {
     await layerInputs(model, () => {
       refused(() => model.forward(tokens(place("gpu"))), "layerInputs");
     });
-    refused(() => clipGradNorm(adapter.parameters(), 1), "gradNorm", /readGradNorm/);
+    refused(() => clipGradNorm(adapter.parameters(), 1), "clipGradNorm", /readGradNorm/);
     const adafactor = new Adafactor(adapter.parameters());
     refused(() => adafactor.step(), "Adafactor", /another optimizer/);
     for (const each of [optimizer, adafactor, model]) each.dispose();
