@@ -6,7 +6,7 @@ import { fromValues } from "../creation.js";
 import { requireIntegers } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { broadcastShapes, formatShape, sameShape, sizeOf } from "../shape.js";
+import { broadcastShapes, formatShape, range, sameShape, sizeOf } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
 import { gather } from "./indexing.js";
@@ -88,16 +88,16 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
       } else ranges.push(item);
     }
     if (ranges.length > x.rank) throw new ShapeError(`index: ${ranges.length} indices for ${x.rank} axes`);
-    const part = sliceFor("index", x, ranges);
+    const part = ranges.some((each) => each !== null) ? sliceFor("index", x, ranges) : x;
     const shape = positions.reduce<readonly number[]>(
       (all, one) => broadcastShapes("index", all, one.shape),
       [],
     );
     const axes = positions.map(({ axis }) => axis);
     const rows = flatPositions(x, positions, shape);
-    const rest = part.shape.map((_, i) => i).filter((i) => !axes.includes(i));
+    const rest = range(part.rank).filter((i) => !axes.includes(i));
     const restShape = rest.map((i) => part.shape[i]);
-    const table = reshape(permute(part, [...axes, ...rest]), [
+    const table = reshape(arranged(part, [...axes, ...rest]), [
       sizeOf(axes.map((i) => x.shape[i])),
       ...restShape,
     ]);
@@ -110,20 +110,26 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
       ...shape.map((_, i) => i),
       ...rest.slice(before).map((_, i) => shape.length + before + i),
     ];
-    return permute(picked, order);
+    return arranged(picked, order);
   });
 }
+
+/** `x` with its axes in `order`: itself where they are. */
+const arranged = (x: Tensor, order: readonly number[]): Tensor =>
+  order.every((axis, i) => axis === i) ? x : permute(x, order);
 
 /** Position in the indexed axes, taken as one, for each element of the common shape. */
 function flatPositions(x: Tensor, positions: readonly Positions[], shape: readonly number[]): Int32Array {
   const flat = new Int32Array(sizeOf(shape));
   for (const { axis, shape: own, values } of positions) {
     const extent = x.shape[axis];
-    const checked = Int32Array.from(values, (value) => {
+    const checked = new Int32Array(values.length);
+    for (let i = 0; i < checked.length; i++) {
+      const value = values[i];
       if (!Number.isInteger(value) || value < -extent || value >= extent)
         throw new ShapeError(`index: index ${value} is out of range for axis ${axis} of length ${extent}`);
-      return value < 0 ? value + extent : value;
-    });
+      checked[i] = value < 0 ? value + extent : value;
+    }
     const spread = spreadValues(x, checked, own, shape);
     for (let i = 0; i < flat.length; i++) flat[i] = flat[i] * extent + spread[i];
   }

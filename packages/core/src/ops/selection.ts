@@ -2,44 +2,39 @@
 // that gradients need no rule of their own. Positions may be negative and then count from the end.
 
 import { requireInteger, requireOptions, requireThat, use } from "../arguments.js";
-import { fromValues, positions } from "../creation.js";
+import { fromValues, generated, positions } from "../creation.js";
 import { type DType, requireIntegers } from "../dtype.js";
 import { DTypeError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { broadcastShapes, formatShape, normalizeAxis, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
-import { add, cast, equal, less, mul, where } from "./elementwise.js";
+import { add, cast, mul, where } from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
 import { moveaxis } from "./rearrange.js";
-import { expand, reshape, transpose, unsqueeze } from "./view.js";
-
-/** The least and the largest of some values: on the host, where those of few take less than two kernels. */
-function boundsOf(values: ArrayLike<number>): [low: number, high: number] {
-  let [low, high] = [values[0], values[0]];
-  for (let i = 1; i < values.length; i++) {
-    if (values[i] < low) low = values[i];
-    else if (values[i] > high) high = values[i];
-  }
-  return [low, high];
-}
+import { expand, reshape, transpose } from "./view.js";
 
 /**
- * `indices` as int32 within 0 … extent − 1, negative ones counted from the end.
- * @throws {ShapeError} naming an index that is out of range
+ * `indices`, which are read, within 0 … extent − 1: negative ones counted from the end.
+ * @throws {ShapeError} naming the first index that is out of range
  */
-function wrapIndices(operation: string, indices: Tensor, extent: number, axis: number): Tensor {
+function wrapped(operation: string, indices: Tensor, extent: number, axis: number): Int32Array {
   requireIntegers(operation, "indices", indices.dtype);
-  const list = cast(indices, "int32");
-  if (list.size === 0) return list;
-  const [low, high] = boundsOf(hostValues(operation, list));
-  if (low < -extent || high >= extent) {
-    throw new ShapeError(
-      `${operation}: index ${low < -extent ? low : high} is out of range for axis ${axis} of length ${extent}`,
-    );
+  const values = hostValues(operation, indices);
+  const list = values instanceof Int32Array ? values : new Int32Array(values);
+  for (let i = 0; i < list.length; i++) {
+    const index = list[i];
+    if (index < -extent || index >= extent)
+      throw new ShapeError(
+        `${operation}: index ${index} is out of range for axis ${axis} of length ${extent}`,
+      );
+    if (index < 0) list[i] = index + extent;
   }
-  return low < 0 ? where(less(list, 0), add(list, extent), list) : list;
+  return list;
 }
+
+/** Up to so many elements are taken one row after the other out of where they lie; more of them along the first axis of a copy. */
+const mostRows = 4096;
 
 /**
  * The parts of `x` at positions `indices` along `axis`, as numpy.take and torch.index_select; without an axis, of the flattened
@@ -49,34 +44,46 @@ function wrapIndices(operation: string, indices: Tensor, extent: number, axis: n
  * @throws {ShapeError} naming an index that is out of range
  */
 export function take(x: Tensor, indices: Tensor, axis?: number): Tensor {
-  commonBackend("take", [x, indices]);
+  const backend = commonBackend("take", [x, indices]);
   return tidy(() => {
     const source = axis === undefined ? reshape(x, [x.size]) : x;
     const at = normalizeAxis("take", axis ?? 0, source.rank);
-    const list = wrapIndices("take", indices, source.shape[at], at);
-    if (at === 0) return gather(source, list);
+    const before = source.shape.slice(0, at);
+    const [extent, ...after] = source.shape.slice(at);
+    const list = wrapped("take", indices, extent, at);
+    const shape = [...before, ...indices.shape, ...after];
+    const starts = sizeOf(before);
+    const rowsOf = (table: Tensor, rows: Int32Array) =>
+      gather(table, fromValues(backend, "int32", [rows.length], rows));
+    if (starts * list.length <= mostRows) {
+      const rows = new Int32Array(starts * list.length);
+      for (let i = 0, start = 0; i < rows.length; start += extent)
+        for (let j = 0; j < list.length; j++) rows[i++] = start + list[j];
+      return reshape(rowsOf(reshape(source, [starts * extent, ...after]), rows), shape);
+    }
     // [axis, before…, after…] → [indices, before…, after…] → [before…, indices…, after…]
-    const rows = gather(moveaxis(source, at, 0), reshape(list, [list.size]));
-    const shape = [...source.shape.slice(0, at), ...indices.shape, ...source.shape.slice(at + 1)];
-    return reshape(moveaxis(rows, 0, at), shape);
+    return reshape(moveaxis(rowsOf(moveaxis(source, at, 0), list), 0, at), shape);
   });
 }
 
 interface AlongAxis {
   /** x with the axis last, [rows…, n]. */
   source: Tensor;
-  /** int32, indices within source with the axis last, [rows…, m]. */
-  list: Tensor;
+  /** Shape of the indices with the axis last, [rows…, m]. */
+  shape: readonly number[];
   /** Positions within source flattened, [rows · m]. */
-  flat: Tensor;
+  flat: Int32Array;
   axis: number;
 }
 
-/**
- * Checks `x` and `indices` against each other, broadcasts all axes but one, and works out positions.
- * @param inRange - indices are within 0 … n − 1 by the way they were made, and need not be read to be checked
- */
-function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number, inRange = false): AlongAxis {
+const broadcast = (x: Tensor, shape: readonly number[]): Tensor =>
+  sameShape(x.shape, shape) ? x : expand(x, shape);
+
+/** `x` with `axis` and the last one swapped. */
+const swapped = (x: Tensor, axis: number): Tensor => (axis === x.rank - 1 ? x : transpose(x, axis, -1));
+
+/** Checks `x` and `indices` against each other, broadcasts all axes but one, and works out positions. */
+function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number): AlongAxis {
   commonBackend(operation, [x, indices]);
   const at = normalizeAxis(operation, axis, x.rank);
   if (indices.rank !== x.rank) {
@@ -87,13 +94,11 @@ function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number, 
   const n = x.shape[at];
   const m = indices.shape[at];
   const rows = broadcastShapes(operation, x.shape.with(at, 1), indices.shape.with(at, 1));
-  const source = transpose(expand(x, rows.with(at, n)), at, -1);
-  const wrapped = inRange ? cast(indices, "int32") : wrapIndices(operation, indices, n, at);
-  const list = transpose(expand(wrapped, rows.with(at, m)), at, -1);
-  const count = sizeOf(rows);
-  const starts = mul(reshape(positions(count, x), [count, 1]), n);
-  const flat = reshape(add(reshape(list, [count, m]), starts), [count * m]);
-  return { source, list, flat, axis: at };
+  const list = swapped(broadcast(indices, rows.with(at, m)), at);
+  const flat = wrapped(operation, list, n, at);
+  for (let i = m, start = n; i < flat.length; start += n)
+    for (const end = i + m; i < end; i++) flat[i] += start;
+  return { source: swapped(broadcast(x, rows.with(at, n)), at), shape: list.shape, flat, axis: at };
 }
 
 /**
@@ -103,17 +108,27 @@ function alongAxis(operation: string, x: Tensor, indices: Tensor, axis: number, 
  * @returns indices' shape, broadcast
  */
 export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor {
-  return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis)));
+  return tidy(() => {
+    const { source, shape, flat, axis: at } = alongAxis("takeAlongAxis", x, indices, axis);
+    return pick(source, fromValues(x.storage.backend, "int32", [flat.length], flat), shape, at);
+  });
 }
 
-/** {@link takeAlongAxis} by indices that `argmax`, `argmin` or `argsort` of `x` along `axis` gave, which are not read: on any backend. */
+/** {@link takeAlongAxis} by indices that `argmax`, `argmin` or `argsort` of `x` along `axis` gave: on any backend, read or not. */
 export function takeFound(x: Tensor, indices: Tensor, axis: number): Tensor {
-  return tidy(() => pick(alongAxis("takeAlongAxis", x, indices, axis, true)));
+  if (x.storage.backend.synchronous) return takeAlongAxis(x, indices, axis);
+  return tidy(() => {
+    const at = normalizeAxis("takeAlongAxis", axis, x.rank);
+    const list = swapped(indices, at);
+    const count = sizeOf(list.shape.slice(0, -1));
+    const starts = mul(reshape(positions(count, x), [count, 1]), x.shape[at]);
+    const flat = reshape(add(reshape(list, [count, indices.shape[at]]), starts), [list.size]);
+    return pick(swapped(x, at), flat, list.shape, at);
+  });
 }
 
-function pick({ source, list, flat, axis }: AlongAxis): Tensor {
-  return transpose(reshape(gather(reshape(source, [source.size]), flat), list.shape), axis, -1);
-}
+const pick = (source: Tensor, flat: Tensor, shape: readonly number[], axis: number): Tensor =>
+  swapped(reshape(gather(reshape(source, [source.size]), flat), shape), axis);
 
 export interface ScatterArguments {
   /** "replace" (default): the last of equal indices wins. "add": values add up on top of x, as torch.scatter_add. */
@@ -139,33 +154,28 @@ export function scatter(
   requireThat(mode === "replace" || mode === "add", "scatter", "mode", '"replace" or "add"', mode);
   if (source.dtype !== x.dtype) throw new DTypeError(`scatter: source is ${source.dtype}, x is ${x.dtype}`);
   return tidy(() => {
-    const place = alongAxis("scatter", x, indices, axis);
-    const { list, axis: at } = place;
-    const shape = transpose(list, at, -1).shape;
-    if (!sameShape(place.source.shape, transpose(x, at, -1).shape)) {
+    const { source: into, shape, flat, axis: at } = alongAxis("scatter", x, indices, axis);
+    if (!sameShape(into.shape, swapped(x, at).shape)) {
       throw new ShapeError(
         `scatter: indices ${formatShape(indices.shape)} exceed x ${formatShape(x.shape)} in an axis other than ${at}`,
       );
     }
-    const values = reshape(transpose(expand(source, shape), at, -1), [list.size]);
+    const listed = swapped(broadcast(source, shape.with(at, shape.at(-1)!).with(-1, shape[at])), at);
+    const values = reshape(listed, [flat.length]);
     if (mode === "add") {
-      const sums = scatterAdd(x.size, place.flat, values);
-      return add(x, transpose(reshape(sums, place.source.shape), at, -1));
+      const sums = scatterAdd(x.size, fromValues(backend, "int32", [flat.length], flat), values);
+      return add(x, swapped(reshape(sums, into.shape), at));
     }
-    const from = new Int32Array(x.size).fill(-1);
-    hostValues("scatter", place.flat).forEach((position, i) => {
-      from[position] = i;
-    });
-    const written = new Uint8Array(from.length);
-    for (let i = 0; i < from.length; i++) {
-      if (from[i] >= 0) written[i] = 1;
-      else from[i] = 0;
+    if (flat.length === 0) return cast(x, x.dtype);
+    const from = new Int32Array(x.size);
+    const written = new Uint8Array(x.size);
+    for (let i = 0; i < flat.length; i++) {
+      from[flat[i]] = i;
+      written[flat[i]] = 1;
     }
-    if (list.size === 0) return cast(x, x.dtype);
     const chosen = gather(values, fromValues(backend, "int32", [x.size], from));
-    const hit = fromValues(backend, "bool", place.source.shape, written);
-    const result = where(hit, reshape(chosen, place.source.shape), place.source);
-    return transpose(result, at, -1);
+    const hit = fromValues(backend, "bool", into.shape, written);
+    return swapped(where(hit, reshape(chosen, into.shape), into), at);
   });
 }
 
@@ -179,15 +189,15 @@ export function oneHot(indices: Tensor, numClasses: number, options: { dtype?: D
   use("oneHot", indices);
   requireInteger("oneHot", "numClasses", numClasses, 0);
   requireOptions("oneHot", options, ["dtype"]);
-  return tidy(() => {
-    requireIntegers("oneHot", "indices", indices.dtype);
-    const list = cast(indices, "int32");
-    if (list.size > 0) {
-      for (const value of boundsOf(hostValues("oneHot", list))) {
-        if (value < 0 || value >= numClasses)
-          throw new ShapeError(`oneHot: index ${value} is not within 0 to ${numClasses - 1}`);
-      }
+  requireIntegers("oneHot", "indices", indices.dtype);
+  const list = hostValues("oneHot", indices);
+  const { dtype = "float32" } = options;
+  const shape = [...indices.shape, numClasses];
+  return generated("oneHot", shape, { dtype, device: indices.device }, Float32Array, (values) => {
+    for (let i = 0; i < list.length; i++) {
+      if (list[i] < 0 || list[i] >= numClasses)
+        throw new ShapeError(`oneHot: index ${list[i]} is not within 0 to ${numClasses - 1}`);
+      values[i * numClasses + list[i]] = 1;
     }
-    return cast(equal(unsqueeze(list, -1), positions(numClasses, indices)), options.dtype ?? "float32");
   });
 }
