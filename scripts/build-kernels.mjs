@@ -33,6 +33,8 @@ function flags(memoryBase) {
     "--runtime=stub",
     "--importMemory",
     "--sharedMemory",
+    // Through it, kernels call others by number.
+    "--exportTable",
     "--initialMemory=16",
     "--maximumMemory=65536",
     `--memoryBase=${memoryBase}`,

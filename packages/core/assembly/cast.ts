@@ -1,10 +1,11 @@
-// Casts of contiguous elements. All go through float32, 512 elements at a time in the thread's scratch, when neither
+// Casts of rows of contiguous elements. All go through float32, 512 elements at a time in the thread's scratch, when neither
 // side is float32: each dtype needs one reader and one writer. Same dtype is a copy and does not come here.
 //
-// Arguments: 0 elements, 1 elements per unit (a multiple of 16), 2 out, 3 x, 4 code of out's dtype, 5 code of x's.
+// Operands: 0 out, 1 x. Arguments: 4 code of out's dtype, 5 code of x's.
 // Codes: 0 float32, 1 float16, 2 bfloat16, 3 int32, 4 int8, 5 uint8, 6 bool.
 
-import { address, constant, int } from "./abi";
+import { constant, int } from "./abi";
+import { advance, nextRun, rowAddress, runBlocks, runStart, seek, STATE_BYTES } from "./odometer";
 
 const F32: i32 = 0;
 const F16: i32 = 1;
@@ -181,22 +182,28 @@ function fromFloat(code: i32, dst: usize, src: usize, n: i32): void {
 }
 
 export function cast(args: usize, begin: i32, end: i32, scratch: usize): void {
-  const block = int(args, 1);
   const to = int(args, 4);
   const from = int(args, 5);
-  const stop = <usize>min<i64>(<i64>end * block, <i64>load<u32>(args));
-  const dst = address(args, 2);
-  const src = address(args, 3);
-  for (let i = <usize>begin * <usize>block; i < stop; i += CHUNK) {
-    const n = <i32>min<usize>(CHUNK, stop - i);
-    const d = dst + i * <usize>bytesOf(to);
-    const s = src + i * <usize>bytesOf(from);
-    if (to == F32) toFloat(from, d, s, n);
-    else if (from == F32) fromFloat(to, d, s, n);
-    else {
-      if (from == I32 && to == BF16) readSticky(scratch, s, n);
-      else toFloat(from, scratch, s, n);
-      fromFloat(to, d, scratch, n);
+  const place = scratch + STATE_BYTES;
+  seek(args, begin / int(args, 1), scratch);
+  for (let unit = begin; unit < end; ) {
+    const count = nextRun(args, unit, end, scratch);
+    const start = runStart(scratch);
+    let d = rowAddress(scratch, 0) + start * <usize>bytesOf(to);
+    let s = rowAddress(scratch, 1) + start * <usize>bytesOf(from);
+    for (let i = 0; i < count; i += CHUNK) {
+      const n = min(CHUNK, count - i);
+      if (to == F32) toFloat(from, d, s, n);
+      else if (from == F32) fromFloat(to, d, s, n);
+      else {
+        if (from == I32 && to == BF16) readSticky(place, s, n);
+        else toFloat(from, place, s, n);
+        fromFloat(to, d, place, n);
+      }
+      d += <usize>(CHUNK * bytesOf(to));
+      s += <usize>(CHUNK * bytesOf(from));
     }
+    unit += runBlocks(scratch);
+    if (unit < end) advance(args, scratch);
   }
 }

@@ -1,6 +1,6 @@
 // Copies between layouts of 1, 2 and 4 byte elements, and fills. The walk over outer axes is the odometer's.
 //
-// Operands: 0 out, 1 x. copyRows counts bytes (rows are contiguous on both sides); copyStrided has any strides;
+// Operands: 0 out, 1 x. Argument 4 is the element's bytes. In copyRows rows are contiguous on both sides; copyStrided has any strides;
 // transpose has x contiguous along one axis and out along another.
 
 import { address, int } from "./abi";
@@ -19,13 +19,14 @@ export function copyBytes(dst: usize, src: usize, n: usize): void {
   for (; dst < stop; dst++, src++) store<u8>(dst, load<u8>(src));
 }
 
-/** Rows contiguous on both sides; lengths and starts count bytes. */
+/** Rows contiguous on both sides. */
 export function copyRows(args: usize, begin: i32, end: i32, state: usize): void {
   seek(args, begin / int(args, 1), state);
+  const bytes = <usize>int(args, 4);
   for (let unit = begin; unit < end; ) {
-    const n = nextRun(args, unit, end, state);
-    const start = runStart(state);
-    copyBytes(rowAddress(state, 0) + start, rowAddress(state, 1) + start, <usize>n);
+    const n = <usize>nextRun(args, unit, end, state) * bytes;
+    const start = runStart(state) * bytes;
+    copyBytes(rowAddress(state, 0) + start, rowAddress(state, 1) + start, n);
     unit += runBlocks(state);
     if (unit < end) advance(args, state);
   }
@@ -39,6 +40,16 @@ function gather4(dst: usize, src: usize, n: i32, stride: usize): void {
     const value = v128.load32_splat(src);
     for (; dst < stop; dst += 16) v128.store(dst, value);
   } else if (stride == <usize>-4) {
+    for (; dst + 64 <= stop; dst += 64, src += 4 * next) {
+      const a = v128.load(src - 12);
+      const b = v128.load(src - 28);
+      const c = v128.load(src - 44);
+      const d = v128.load(src - 60);
+      v128.store(dst, i32x4.shuffle(a, a, 3, 2, 1, 0));
+      v128.store(dst, i32x4.shuffle(b, b, 3, 2, 1, 0), 16);
+      v128.store(dst, i32x4.shuffle(c, c, 3, 2, 1, 0), 32);
+      v128.store(dst, i32x4.shuffle(d, d, 3, 2, 1, 0), 48);
+    }
     for (; dst < stop; dst += 16, src += next) {
       const x = v128.load(src - 12);
       v128.store(dst, i32x4.shuffle(x, x, 3, 2, 1, 0));
@@ -63,34 +74,38 @@ function gather4(dst: usize, src: usize, n: i32, stride: usize): void {
 
 // @ts-ignore: decorator
 @inline
-function strided<T>(args: usize, begin: i32, end: i32, state: usize): void {
+function rowOf<T>(dst: usize, src: usize, n: i32, dstStride: usize, srcStride: usize): void {
+  let i = 0;
+  if (sizeof<T>() == 4 && dstStride == 4) {
+    // Four at once; of every other element without the last four, beside which a vector would read on.
+    i = (n - <i32>(srcStride == 8)) & ~3;
+    gather4(dst, src, i, srcStride);
+    dst += <usize>i * 4;
+    src += <usize>i * srcStride;
+  }
+  for (; i < n; i++, dst += dstStride, src += srcStride) store<T>(dst, load<T>(src));
+}
+
+/** n elements between any strides. */
+export function copyRow(dst: usize, src: usize, n: i32, dstStride: usize, srcStride: usize, bytes: i32): void {
+  if (bytes == 4) rowOf<u32>(dst, src, n, dstStride, srcStride);
+  else if (bytes == 2) rowOf<u16>(dst, src, n, dstStride, srcStride);
+  else rowOf<u8>(dst, src, n, dstStride, srcStride);
+}
+
+/** Any strides on both sides. */
+export function copyStrided(args: usize, begin: i32, end: i32, state: usize): void {
   seek(args, begin / int(args, 1), state);
+  const bytes = int(args, 4);
   const dstStride = rowStride(args, 0);
   const srcStride = rowStride(args, 1);
   for (let unit = begin; unit < end; ) {
     const n = nextRun(args, unit, end, state);
-    let dst = rowAddress(state, 0) + runStart(state) * dstStride;
-    let src = rowAddress(state, 1) + runStart(state) * srcStride;
-    let i = 0;
-    if (sizeof<T>() == 4 && dstStride == 4) {
-      // Four at once; without the last four, beside which a vector would read on.
-      i = n <= 4 ? 0 : (n - 1) & ~3;
-      gather4(dst, src, i, srcStride);
-      dst += <usize>i * 4;
-      src += <usize>i * srcStride;
-    }
-    for (; i < n; i++, dst += dstStride, src += srcStride) store<T>(dst, load<T>(src));
+    const start = runStart(state);
+    copyRow(rowAddress(state, 0) + start * dstStride, rowAddress(state, 1) + start * srcStride, n, dstStride, srcStride, bytes);
     unit += runBlocks(state);
     if (unit < end) advance(args, state);
   }
-}
-
-/** Any strides on both sides; argument 4 is the element's bytes. */
-export function copyStrided(args: usize, begin: i32, end: i32, state: usize): void {
-  const bytes = int(args, 4);
-  if (bytes == 4) strided<u32>(args, begin, end, state);
-  else if (bytes == 2) strided<u16>(args, begin, end, state);
-  else strided<u8>(args, begin, end, state);
 }
 
 /** Fills rows: argument 4 the element's bytes, 5 its bits repeated to 32. */
@@ -148,41 +163,30 @@ export function transpose(args: usize, begin: i32, end: i32, state: usize): void
     const qn = min(TILE, q - q0);
     const dst = rowAddress(state, 0) + <usize>p0 * outStride + <usize>(q0 * bytes);
     const src = rowAddress(state, 1) + <usize>q0 * xStride + <usize>(p0 * bytes);
-    if (bytes == 4) tile4(dst, src, pn, qn, outStride, xStride, state + <usize>STATE_BYTES);
-    else if (bytes == 2) tileOf<u16>(dst, src, 0, 0, pn, qn, outStride, xStride);
-    else tileOf<u8>(dst, src, 0, 0, pn, qn, outStride, xStride);
-  }
-}
-
-/** Element by element, from p0 and q0 on. */
-// @ts-ignore: decorator
-@inline
-function tileOf<T>(dst: usize, src: usize, p0: i32, q0: i32, pn: i32, qn: i32, outStride: usize, xStride: usize): void {
-  for (let i = p0; i < pn; i++) {
-    let d = dst + <usize>i * outStride + <usize>q0 * sizeof<T>();
-    let s = src + <usize>i * sizeof<T>() + <usize>q0 * xStride;
-    for (let j = q0; j < qn; j++, d += sizeof<T>(), s += xStride) store<T>(d, load<T>(s));
+    if (bytes == 4) transposeTile(dst, src, pn, qn, outStride, xStride, state + <usize>STATE_BYTES);
+    else for (let i: usize = 0; i < <usize>pn; i++) copyRow(dst + i * outStride, src + i * <usize>bytes, qn, <usize>bytes, xStride, bytes);
   }
 }
 
 /**
- * Blocks of 16 × 16 by way of `block`, then the rims. Whole cache lines are read and then written at once: rows that are
- * a power of two apart share cache sets and would push each other out half done.
+ * By blocks of 16 × 16, so that whole cache lines are read and then written at once: rows that are a power of two apart share cache
+ * sets and would push each other out half done.
  */
-function tile4(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStride: usize, block: usize): void {
-  const wholeP = pn & ~15;
-  const wholeQ = qn & ~15;
-  for (let j = 0; j < wholeQ; j += 16) {
-    for (let i = 0; i < wholeP; i += 16) {
+function transposeTile(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStride: usize, block: usize): void {
+  for (let j = 0; j < qn; j += 16) {
+    for (let i = 0; i < pn; i += 16) {
       let s = src + <usize>j * xStride + ((<usize>i) << 2);
-      for (let at = block; at < block + 64; at += 16) {
-        transpose4(s, xStride, at);
-        transpose4(s + 16, xStride, at + 4 * 64);
-        transpose4(s + 32, xStride, at + 8 * 64);
-        transpose4(s + 48, xStride, at + 12 * 64);
-        s += 4 * xStride;
-      }
       let d = dst + <usize>i * outStride + ((<usize>j) << 2);
+      if (i + 16 > pn || j + 16 > qn) {
+        transposeBlock(d, s, min(16, pn - i), min(16, qn - j), outStride, xStride);
+        continue;
+      }
+      for (let at = block; at < block + 64; at += 16, s += 4 * xStride) {
+        transpose4(s, xStride, at, 64);
+        transpose4(s + 16, xStride, at + 4 * 64, 64);
+        transpose4(s + 32, xStride, at + 8 * 64, 64);
+        transpose4(s + 48, xStride, at + 12 * 64, 64);
+      }
       for (let at = block; at < block + 1024; at += 64, d += outStride) {
         v128.store(d, v128.load(at));
         v128.store(d, v128.load(at, 16), 16);
@@ -191,14 +195,31 @@ function tile4(dst: usize, src: usize, pn: i32, qn: i32, outStride: usize, xStri
       }
     }
   }
-  if (wholeP < pn) tileOf<u32>(dst, src, wholeP, 0, pn, wholeQ, outStride, xStride);
-  if (wholeQ < qn) tileOf<u32>(dst, src, 0, wholeQ, pn, qn, outStride, xStride);
 }
 
-/** Four rows of four floats, transposed to rows 64 bytes apart. */
+/** dst[i][j] = src[j][i] of 4-byte elements. Rows of src are read along, four at a time: they may be far apart, and dst's few. */
+export function transposeBlock(dst: usize, src: usize, rows: i32, columns: i32, dstStride: usize, srcStride: usize): void {
+  const wholeRows = rows & ~3;
+  const whole = columns & ~3;
+  let d = dst;
+  let s = src;
+  for (let j = 0; j < whole; j += 4, d += 16, s += 4 * srcStride) {
+    let to = d;
+    let from = s;
+    for (let i = 0; i < wholeRows; i += 4, to += 4 * dstStride, from += 16) transpose4(from, srcStride, to, dstStride);
+  }
+  // The rims: the last columns of all rows, the last rows whole.
+  for (let i = whole == columns ? wholeRows : 0; i < rows; i++) {
+    const j = i < wholeRows ? whole : 0;
+    const row = dst + <usize>i * dstStride + ((<usize>j) << 2);
+    copyRow(row, src + ((<usize>i) << 2) + <usize>j * srcStride, columns - j, 4, srcStride, 4);
+  }
+}
+
+/** Four rows of four elements, transposed. */
 // @ts-ignore: decorator
 @inline
-function transpose4(src: usize, stride: usize, dst: usize): void {
+function transpose4(src: usize, stride: usize, dst: usize, dstStride: usize): void {
   const a = v128.load(src);
   const b = v128.load(src + stride);
   const c = v128.load(src + 2 * stride);
@@ -208,7 +229,7 @@ function transpose4(src: usize, stride: usize, dst: usize): void {
   const ce0 = i32x4.shuffle(c, e, 0, 4, 1, 5);
   const ce1 = i32x4.shuffle(c, e, 2, 6, 3, 7);
   v128.store(dst, i32x4.shuffle(ab0, ce0, 0, 1, 4, 5));
-  v128.store(dst, i32x4.shuffle(ab0, ce0, 2, 3, 6, 7), 64);
-  v128.store(dst, i32x4.shuffle(ab1, ce1, 0, 1, 4, 5), 128);
-  v128.store(dst, i32x4.shuffle(ab1, ce1, 2, 3, 6, 7), 192);
+  v128.store(dst + dstStride, i32x4.shuffle(ab0, ce0, 2, 3, 6, 7));
+  v128.store(dst + 2 * dstStride, i32x4.shuffle(ab1, ce1, 0, 1, 4, 5));
+  v128.store(dst + 3 * dstStride, i32x4.shuffle(ab1, ce1, 2, 3, 6, 7));
 }

@@ -4,6 +4,7 @@ export * from "./unary";
 export * from "./elementwise";
 export * from "./compare";
 export { copyRows, copyStrided, fill, transpose } from "./copy";
+export { staged } from "./stage";
 export { cast } from "./cast";
 export * from "./reduce";
 export { logSoftmax, logSoftmaxBackward, softmax, softmaxBackward } from "./softmax";

@@ -1,7 +1,7 @@
 // Elementwise primitives on the wasm kernels: fill, copy, cast, unary, binary, compare, where.
 //
-// Arithmetic kernels take operands whose innermost axis is contiguous or broadcast; an operand that is strided otherwise
-// (a transposed view) is copied first, by the blocked transposition, into the output or a temporary.
+// Kernels take operands whose innermost axis is contiguous or broadcast; those that are strided otherwise (a transposed view) are copied
+// by the box as the kernel goes (strided.ts).
 
 import { bytesPerElement, type DType, isFloat } from "../../dtype.js";
 import { DTypeError } from "../../errors.js";
@@ -13,10 +13,10 @@ import {
   type Axes,
   axesOf,
   innerStride,
-  launchFlat,
+  launchElementwise,
   launchRows,
+  launchWalk,
   mergeAxes,
-  odometerBytes,
   rowGrain,
   withTemporary,
 } from "./strided.js";
@@ -118,31 +118,13 @@ export function copy(runtime: WasmRuntime, x: Operand, out: Operand): void {
     axes = mergeAxes(permuted(axes.shape), axes.strides.map(permuted));
   }
   const last = axes.shape.length - 1;
-  if (innerStride(axes, 0) === 1 && innerStride(axes, 1) === 1) {
-    // Contiguous rows are copied as bytes.
-    const [length, ...outer] = last < 0 ? [1] : [axes.shape[last], ...axes.shape.slice(0, last)];
-    const asBytes: Axes = {
-      shape: [...outer, length * bytes],
-      strides: axes.strides.map((list) => [
-        ...list.slice(0, Math.max(last, 0)).map((stride) => stride * bytes),
-        1,
-      ]),
-    };
-    launchRows(runtime, "copyRows", asBytes, addresses, [1, 1], 4 * lightChunk);
-    return;
-  }
+  const dense = innerStride(axes, 0) === 1;
   const other = axes.strides[1].indexOf(1);
-  if (
-    innerStride(axes, 0) === 1 &&
-    other >= 0 &&
-    axes.shape[other] >= 4 &&
-    axes.shape[last] >= 4 &&
-    last <= 9
-  ) {
+  if (dense && innerStride(axes, 1) === 1)
+    launchWalk(runtime, "copyRows", axes, addresses, [bytes, bytes], lightChunk, [bytes, 0]);
+  else if (dense && other >= 0 && axes.shape[other] >= 4 && axes.shape[last] >= 4 && last <= 9)
     transpose(runtime, axes, other, addresses, bytes);
-    return;
-  }
-  launchRows(runtime, "copyStrided", axes, addresses, [bytes, bytes], heavyChunk, [bytes, 0]);
+  else launchRows(runtime, "copyStrided", axes, addresses, [bytes, bytes], heavyChunk, [bytes, 0]);
 }
 
 /** Side of the kernel's tile, in elements. */
@@ -171,7 +153,7 @@ function transpose(
   const tile = Math.min(transposeTile, shape[p]) * Math.min(transposeTile, shape[q]);
   runtime.core.launch("transpose", units, ints, undefined, {
     grain: rowGrain(tile, heavyChunk),
-    scratchBytes: odometerBytes + 1024,
+    scratchBytes: 2048,
   });
 }
 
@@ -181,51 +163,6 @@ export function withContiguous<T>(runtime: WasmRuntime, x: Operand, fn: (x: Oper
   return withTemporary(runtime, x.dtype, x.shape, (temporary) => {
     copy(runtime, x, temporary);
     return fn(temporary);
-  });
-}
-
-/** Runs `fn` with inputs that a row kernel can walk beside `out`: innermost strides of 0 or 1, others copied. */
-function withWalkable(
-  runtime: WasmRuntime,
-  out: Operand,
-  inputs: readonly Operand[],
-  fn: (operands: Operand[], axes: Axes) => void,
-): void {
-  const axes = axesOf([out, ...inputs]);
-  const odd = inputs.findIndex((_, i) => innerStride(axes, i + 1) !== 0 && innerStride(axes, i + 1) !== 1);
-  if (odd < 0) {
-    fn([out, ...inputs], axes);
-    return;
-  }
-  const through = (place: Operand) => {
-    copy(runtime, inputs[odd], place);
-    withWalkable(runtime, out, inputs.with(odd, place), fn);
-  };
-  // The output itself is the best place for the copy, where nothing that is still to be read lies in it.
-  const free =
-    isContiguous(out) && out.dtype === inputs[odd].dtype && inputs.every((x) => x.buffer !== out.buffer);
-  if (free) through(out);
-  else withTemporary(runtime, inputs[odd].dtype, out.shape, through);
-}
-
-/** Launches a kernel over `out` and inputs of its shape. */
-function launchElementwise(
-  runtime: WasmRuntime,
-  kernel: string,
-  out: Operand,
-  inputs: readonly Operand[],
-  chunk: number,
-): void {
-  if (sizeOf(out.shape) === 0) return;
-  withWalkable(runtime, out, inputs, (operands, axes) => {
-    launchRows(
-      runtime,
-      kernel,
-      axes,
-      operands.map((operand) => runtime.address(operand)),
-      operands.map((operand) => bytesPerElement(operand.dtype)),
-      chunk,
-    );
   });
 }
 
@@ -251,16 +188,27 @@ export function cast(runtime: WasmRuntime, x: Operand, out: Operand): void {
   const from = castCodes[x.dtype];
   if (to === undefined || from === undefined)
     throw new DTypeError(`cast: the wasm backend has no ${to === undefined ? out.dtype : x.dtype}`);
-  withContiguous(runtime, x, (source) => {
-    launchFlat(
-      runtime,
-      "cast",
-      size,
-      lightChunk,
-      [runtime.address(out), runtime.address(source), to, from],
-      undefined,
-      2048,
-    );
+  onNumbersOnce(runtime, x, out, (source, place) =>
+    launchElementwise(runtime, "cast", [place, source], lightChunk, [to, from]),
+  );
+}
+
+/** Runs a kernel of one input that reads rows. What is repeated along them is computed once, and the results are repeated. */
+function onNumbersOnce(
+  runtime: WasmRuntime,
+  x: Operand,
+  out: Operand,
+  run: (x: Operand, out: Operand) => void,
+): void {
+  if (sizeOf(out.shape) <= 1 || innerStride(axesOf([out, x]), 1) !== 0) {
+    run(x, out);
+    return;
+  }
+  const shape = x.shape.map((extent, axis) => (x.strides[axis] === 0 ? 1 : extent));
+  withTemporary(runtime, out.dtype, shape, (once) => {
+    run({ ...x, shape }, once);
+    const strides = once.strides.map((each, axis) => (x.strides[axis] === 0 ? 0 : each));
+    copy(runtime, { ...once, shape: x.shape, strides }, out);
   });
 }
 
@@ -277,20 +225,9 @@ export function unary(runtime: WasmRuntime, kind: UnaryKind, x: Operand, out: Op
     throw new DTypeError(`${kind}: the wasm backend takes float32, not int32`);
   const chunk = light.has(kind) ? lightChunk : heavyChunk;
   const kernel = kernelName("unary", kind, suffix);
-  const stride = sizeOf(out.shape) > 1 ? innerStride(axesOf([out, x]), 1) : 1;
-  if (stride === 0) {
-    // What is repeated is computed once, and the results are repeated: the kernel reads rows.
-    const shape = x.shape.map((extent, axis) => (x.strides[axis] === 0 ? 1 : extent));
-    withTemporary(runtime, x.dtype, shape, (once) => {
-      launchElementwise(runtime, kernel, once, [{ ...x, shape }], chunk);
-      const strides = once.strides.map((each, axis) => (x.strides[axis] === 0 ? 0 : each));
-      copy(runtime, { ...once, shape: x.shape, strides }, out);
-    });
-  } else if (stride === 1) launchElementwise(runtime, kernel, out, [x], chunk);
-  else {
-    copy(runtime, x, out);
-    launchElementwise(runtime, kernel, out, [out], chunk);
-  }
+  onNumbersOnce(runtime, x, out, (source, place) =>
+    launchElementwise(runtime, kernel, [place, source], chunk),
+  );
 }
 
 export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Operand, out: Operand): void {
@@ -304,7 +241,7 @@ export function binary(runtime: WasmRuntime, kind: BinaryKind, a: Operand, b: Op
       return;
     }
   }
-  launchElementwise(runtime, kernelName("binary", kind, suffix), out, [a, b], heavy ? 1024 : lightChunk);
+  launchElementwise(runtime, kernelName("binary", kind, suffix), [out, a, b], heavy ? 1024 : lightChunk);
 }
 
 export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: Operand, out: Operand): void {
@@ -312,8 +249,7 @@ export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: 
     launchElementwise(
       runtime,
       kernelName(a.dtype === "float32" ? "compare" : "compareInt", kind),
-      out,
-      [a, b],
+      [out, a, b],
       lightChunk,
     );
     return;
@@ -329,5 +265,5 @@ export function compare(runtime: WasmRuntime, kind: CompareKind, a: Operand, b: 
 }
 
 export function where(runtime: WasmRuntime, condition: Operand, a: Operand, b: Operand, out: Operand): void {
-  launchElementwise(runtime, `where${bytesPerElement(out.dtype)}`, out, [condition, a, b], lightChunk);
+  launchElementwise(runtime, `where${bytesPerElement(out.dtype)}`, [out, condition, a, b], lightChunk);
 }

@@ -16,19 +16,24 @@ const noFloats: readonly number[] = [];
 export class KernelModule {
   readonly #pool: ThreadPool;
   readonly #kernels: Map<string, KernelEntry>;
+  /** Where the module's table of functions has the first kernel. */
+  readonly #first: number;
 
   /** @param number - the module's number in the pool */
   constructor(pool: ThreadPool, number: number, module: WebAssembly.Module) {
     this.#pool = pool;
     const { exports } = new WebAssembly.Instance(module, { env: pool.imports });
+    const table = exports.table as WebAssembly.Table | undefined;
+    this.#first = table?.length ?? 0;
     this.#kernels = new Map(
       WebAssembly.Module.exports(module)
         .filter(({ kind }) => kind === "function")
-        // Workers number the functions in the same order.
-        .map(({ name }, index) => [
-          name,
-          { name, module: number, index, run: exports[name] as KernelFunction },
-        ]),
+        // Workers number the functions in the same order, and put them into the module's table in it.
+        .map(({ name }, index) => {
+          const run = exports[name] as KernelFunction;
+          table?.set(table.grow(1), run);
+          return [name, { name, module: number, index, run }];
+        }),
     );
   }
 
@@ -54,6 +59,11 @@ export class KernelModule {
     }
     const grain = Math.max(1, options?.grain ?? units);
     this.#pool.run(entry, units, grain, options?.scratchBytes ?? 0, ints, floats);
+  }
+
+  /** The number by which kernels call another one of their module: its place in the table. */
+  index(kernel: string): number {
+    return this.#first + (this.#kernels.get(kernel)?.index ?? Number.NaN);
   }
 
   /** True when the module has a kernel of that name. */

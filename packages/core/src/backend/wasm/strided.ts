@@ -3,17 +3,20 @@
 
 import { bytesPerElement } from "../../dtype.js";
 import { contiguousStrides, isContiguous } from "../../layout.js";
-import { sizeOf } from "../../shape.js";
+import { sameShape, sizeOf } from "../../shape.js";
 import type { Operand } from "../types.js";
 import type { WasmBuffer, WasmRuntime } from "./runtime.js";
 
 /** Outer axes that a kernel's odometer counts. */
 const maximumOuterRank = 8;
-/** Scratch bytes that an odometer needs, and the kernels beside it (pow). */
-export const odometerBytes = 224;
+/** Scratch bytes that an odometer needs, and the kernels beside it (pow, cast). */
+const odometerBytes = 2176;
 
 /** The odometer's argument block, used again by every launch: what a kernel has no axis or operand for, it does not read. */
-const block = new Int32Array(16 + (2 + maximumOuterRank) * 4);
+const block = new Int32Array(70);
+const rowBlock = block.subarray(0, 56);
+/** Words of each operand in it: address, stride along the row, strides of the outer axes. */
+const operandWords = 2 + maximumOuterRank;
 
 /** Some operands' axes side by side: `strides[p][i]` belongs to operand p and axis i. */
 export interface Axes {
@@ -96,7 +99,12 @@ export function launchRows(
   const last = shape.length - 1;
   const length = last < 0 ? 1 : shape[last];
   if (last > maximumOuterRank || length >= 2 ** 31) {
-    launchParts(runtime, kernel, axes, addresses, bytes, chunk, extra);
+    launchParts(
+      (part, at) => launchRows(runtime, kernel, part, at, bytes, chunk, extra),
+      axes,
+      addresses,
+      bytes,
+    );
     return;
   }
   const blocks = Math.ceil(length / chunk);
@@ -113,35 +121,168 @@ export function launchRows(
     rows *= shape[i];
   }
   for (let p = 0; p < addresses.length; p++) {
-    const at = 16 + (2 + maximumOuterRank) * p;
+    const at = 16 + operandWords * p;
     block[at] = addresses[p];
     block[at + 1] = innerStride(axes, p) * bytes[p];
     for (let i = 0; i < outer; i++) block[at + 2 + i] = strides[p][i] * bytes[p];
   }
   const grain = Math.max(1, Math.floor(chunk / Math.max(1, Math.min(length, chunk))));
-  runtime.core.launch(kernel, rows * blocks, block, undefined, { grain, scratchBytes: odometerBytes });
+  runtime.core.launch(kernel, rows * blocks, rowBlock, undefined, { grain, scratchBytes: odometerBytes });
 }
 
 /** Too many axes, or a row longer than an int32: one launch for each index of the first axis, or for each half of a row. */
 function launchParts(
-  runtime: WasmRuntime,
-  kernel: string,
+  run: (axes: Axes, addresses: readonly number[]) => void,
   { shape, strides }: Axes,
   addresses: readonly number[],
   bytes: readonly number[],
-  chunk: number,
-  extra: readonly [number, number],
 ): void {
   const at = (axis: number, index: number) =>
     addresses.map((address, p) => address + index * strides[p][axis] * bytes[p]);
   if (shape.length > 1) {
     const rest = { shape: shape.slice(1), strides: strides.map((list) => list.slice(1)) };
-    for (let i = 0; i < shape[0]; i++) launchRows(runtime, kernel, rest, at(0, i), bytes, chunk, extra);
+    for (let i = 0; i < shape[0]; i++) run(rest, at(0, i));
     return;
   }
   const half = Math.ceil(shape[0] / 2);
-  launchRows(runtime, kernel, { shape: [half], strides }, addresses, bytes, chunk, extra);
-  launchRows(runtime, kernel, { shape: [shape[0] - half], strides }, at(0, half), bytes, chunk, extra);
+  run({ shape: [half], strides }, addresses);
+  run({ shape: [shape[0] - half], strides }, at(0, half));
+}
+
+/** Rows shorter than this cost more to walk than to copy, where copies make them longer. */
+const shortRow = 64;
+/** Elements of an operation from which that pays. */
+const shortRowsFrom = 512;
+
+/** The inputs, a bit each, that a kernel over rows of `axes` cannot walk, or whose order makes the rows short; the output is walked. */
+function awkwardInputs({ shape, strides }: Axes): number {
+  const last = shape.length - 1;
+  let awkward = 0;
+  if (last < 0) return awkward;
+  for (let p = 1; p < strides.length; p++) {
+    const stride = strides[p][last];
+    if (stride !== 0 && stride !== 1) awkward |= 1 << p;
+  }
+  const length = shape[last];
+  if (awkward || last === 0 || length >= shortRow || strides[0][last - 1] !== length) return awkward;
+  if (sizeOf(shape) < shortRowsFrom) return awkward;
+  for (let p = 1; p < strides.length; p++)
+    if (strides[p][last - 1] !== strides[p][last] * length) awkward |= 1 << p;
+  return awkward;
+}
+
+/**
+ * Launches a kernel that walks rows of `operands`, the output first, which is contiguous along its last axis. Inputs that are not, nor
+ * broadcast along it, are copied by the box (assembly/stage.ts).
+ */
+export function launchElementwise(
+  runtime: WasmRuntime,
+  kernel: string,
+  operands: readonly Operand[],
+  chunk: number,
+  extra: readonly [number, number] = [0, 0],
+): void {
+  if (sizeOf(operands[0].shape) === 0) return;
+  const addresses = operands.map((operand) => runtime.address(operand));
+  const bytes = operands.map(({ dtype }) => bytesPerElement(dtype));
+  launchWalk(runtime, kernel, axesOf(operands), addresses, bytes, chunk, extra);
+}
+
+/** As {@link launchElementwise}, for axes in any order. */
+export function launchWalk(
+  runtime: WasmRuntime,
+  kernel: string,
+  axes: Axes,
+  addresses: readonly number[],
+  bytes: readonly number[],
+  chunk: number,
+  extra: readonly [number, number],
+): void {
+  const awkward = awkwardInputs(axes);
+  if (awkward === 0) launchRows(runtime, kernel, axes, addresses, bytes, chunk, extra);
+  else if (axes.shape.length >= maximumOuterRank)
+    launchParts(
+      (part, at) => launchWalk(runtime, kernel, part, at, bytes, chunk, extra),
+      axes,
+      addresses,
+      bytes,
+    );
+  else launchStaged(runtime, kernel, axes, awkward, addresses, bytes, chunk, extra);
+}
+
+/** Elements that a row of a box has at least and at most, and a box that is not transposed. */
+const leastRow = 256;
+const longestRow = 2048;
+const wholeBox = 16384;
+/** Bytes of scratch before the copies. */
+const stagedScratch = 4096;
+
+function launchStaged(
+  runtime: WasmRuntime,
+  kernel: string,
+  { shape, strides }: Axes,
+  awkward: number,
+  addresses: readonly number[],
+  bytes: readonly number[],
+  chunk: number,
+  extra: readonly [number, number],
+): void {
+  const operands = strides.length;
+  const last = shape.length - 1;
+  // The axis along which an input lies in memory that does not along the last: boxes reach over both.
+  let turned = -1;
+  for (let p = 1; p < operands && turned < 0; p++)
+    if ((awkward >> p) & 1 && strides[p][last] > 1) turned = strides[p].indexOf(1);
+  const rows = turned < 0 ? 1 : shape[turned];
+  /** Axis i of those other than `turned`. */
+  const other = (i: number) => (turned >= 0 && i >= turned ? i + 1 : i);
+  let next = turned < 0 ? last : last - 1;
+  let inner = 1;
+  const least = turned < 0 ? wholeBox : leastRow;
+  while (next > 0 && inner * shape[other(next)] < least) inner *= shape[other(next--)];
+  const extent = shape[other(next)];
+  // Few rows that stay in the nearest cache; where rows are long, more of them, of which each line of memory is read at once.
+  const reach = Math.min(rows, inner * extent <= leastRow ? 16 : 128);
+  const most = turned < 0 ? wholeBox : Math.max(longestRow, wholeBox / reach);
+  const nextReach = Math.min(extent, Math.max(1, Math.floor(most / inner)));
+  // Rows that lie a multiple of 2 KB apart would share few sets of the cache.
+  const pad = turned >= 0 && (nextReach * inner) % 512 === 0 ? 16 : 0;
+  const box = reach * (nextReach * inner + pad);
+
+  // Outer axes, `turned` or none, `next`, and what is inside of it.
+  const rank = turned < 0 ? last + 2 : last + 1;
+  let units = Math.ceil(rows / reach) * Math.ceil(extent / nextReach);
+  for (let slot = 0; slot < rank; slot++) {
+    const axis = slot === next ? turned : other(slot < next ? slot : slot - 1);
+    if (slot < next) units *= shape[axis];
+    block[8 + slot] = axis < 0 ? 1 : shape[axis];
+    for (let p = 0; p < operands; p++)
+      block[18 + operandWords * p + slot] = axis < 0 ? 0 : strides[p][axis] * bytes[p];
+  }
+  block[3] = rank;
+  block[4] = extra[0];
+  block[5] = extra[1];
+  block[56] = runtime.core.index(kernel);
+  block[57] = next;
+  block[58] = reach;
+  block[59] = nextReach;
+  block[60] = pad;
+  block[61] = operands;
+  let scratchBytes = stagedScratch;
+  for (let p = 0; p < operands; p++) {
+    block[16 + operandWords * p] = addresses[p];
+    block[66 + p] = bytes[p];
+    block[62 + p] = 0;
+    if (((awkward >> p) & 1) === 0) continue;
+    block[62 + p] = scratchBytes;
+    const same = strides.findIndex(
+      (list, q) =>
+        q > 0 && addresses[q] === addresses[p] && bytes[q] === bytes[p] && sameShape(list, strides[p]),
+    );
+    if (same < p) block[62 + p] = block[62 + same];
+    else scratchBytes += Math.ceil((box * bytes[p]) / 64) * 64;
+  }
+  runtime.core.launch("staged", units, block, undefined, { grain: rowGrain(box, chunk), scratchBytes });
 }
 
 /** Contiguous blocks of elements for kernels that take (elements, elements per unit, addresses …). */

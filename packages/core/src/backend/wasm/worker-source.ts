@@ -88,7 +88,10 @@ export const workerSource = `"use strict";
       var exports = new WebAssembly.Instance(module, { env: data }).exports;
       modules[id] = WebAssembly.Module.exports(module)
         .filter(function (entry) { return entry.kind === "function"; })
-        .map(function (entry) { return exports[entry.name]; });
+        .map(function (entry) {
+          if (exports.table) exports.table.set(exports.table.grow(1), exports[entry.name]);
+          return exports[entry.name];
+        });
       return modules[id];
     }
     function work() {
