@@ -1,8 +1,8 @@
 // Compression to LZMA (the algorithm of 7-Zip; I. Pavlov, LZMA specification) with 3 bits of literal context and none of position,
 // as a raw stream without header and end mark. packages/core/assembly/unpack undoes it.
 //
-// The cheapest way through the data is found by dynamic programming over positions; what each symbol costs is taken from the
-// pass before. Made for modules of some hundred kilobytes: it keeps all matches in memory.
+// The cheapest way through the data is found by dynamic programming over positions, with a few ways to each; what each symbol costs is
+// taken from the pass before. Made for modules of some hundred kilobytes: it keeps all matches in memory.
 
 const literalContextBits = 3;
 const states = 12;
@@ -11,6 +11,8 @@ const longest = 273;
 /** Earlier places with the same bytes that are looked at for each position. */
 const candidates = 500;
 const passes = 4;
+/** Ways to each position that are followed. */
+const mostArrivals = 3;
 
 // Where each family of probabilities begins in one array.
 const isMatch = 0;
@@ -174,64 +176,73 @@ function parse(data, matches, prices) {
     }
     return known;
   };
-  const total = new Float64Array(size + 1).fill(Number.POSITIVE_INFINITY);
-  const from = new Int32Array(size + 1);
-  const kind = new Float64Array(size + 1);
-  const stateAt = new Uint8Array(size + 1);
-  const repsAt = new Array(size + 1);
-  total[0] = 0;
-  repsAt[0] = [0, 0, 0, 0];
+  // The cheapest arrivals at each place, that differ in what they leave behind: what is dearest so far may save more later.
+  const arrivals = Array.from({ length: size + 1 }, () => []);
+  arrivals[0].push({ cost: 0, state: 0, reps: [0, 0, 0, 0] });
   for (let at = 0; at < size; at++) {
-    const state = stateAt[at];
-    const reps = repsAt[at];
-    const here = total[at];
-    const relax = (n, price, how, next, list) => {
-      if (here + price >= total[at + n]) return;
-      total[at + n] = here + price;
-      from[at + n] = at;
-      kind[at + n] = how;
-      stateAt[at + n] = next;
-      repsAt[at + n] = list;
-    };
-    const flag = (index, one) => prices[2 * (index + state) + one];
-    const price = flag(isMatch, 0) + priced(literal, data, at, state, reps[0]);
-    relax(1, price, Number.NaN, afterLiteral(state), reps);
     const limit = Math.min(longest, size - at);
-    const repPrice = flag(isMatch, 1) + flag(isRep, 1);
-    for (let k = 0; k < 4; k++) {
-      const back = reps[k] + 1;
-      if (back > at || reps.indexOf(reps[k]) < k) continue;
-      let same = 0;
-      while (same < limit && data[at + same] === data[at + same - back]) same++;
-      if (k === 0 && same > 0)
-        relax(1, repPrice + flag(isRep0, 0) + flag(isRep0Long, 0), -1, afterShortRep(state), reps);
-      if (same < shortest) continue;
-      const choice =
-        k === 0
-          ? flag(isRep0, 0) + flag(isRep0Long, 1)
-          : flag(isRep0, 1) + (k === 1 ? flag(isRep1, 0) : flag(isRep1, 1) + flag(isRep2, k - 2));
-      const list = k === 0 ? reps : [reps[k], ...reps.filter((_, i) => i !== k)];
-      for (let n = shortest; n <= same; n++)
-        relax(n, repPrice + choice + repLengthPrice[n], -1 - k, afterRep(state), list);
-    }
     const found = matches[at];
-    const matchPrice = flag(isMatch, 1) + flag(isRep, 0);
-    for (let i = 0, n = shortest; i < found.length; i += 2) {
-      const list = [found[i + 1], reps[0], reps[1], reps[2]];
-      for (; n <= found[i]; n++) {
-        relax(
-          n,
-          matchPrice + lengthPrice[n] + distancePrice(found[i + 1], n),
-          found[i + 1],
-          afterMatch(state),
-          list,
-        );
+    for (const arrival of arrivals[at]) {
+      const { state, reps } = arrival;
+      const relax = (n, price, how, next, list) =>
+        arrive(arrivals[at + n], arrival.cost + price, n, how, next, list, arrival);
+      const flag = (index, one) => prices[2 * (index + state) + one];
+      relax(
+        1,
+        flag(isMatch, 0) + priced(literal, data, at, state, reps[0]),
+        Number.NaN,
+        afterLiteral(state),
+        reps,
+      );
+      const repPrice = flag(isMatch, 1) + flag(isRep, 1);
+      for (let k = 0; k < 4; k++) {
+        const back = reps[k] + 1;
+        if (back > at || reps.indexOf(reps[k]) < k) continue;
+        let same = 0;
+        while (same < limit && data[at + same] === data[at + same - back]) same++;
+        if (k === 0 && same > 0)
+          relax(1, repPrice + flag(isRep0, 0) + flag(isRep0Long, 0), -1, afterShortRep(state), reps);
+        if (same < shortest) continue;
+        const choice =
+          k === 0
+            ? flag(isRep0, 0) + flag(isRep0Long, 1)
+            : flag(isRep0, 1) + (k === 1 ? flag(isRep1, 0) : flag(isRep1, 1) + flag(isRep2, k - 2));
+        const list = k === 0 ? reps : [reps[k], ...reps.filter((_, i) => i !== k)];
+        for (let n = shortest; n <= same; n++)
+          relax(n, repPrice + choice + repLengthPrice[n], -1 - k, afterRep(state), list);
+      }
+      const matchPrice = flag(isMatch, 1) + flag(isRep, 0);
+      for (let i = 0, n = shortest; i < found.length; i += 2) {
+        const list = [found[i + 1], reps[0], reps[1], reps[2]];
+        for (; n <= found[i]; n++) {
+          relax(
+            n,
+            matchPrice + lengthPrice[n] + distancePrice(found[i + 1], n),
+            found[i + 1],
+            afterMatch(state),
+            list,
+          );
+        }
       }
     }
   }
   const steps = [];
-  for (let at = size; at > 0; at = from[at]) steps.push([at - from[at], kind[at]]);
+  for (let arrival = arrivals[size][0]; arrival.from; arrival = arrival.from)
+    steps.push([arrival.n, arrival.how]);
   return steps.reverse();
+}
+
+/** Adds an arrival to the cheapest, in ascending order, of which no two are alike for the next step. */
+function arrive(list, cost, n, how, state, reps, from) {
+  if (list.length === mostArrivals && cost >= list[mostArrivals - 1].cost) return;
+  const same = list.findIndex((other) => other.reps[0] === reps[0] && other.state < 7 === state < 7);
+  if (same >= 0) {
+    if (list[same].cost <= cost) return;
+    list.splice(same, 1);
+  } else if (list.length === mostArrivals) list.pop();
+  let place = list.length;
+  while (place > 0 && list[place - 1].cost > cost) place--;
+  list.splice(place, 0, { cost, n, how, state, reps, from });
 }
 
 /** Calls `bit` and `direct` for every bit of the stream that these steps are. */

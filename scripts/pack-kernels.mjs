@@ -60,7 +60,7 @@ export function takeApart(module) {
         if (second === 12 || second === 13) copy(16);
         else if ((second >= 21 && second < 35) || (second >= 84 && second < 92)) copy(1);
         // Swizzle, fused multiply-adds of float32, and the dot product that never runs without relaxed SIMD.
-        if (second >= 0x100 && ![0x100, 0x105, 0x106, 0x113].includes(second))
+        if (second >= 0x100 && ![0x100, 0x105, 0x113].includes(second))
           fail("an unknown relaxed instruction");
         if (second >= 0x100) uses.relaxed = true;
       } else fail(`no way to pack the instruction ${operation} ${second}`);

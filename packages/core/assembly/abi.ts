@@ -39,13 +39,6 @@ export function madd(a: v128, b: v128, c: v128): v128 {
   return f32x4.relaxed_madd(a, b, c);
 }
 
-/** c − a·b, fused where the host has relaxed SIMD. */
-// @ts-ignore: decorator
-@inline
-export function nmadd(a: v128, b: v128, c: v128): v128 {
-  return f32x4.relaxed_nmadd(a, b, c);
-}
-
 /** Float number k of a static table, in all four lanes. */
 // @ts-ignore: decorator
 @inline

@@ -3,12 +3,12 @@
 // Constants are loaded from static tables: a v128 constant inside a loop is rebuilt each time round by V8.
 // pmin(x, c) and pmax(x, c) are one instruction each and keep a NaN in x, which min and max need five for.
 
-import { constant, madd, nmadd, wide } from "./abi";
+import { constant, madd, wide } from "./abi";
 
-// −104 (e^x rounds to 0), 89 (e^x is ∞), log2 e, 1.5·2^23, ln 2 in two parts (the first has 9 bits, so that n·hi is
+// −104 (e^x rounds to 0), 89 (e^x is ∞), log2 e, 1.5·2^23, −ln 2 in two parts (the first has 9 bits, so that n·hi is
 // exact), then the polynomial P of e^r = 1 + r + r²·P(r) on |r| ≤ ln 2 / 2, and 1.
 const EXP: usize = memory.data<f32>([
-  -104.0, 89.0, 1.44269504088896341, 12582912.0, 0.693359375, -2.12194440e-4,
+  -104.0, 89.0, 1.44269504088896341, 12582912.0, -0.693359375, 2.12194440e-4,
   1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
   1.0, 0.5, -18.0, 2.0,
 ]);
@@ -39,7 +39,7 @@ export function exp4(x: v128): v128 {
   // Adding 1.5·2^23 rounds to an integer, which then stands in the low bits.
   const t = madd(x, constant(EXP, 2), constant(EXP, 3));
   const n = f32x4.sub(t, constant(EXP, 3));
-  const r = nmadd(n, constant(EXP, 5), nmadd(n, constant(EXP, 4), x));
+  const r = madd(n, constant(EXP, 5), madd(n, constant(EXP, 4), x));
   const p = f32x4.add(expm1Reduced(r), one());
   // 2^n as a product of two normal numbers, for n reaches from −150 to 128: n + 254 is cut in halves, each a biased exponent.
   const k = i32x4.sub(t, i32x4.splat(0x4b400000 - 254));
@@ -55,7 +55,7 @@ export function expm14(x: v128): v128 {
   const c = f32x4.pmin(f32x4.pmax(x, constant(EXP, 14)), constant(EXP, 1));
   const t = madd(c, constant(EXP, 2), constant(EXP, 3));
   const n = f32x4.sub(t, constant(EXP, 3));
-  const r = nmadd(n, constant(EXP, 5), nmadd(n, constant(EXP, 4), c));
+  const r = madd(n, constant(EXP, 5), madd(n, constant(EXP, 4), c));
   const p = expm1Reduced(r);
   // s = 2^(n−1), which is finite also for n = 128: e^x − 1 = 2·(s·p + (s − ½)).
   const s = i32x4.shl(i32x4.sub(t, i32x4.splat(0x4b400000 - 126)), 23);
@@ -98,12 +98,12 @@ export function tanh4(x: v128): v128 {
   return v128.bitselect(x, y, i32x4.splat(0x80000000));
 }
 
-// Smallest normal number, 2^23, the polynomial P of ln(1+f) = f − f²/2 + f³·P(f), ln 2 in two parts, ½, 1, ∞, −∞, 23.
+// Smallest normal number, 2^23, the polynomial P of ln(1+f) = f − f²/2 + f³·P(f), ln 2 in two parts, −½, 1, ∞, −∞, 23.
 const LOG: usize = memory.data<f32>([
   1.17549435e-38, 8388608.0,
   7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
   2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-  -2.12194440e-4, 0.693359375, 0.5, 1.0, Infinity, -Infinity, 23.0,
+  -2.12194440e-4, 0.693359375, -0.5, 1.0, Infinity, -Infinity, 23.0,
 ]);
 
 /** ln x: within 1 ulp; −∞ at 0, NaN below, denormal x as well. */
@@ -129,7 +129,7 @@ export function log4(x: v128): v128 {
   p = madd(p, f, constant(LOG, 10));
   let y = f32x4.mul(f32x4.mul(p, f), z);
   y = madd(e, constant(LOG, 11), y);
-  y = nmadd(constant(LOG, 13), z, y);
+  y = madd(constant(LOG, 13), z, y);
   y = madd(e, constant(LOG, 12), f32x4.add(f, y));
   y = v128.bitselect(x, y, f32x4.eq(x, constant(LOG, 15)));
   y = v128.bitselect(constant(LOG, 16), y, f32x4.eq(x, i32x4.splat(0)));

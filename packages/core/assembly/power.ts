@@ -1,14 +1,14 @@
 // a^b of float32 lanes: e^(b·ln a), where the exponent needs more digits than float32 has and is the sum of two numbers;
 // and the natural logarithm of one float64 number.
 
-import { constant, madd, nmadd } from "./abi";
+import { constant, madd } from "./abi";
 
 // 1.5·2^23, which rounds to an integer; 1, ½, 2^24; ln 2 / 4 and ln 2 in two parts each, the first of 14 and 15 bits, so that
-// its product with an integer is exact; log2 e; the exponents beyond which float32 has 0 and ∞; one up to which e^x
+// its product with an integer is exact, the last of them negative; log2 e; the exponents beyond which float32 has 0 and ∞; one up to which e^x
 // is a normal number.
 const NUMBERS: usize = memory.data<f32>([
   12582912.0, 1.0, 0.5, 16777216.0,
-  0.1732940673828125, -7.272242783074034e-06, 0.693145751953125, 1.428606765330187e-06,
+  0.1732940673828125, -7.272242783074034e-06, 0.693145751953125, -1.428606765330187e-06,
   1.4426950216293335, -104.0, 89.0, 86.0,
 ]);
 // ln(m / c) = s + s³·L(s²) with s = 2(m − c)/(m + c), |s| ≤ 0.12: L from the highest power, of least error (2e-13).
@@ -155,8 +155,8 @@ function powEights(dst: usize, a: usize, b: usize, n: i32, stepA: usize, stepB: 
     const ln2Low = constant(NUMBERS, 7);
     const rHigh0 = f32x4.sub(x0, f32x4.mul(whole0, ln2High));
     const rHigh1 = f32x4.sub(x1, f32x4.mul(whole1, ln2High));
-    const rLow0 = nmadd(whole0, ln2Low, xLow0);
-    const rLow1 = nmadd(whole1, ln2Low, xLow1);
+    const rLow0 = madd(whole0, ln2Low, xLow0);
+    const rLow1 = madd(whole1, ln2Low, xLow1);
     const r0 = f32x4.add(rHigh0, rLow0);
     const r1 = f32x4.add(rHigh1, rLow1);
     const square0 = f32x4.mul(r0, r0);
@@ -202,7 +202,7 @@ function settle(dst: usize, baseAt: usize, powerAt: usize, kept: usize): void {
   const t = madd(f32x4.add(limited, xLow), constant(NUMBERS, 8), magic);
   const whole = f32x4.sub(t, magic);
   const rHigh = f32x4.sub(limited, f32x4.mul(whole, constant(NUMBERS, 6)));
-  const rLow = nmadd(whole, constant(NUMBERS, 7), xLow);
+  const rLow = madd(whole, constant(NUMBERS, 7), xLow);
   const r = f32x4.add(rHigh, rLow);
   let p = constant(EXP, 0);
   for (let i = 1; i < 5; i++) p = madd(p, r, constant(EXP, i));

