@@ -114,7 +114,7 @@ export function tidy<T>(fn: () => T): T {
     return result;
   } finally {
     const { scopes } = runtime;
-    scopes.splice(scopes.lastIndexOf(scope), 1);
+    scopes.pop();
     const outer = scopes[scopes.length - 1];
     for (let i = 0; i < scope.length; i++) {
       const tensor = scope[i];

@@ -10,7 +10,7 @@ import { broadcastShapes, formatShape, range, sameShape, sizeOf } from "../shape
 import { Tensor } from "../tensor.js";
 import { commonBackend, hostValues } from "./dispatch.js";
 import { gather } from "./indexing.js";
-import { expand, permute, type Range, reshape, sliceFor } from "./view.js";
+import { arranged, expand, type Range, reshape, sliceFor } from "./view.js";
 
 /** What to take of an axis: a {@link Range}, integer positions (negative ones from the end), or a bool mask over one or more axes. */
 export type Index = Range | Tensor;
@@ -113,10 +113,6 @@ export function index(x: Tensor, ...indices: readonly Index[]): Tensor {
     return arranged(picked, order);
   });
 }
-
-/** `x` with its axes in `order`: itself where they are. */
-const arranged = (x: Tensor, order: readonly number[]): Tensor =>
-  order.every((axis, i) => axis === i) ? x : permute(x, order);
 
 /** Position in the indexed axes, taken as one, for each element of the common shape. */
 function flatPositions(x: Tensor, positions: readonly Positions[], shape: readonly number[]): Int32Array {

@@ -4,13 +4,13 @@
 import { requireThat } from "../arguments.js";
 import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
-import { formatShape, sizeOf } from "../shape.js";
+import { formatShape, range, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend } from "./dispatch.js";
 import { alias, mul } from "./elementwise.js";
 import { matmul } from "./matmul.js";
 import { sum } from "./reduce.js";
-import { expand, permute, reshape, slice } from "./view.js";
+import { arranged, expand, permute, reshape, slice } from "./view.js";
 
 /** An operand with a label for each axis; those of an ellipsis are called …1, …2 from the back. */
 interface Labelled {
@@ -29,6 +29,50 @@ interface Labelled {
  */
 export function einsum(equation: string, ...operands: readonly Tensor[]): Tensor {
   requireThat(typeof equation === "string", "einsum", "equation", "a string", equation);
+  const known = plans.get(equation);
+  const fits = known?.labels.length === operands.length;
+  const plan = fits && known.labels.every((labels, i) => labels.length === operands[i]?.rank) ? known : null;
+  if (plan) commonBackend("einsum", operands);
+  const { labels, result, pairing } = plan ?? planOf(equation, operands);
+  const extents = extentsOf(labels, operands);
+  return tidy(() => {
+    const each = operands.map((x, i) => ({ x, labels: labels[i] }));
+    const single = pairing
+      ? contract(spread(each[0], extents), spread(each[1], extents), pairing, extents)
+      : sumOut(contractAll(each, result, extents), result);
+    const order = result.map((label) => single.labels.indexOf(label));
+    const out = arranged(single.x, order);
+    return operands.includes(out) ? alias(out) : out;
+  });
+}
+
+/** The product of all operands, pair by pair, with labels of the result and others. */
+function contractAll(operands: readonly Labelled[], result: readonly string[], extents: Extents): Labelled {
+  let rest = operands.map(diagonals).map((operand) => ({ ...operand, x: spread(operand, extents) }));
+  while (rest.length > 1) {
+    const [i, j] = cheapest(rest, result, extents);
+    const others = rest.filter((_, k) => k !== i && k !== j);
+    const kept = [...result, ...others.flatMap(({ labels }) => labels)];
+    const pairing = pairUp(rest[i].labels, rest[j].labels, kept);
+    rest = [contract(rest[i].x, rest[j].x, pairing, extents), ...others];
+  }
+  return rest[0];
+}
+
+/** What an equation asks of operands of some ranks. */
+interface Plan {
+  /** One label for each axis of each operand. */
+  readonly labels: readonly (readonly string[])[];
+  readonly result: readonly string[];
+  /** How two operands are multiplied; null where there are more or fewer, or one has a label twice. */
+  readonly pairing: Pairing | null;
+}
+
+/** Plans of equations used lately, for the ranks that they were used with. */
+const plans = new Map<string, Plan>();
+const mostPlans = 64;
+
+function planOf(equation: string, operands: readonly Tensor[]): Plan {
   const { inputs, output } = parse(equation);
   if (inputs.length !== operands.length) {
     throw new ArgumentError(
@@ -36,28 +80,18 @@ export function einsum(equation: string, ...operands: readonly Tensor[]): Tensor
     );
   }
   commonBackend("einsum", operands);
-  const labelled = inputs.map((text, i) => labelsOf(equation, text, operands[i], i));
-  const result = outputLabels(equation, output, labelled);
-  const extents = extentsOf(labelled, operands);
-  return tidy(() => {
-    let rest: Labelled[] = labelled.map((labels, i) => diagonals({ x: operands[i], labels }));
-    for (const label of result) {
-      if (!extents.has(label))
-        throw new ArgumentError(`einsum: output label "${label}" of "${equation}" is in no operand`);
-    }
-    rest = rest.map((operand) => ({ ...operand, x: spread(operand, extents) }));
-    while (rest.length > 1) {
-      const [i, j] = cheapest(rest, result, extents);
-      const others = rest.filter((_, k) => k !== i && k !== j);
-      const kept = new Set([...result, ...others.flatMap(({ labels }) => labels)]);
-      rest = [contract(rest[i], rest[j], kept, extents), ...others];
-    }
-    const single = sumOut(rest[0], new Set(result));
-    return permute(
-      single.x,
-      result.map((label) => single.labels.indexOf(label)),
-    );
-  });
+  const labels = inputs.map((text, i) => labelsOf(equation, text, operands[i], i));
+  const result = outputLabels(equation, output, labels);
+  for (const label of result) {
+    if (!labels.some((list) => list.includes(label)))
+      throw new ArgumentError(`einsum: output label "${label}" of "${equation}" is in no operand`);
+  }
+  const once = labels.every((list) => new Set(list).size === list.length);
+  const pairing = labels.length === 2 && once ? pairUp(labels[0], labels[1], result) : null;
+  if (plans.size === mostPlans) plans.clear();
+  const plan = { labels, result, pairing };
+  plans.set(equation, plan);
+  return plan;
 }
 
 function parse(equation: string): { inputs: string[]; output: string | null } {
@@ -110,7 +144,10 @@ function outputLabels(equation: string, output: string | null, inputs: readonly 
 }
 
 /** The length of every label: 1 gives way to another. */
-function extentsOf(labelled: readonly string[][], operands: readonly Tensor[]): Map<string, number> {
+function extentsOf(
+  labelled: readonly (readonly string[])[],
+  operands: readonly Tensor[],
+): Map<string, number> {
   const extents = new Map<string, number>();
   labelled.forEach((labels, i) => {
     labels.forEach((label, axis) => {
@@ -143,25 +180,28 @@ function diagonals({ x, labels }: Labelled): Labelled {
 }
 
 /** The operand with axes of length 1 repeated to their label's length. */
-function spread({ x, labels }: Labelled, extents: ReadonlyMap<string, number>): Tensor {
-  return expand(
-    x,
-    labels.map((label) => extents.get(label)!),
-  );
+function spread({ x, labels }: Labelled, extents: Extents): Tensor {
+  const shape = shapeOf(labels, extents);
+  return sameShape(x.shape, shape) ? x : expand(x, shape);
 }
 
+type Extents = ReadonlyMap<string, number>;
+
+const shapeOf = (labels: readonly string[], extents: Extents): number[] =>
+  labels.map((label) => extents.get(label)!);
+
 /** Sums over the labels that nobody needs any more. */
-function sumOut({ x, labels }: Labelled, kept: ReadonlySet<string>): Labelled {
-  const axes = labels.map((_, i) => i).filter((i) => !kept.has(labels[i]));
-  if (axes.length === 0) return { x: alias(x), labels };
-  return { x: sum(x, axes), labels: labels.filter((label) => kept.has(label)) };
+function sumOut({ x, labels }: Labelled, kept: readonly string[]): Labelled {
+  if (labels.every((label) => kept.includes(label))) return { x, labels };
+  const axes = range(labels.length).filter((i) => !kept.includes(labels[i]));
+  return { x: sum(x, axes), labels: labels.filter((label) => kept.includes(label)) };
 }
 
 /** The pair whose result is smallest. */
 function cheapest(
   operands: readonly Labelled[],
   result: readonly string[],
-  extents: ReadonlyMap<string, number>,
+  extents: Extents,
 ): [number, number] {
   let best: [number, number] = [0, 1];
   let least = Number.POSITIVE_INFINITY;
@@ -177,45 +217,54 @@ function cheapest(
   return best;
 }
 
-/** The product of two operands, summed over the labels that both have and nobody else needs. */
-function contract(
-  left: Labelled,
-  right: Labelled,
-  kept: ReadonlySet<string>,
-  extents: ReadonlyMap<string, number>,
-): Labelled {
-  const a = sumOut(left, new Set([...kept, ...right.labels]));
-  const b = sumOut(right, new Set([...kept, ...left.labels]));
-  const shared = a.labels.filter((label) => b.labels.includes(label));
-  const batch = shared.filter((label) => kept.has(label));
-  const inner = shared.filter((label) => !kept.has(label));
-  const rows = a.labels.filter((label) => !shared.includes(label));
-  const columns = b.labels.filter((label) => !shared.includes(label));
-  const shapeOf = (labels: readonly string[]) => labels.map((label) => extents.get(label)!);
-  const arrange = (operand: Labelled, labels: readonly string[]) =>
-    permute(
-      operand.x,
-      labels.map((label) => operand.labels.indexOf(label)),
-    );
+/** How a product of two operands, summed over the labels that both have and nobody else needs, is made a product of matrices. */
+interface Pairing {
+  readonly batch: readonly string[];
+  readonly rows: readonly string[];
+  /** Summed over in the product. */
+  readonly inner: readonly string[];
+  readonly columns: readonly string[];
+  /** Of each operand, the axes that are summed over before, and the order of those that are left. */
+  readonly sides: readonly { readonly summed: readonly number[]; readonly order: readonly number[] }[];
+}
+
+function pairUp(left: readonly string[], right: readonly string[], kept: readonly string[]): Pairing {
+  const a = left.filter((label) => right.includes(label) || kept.includes(label));
+  const b = right.filter((label) => left.includes(label) || kept.includes(label));
+  const shared = a.filter((label) => b.includes(label));
+  const batch = shared.filter((label) => kept.includes(label));
+  const inner = shared.filter((label) => !kept.includes(label));
+  const rows = a.filter((label) => !shared.includes(label));
+  const columns = b.filter((label) => !shared.includes(label));
+  const side = (all: readonly string[], rest: readonly string[], wanted: readonly string[]) => ({
+    summed: range(all.length).filter((i) => !rest.includes(all[i])),
+    order: wanted.map((label) => rest.indexOf(label)),
+  });
+  const sides = [
+    side(left, a, [...batch, ...rows, ...inner]),
+    side(right, b, [...batch, ...inner, ...columns]),
+  ];
+  return { batch, rows, inner, columns, sides };
+}
+
+function contract(left: Tensor, right: Tensor, pairing: Pairing, extents: Extents): Labelled {
+  const { batch, rows, inner, columns, sides } = pairing;
+  const [a, b] = [left, right].map((x, i) => {
+    const { summed, order } = sides[i];
+    return arranged(summed.length === 0 ? x : sum(x, summed), order);
+  });
   const labels = [...batch, ...rows, ...columns];
+  const shape = shapeOf(labels, extents);
+  const reshaped = (x: Tensor, wanted: readonly number[]) =>
+    sameShape(x.shape, wanted) ? x : reshape(x, wanted);
   if (inner.length === 0) {
-    const one = (list: readonly string[]) => list.map(() => 1);
-    const x = reshape(arrange(a, [...batch, ...rows]), [
-      ...shapeOf(batch),
-      ...shapeOf(rows),
-      ...one(columns),
-    ]);
-    const y = reshape(arrange(b, [...batch, ...columns]), [
-      ...shapeOf(batch),
-      ...one(rows),
-      ...shapeOf(columns),
-    ]);
+    const x = reshaped(a, [...a.shape, ...columns.map(() => 1)]);
+    const y = reshaped(b, [...shapeOf(batch, extents), ...rows.map(() => 1), ...shapeOf(columns, extents)]);
     return { x: mul(x, y), labels };
   }
-  const size = (list: readonly string[]) => sizeOf(shapeOf(list));
-  const x = reshape(arrange(a, [...batch, ...rows, ...inner]), [size(batch), size(rows), size(inner)]);
-  const y = reshape(arrange(b, [...batch, ...inner, ...columns]), [size(batch), size(inner), size(columns)]);
-  const product =
-    batch.length === 0 ? matmul(reshape(x, x.shape.slice(1)), reshape(y, y.shape.slice(1))) : matmul(x, y);
-  return { x: reshape(product, shapeOf(labels)), labels };
+  const size = (list: readonly string[]) => sizeOf(shapeOf(list, extents));
+  const lead = batch.length === 0 ? [] : [size(batch)];
+  const x = reshaped(a, [...lead, size(rows), size(inner)]);
+  const y = reshaped(b, [...lead, size(inner), size(columns)]);
+  return { x: reshaped(matmul(x, y), shape), labels };
 }

@@ -27,14 +27,8 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor, inverse = false): Tens
   if (x.rank !== 4 || headDim % 2 !== 0) {
     throw new ShapeError(`rope: x must be [batch, heads, length, even headDim], not ${formatShape(x.shape)}`);
   }
-  for (const [name, table] of [
-    ["cos", cos],
-    ["sin", sin],
-  ] as const) {
-    if (table.rank !== 2 || table.shape[0] !== length || table.shape[1] !== headDim / 2) {
-      throw new ShapeError(`rope: ${name} ${formatShape(table.shape)} should be [${length}, ${headDim / 2}]`);
-    }
-  }
+  checkTable("cos", cos, length, headDim);
+  checkTable("sin", sin, length, headDim);
   if (!fusedKernels([x, cos, sin], "rope")) return ropeReference(x, cos, sin, inverse);
   return tidy(() => {
     const source = x.strides[3] === 1 ? x : contiguous(x);
@@ -50,6 +44,11 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor, inverse = false): Tens
   });
 }
 
+function checkTable(name: string, table: Tensor, length: number, headDim: number): void {
+  if (table.rank !== 2 || table.shape[0] !== length || table.shape[1] !== headDim / 2)
+    throw new ShapeError(`rope: ${name} ${formatShape(table.shape)} should be [${length}, ${headDim / 2}]`);
+}
+
 export const ropeRule: OwnRule<{ inverse: boolean }> = {
   name: "rope",
   needs: (i) => (i === 0 ? [1, 2] : [0, 1, 2]),
@@ -63,6 +62,7 @@ export const ropeRule: OwnRule<{ inverse: boolean }> = {
 
 /** Undefined contents in `x`'s shape, its last axis dense (stride 1) and the others in the same order in memory. */
 export function emptyLike(x: Tensor): Tensor {
+  if (x.isContiguous) return empty(x.storage.backend, x.dtype, x.shape);
   const last = x.rank - 1;
   // The last axis stays innermost: an expanded axis has the smaller stride, 0, but kernels want that of the last to be 1.
   const order = x.shape

@@ -51,6 +51,10 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
   return viewOf("permute", x, { order: axes }, permuteLayout(x.layout, axes));
 }
 
+/** `x` with its axes in `order`: itself where they are. */
+export const arranged = (x: Tensor, order: readonly number[]): Tensor =>
+  order.every((axis, i) => axis === i) ? x : permute(x, order);
+
 /** `x` with two axes swapped; by default the last two. */
 export function transpose(x: Tensor, axis1 = -2, axis2 = -1): Tensor {
   use("transpose", x);

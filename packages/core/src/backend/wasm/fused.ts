@@ -27,9 +27,9 @@ const attentionUnits = 8;
 const boolMask = 1;
 const floatMask = 2;
 
-/** Byte strides of all axes but the last of a float32 operand. */
-function byteStrides(x: Operand): number[] {
-  return x.strides.slice(0, -1).map((stride) => stride * 4);
+/** Adds the address and the byte strides of all axes but the last of a float32 operand of rank 4. */
+function describe(ints: number[], runtime: WasmRuntime, x: Operand): void {
+  ints.push(runtime.address(x), x.strides[0] * 4, x.strides[1] * 4, x.strides[2] * 4);
 }
 
 /** Arguments 0 to 28 of the attention kernels, and the descriptions of further operands. */
@@ -44,15 +44,14 @@ function attentionInts(
   const [, heads, queries, depth] = q.shape;
   const [, kvHeads, keys] = k.shape;
   const ints = [heads, heads / kvHeads, queries, keys, depth, causal ? 1 : 0];
-  const describe = (x: Operand) => [runtime.address(x), ...byteStrides(x)];
-  for (const x of operands.slice(0, 4)) ints.push(...describe(x));
+  for (let i = 0; i < 4; i++) describe(ints, runtime, operands[i]);
   ints.push(logSumExp ? runtime.address(logSumExp) : 0);
   if (mask) {
     const size = mask.dtype === "bool" ? 1 : 4;
     ints.push(mask.dtype === "bool" ? boolMask : floatMask, runtime.address(mask));
     ints.push(...mask.strides.map((stride) => stride * size));
   } else ints.push(0, 0, 0, 0, 0, 0);
-  for (const x of operands.slice(4)) ints.push(...describe(x));
+  for (let i = 4; i < operands.length; i++) describe(ints, runtime, operands[i]);
   return ints;
 }
 
@@ -152,23 +151,13 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
 
     rope(x, cos, sin, sign, out) {
       const [batch, heads, length, depth] = x.shape;
-      core.launch(
-        "rope",
-        depth === 0 ? 0 : batch * heads * length,
-        [
-          heads,
-          length,
-          depth / 2,
-          address(x),
-          ...byteStrides(x),
-          address(out),
-          ...byteStrides(out),
-          address(cos),
-          address(sin),
-        ],
-        [sign],
-        { grain: rowGrain(depth + 16, lightChunk) },
-      );
+      const ints = [heads, length, depth / 2];
+      describe(ints, runtime, x);
+      describe(ints, runtime, out);
+      ints.push(address(cos), address(sin));
+      core.launch("rope", depth === 0 ? 0 : batch * heads * length, ints, [sign], {
+        grain: rowGrain(depth + 16, lightChunk),
+      });
     },
 
     swiglu(gate, up, out) {
