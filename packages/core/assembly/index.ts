@@ -14,7 +14,7 @@ export * from "./rope";
 export * from "./swiglu";
 export * from "./gather";
 export * from "./scan";
-export { frame, windowRows } from "./windows";
+export { frame, windowDots, windowRows } from "./windows";
 export { pool, poolBackward } from "./pooling";
 export * from "./adamw";
 export { philox } from "./random";

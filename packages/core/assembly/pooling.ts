@@ -1,8 +1,8 @@
 // Pooling of planes: the largest or the mean of each window, and their gradients.
 //
-// Integers: 0 input, 1 output, 2 indices, or 0 for the mean; 3 whether padding counts in the mean; then for each axis, rows first:
+// Integers: 0 input, 1 output, 2 indices or 0; 3 kind: 0 the largest, 1 the mean, 2 that with padding; then for each axis, rows first:
 // length, number of windows, size of a window, stride (0: windows that divide the axis, as adaptive pooling has them), padding, dilation.
-// Scratch: WINDOW bytes for each column of the output and one more, and for means' gradients a row of the input.
+// Scratch: WINDOW bytes for each column of the output and one more, and a row of the input.
 
 import { address, int } from "./abi";
 import { loadFour } from "./windows";
@@ -29,7 +29,7 @@ function windowsOf(args: usize, axis: i32, i: i32, count: i32, to: usize): void 
       start = <i32>((<i64>i * length) / all);
       end = <i32>((<i64>(i + 1) * length + (all - 1)) / all);
     }
-    const reach = int(args, 3) ? padding : 0;
+    const reach = int(args, 3) == 2 ? padding : 0;
     store<i32>(to, min(end, length + reach) - max(start, -reach), 8);
     store<i32>(to, <i32>(stride > 0 && start >= 0 && end <= length), 12);
     if (start < 0) start += ((dilation - 1 - start) / dilation) * dilation;
@@ -38,64 +38,155 @@ function windowsOf(args: usize, axis: i32, i: i32, count: i32, to: usize): void 
   }
 }
 
-/** A unit is a row of the output; equal elements and NaNs: the first is the largest. An index of −1 is that of no element at all. */
+// The largest so far of equal places, the first of equals; a NaN stays.
+// @ts-ignore: decorator
+@inline
+function larger(best: v128, value: v128): v128 {
+  return v128.or(f32x4.pmax(best, value), f32x4.ne(value, value));
+}
+
+// @ts-ignore: decorator
+@inline
+function joined(best: v128, value: v128, mean: bool): v128 {
+  return mean ? f32x4.add(best, value) : larger(best, value);
+}
+
+// One row from some rows, `step` bytes apart, of a plane: their sums or largest elements.
+// @ts-ignore: decorator
+@inline
+function joinRows(from: usize, end: usize, step: usize, bytes: usize, mean: bool, line: usize): void {
+  const first = f32x4.splat(mean ? 0 : -Infinity);
+  const stop = line + bytes;
+  for (; line + 64 <= stop; line += 64, from += 64) {
+    let a = first, b = first, c = first, d = first;
+    for (let at = from; at < end; at += step) {
+      a = joined(a, v128.load(at), mean);
+      b = joined(b, v128.load(at, 16), mean);
+      c = joined(c, v128.load(at, 32), mean);
+      d = joined(d, v128.load(at, 48), mean);
+    }
+    v128.store(line, a);
+    v128.store(line, b, 16);
+    v128.store(line, c, 32);
+    v128.store(line, d, 48);
+  }
+  for (; line + 16 <= stop; line += 16, from += 16) {
+    let a = first;
+    for (let at = from; at < end; at += step) a = joined(a, v128.load(at), mean);
+    v128.store(line, a);
+  }
+  for (; line < stop; line += 4, from += 4) {
+    let best: f32 = mean ? 0 : -Infinity;
+    for (let at = from; at < end; at += step) best = mean ? best + load<f32>(at) : max(best, load<f32>(at));
+    store<f32>(line, best);
+  }
+}
+
+// Windows side by side that lie within the row, four at once, the last four again where fewer are left.
+// @ts-ignore: decorator
+@inline
+function joinColumns(
+  line: usize, count: i32, size: i32, across: usize, step: usize, mean: bool, factor: f32, out: usize,
+): void {
+  const first = f32x4.splat(mean ? 0 : -Infinity);
+  const bytes = (<usize>size) * across;
+  let j = 0;
+  for (; j + 8 <= count; j += 8) {
+    let a = first, b = first;
+    let at = line + (<usize>j) * step;
+    for (const end = at + bytes; at < end; at += across) {
+      a = joined(a, loadFour(at, step), mean);
+      b = joined(b, loadFour(at + (step << 2), step), mean);
+    }
+    v128.store(place(out, j), mean ? f32x4.mul(a, f32x4.splat(factor)) : a);
+    v128.store(place(out, j), mean ? f32x4.mul(b, f32x4.splat(factor)) : b, 16);
+  }
+  while (j < count) {
+    j = min(j, count - 4);
+    let a = first;
+    let at = line + (<usize>j) * step;
+    for (const end = at + bytes; at < end; at += across) a = joined(a, loadFour(at, step), mean);
+    v128.store(place(out, j), mean ? f32x4.mul(a, f32x4.splat(factor)) : a);
+    j += 4;
+  }
+}
+
+// Where those stand, from the last to the first, which stays.
+function findColumns(args: usize, plane: usize, start: i32, y0: i32, y1: i32, count: i32, out: usize, places: usize): void {
+  const w = int(args, COLUMNS), down = int(args, ROWS + 5), across = int(args, COLUMNS + 5), stride = int(args, COLUMNS + 3);
+  const span = across * (int(args, COLUMNS + 2) - 1);
+  const lanes = i32x4.mul(i32x4.splat(stride), i32x4(0, 1, 2, 3));
+  const last = y1 - 1 - ((y1 - 1 - y0) % down);
+  for (let j = 0; j < count; j += 4) {
+    j = min(j, count - 4);
+    const best = v128.load(place(out, j));
+    let found = i32x4.splat(-1);
+    for (let y = last; y >= y0; y -= down) {
+      const row = y * w + start + j * stride;
+      for (let at = row + span; at >= row; at -= across) {
+        const value = loadFour(place(plane, at), (<usize>stride) << 2);
+        const here = v128.or(f32x4.eq(value, best), f32x4.ne(value, value));
+        found = v128.bitselect(i32x4.add(lanes, i32x4.splat(at)), found, here);
+      }
+    }
+    v128.store(place(places, j), found);
+  }
+}
+
+/** A unit is a row of the output. Of equal elements, and of NaNs, the first has the index; −1 is that of no element at all. */
 export function pool(args: usize, begin: i32, end: i32, scratch: usize): void {
   const indices = address(args, 2);
+  const mean = int(args, 3) > 0;
   const w = int(args, COLUMNS), height = int(args, ROWS + 1), width = int(args, COLUMNS + 1);
+  const size = int(args, COLUMNS + 2), stride = int(args, COLUMNS + 3);
   const down = int(args, ROWS + 5), across = int(args, COLUMNS + 5);
-  const stride = int(args, COLUMNS + 3);
-  const step = (<usize>stride) << 2;
+  const bytes = (<usize>w) << 2;
   const row = scratch + <usize>(width * WINDOW);
+  const line = row + WINDOW;
   windowsOf(args, COLUMNS, 0, width, scratch);
+  // The windows from `first` to `last` lie on the axis.
+  let first = 0;
+  while (first < width && !load<i32>(scratch + <usize>(first * WINDOW), 12)) first++;
+  let last = first;
+  while (last < width && load<i32>(scratch + <usize>(last * WINDOW), 12)) last++;
+  if (stride > 2 || last - first < 4) last = first = -1;
   for (let unit = begin; unit < end; unit++) {
-    const plane = address(args, 0) + (((<usize>(unit / height)) * (<usize>int(args, ROWS)) * (<usize>w)) << 2);
+    const plane = address(args, 0) + (<usize>(unit / height)) * (<usize>int(args, ROWS)) * bytes;
     windowsOf(args, ROWS, unit % height, 1, row);
-    const y0 = load<i32>(row), y1 = load<i32>(row, 4), rowCount = load<i32>(row, 8);
+    const y0 = load<i32>(row), y1 = load<i32>(row, 4);
     const out = address(args, 1) + (((<usize>unit) * (<usize>width)) << 2);
     const places = indices + (((<usize>unit) * (<usize>width)) << 2);
-    for (let ox = 0; ox < width; ) {
+    const from = plane + (<usize>y0) * bytes, until = plane + (<usize>y1) * bytes;
+    if (mean) joinRows(from, until, (<usize>down) * bytes, bytes, true, line);
+    else joinRows(from, until, (<usize>down) * bytes, bytes, false, line);
+    for (let ox = 0; ox < width; ox++) {
       const window = scratch + <usize>(ox * WINDOW);
       const x0 = load<i32>(window), x1 = load<i32>(window, 4);
-      const count = <f32>(rowCount * load<i32>(window, 8));
-      if (stride <= 2 && ox + 4 <= width && load<i32>(window, 12) && load<i32>(window, 3 * WINDOW + 12)) {
-        // Four windows side by side, all within the row.
-        let best = f32x4.splat(indices ? -Infinity : 0);
-        let found = i32x4.splat(-1);
-        const lanes = i32x4.mul(i32x4.splat(stride), i32x4(0, 1, 2, 3));
-        for (let y = y0; y < y1; y += down) {
-          for (let x = x0; x < x1; x += across) {
-            const value = loadFour(place(plane, y * w + x), step);
-            if (indices) {
-              // Not less or equal, or the first element: larger, or a NaN; never after a NaN.
-              const larger = v128.andnot(f32x4.eq(best, best), f32x4.le(value, best));
-              const better = v128.or(larger, i32x4.shr_s(found, 31));
-              best = v128.bitselect(value, best, better);
-              found = v128.bitselect(i32x4.add(lanes, i32x4.splat(y * w + x)), found, better);
-            } else best = f32x4.add(best, value);
-          }
-        }
-        if (indices) v128.store(place(places, ox), found);
-        else best = f32x4.div(best, f32x4.splat(count));
-        v128.store(place(out, ox), best);
-        ox += 4;
+      const factor: f32 = 1 / <f32>(load<i32>(row, 8) * load<i32>(window, 8));
+      if (ox == first) {
+        const begins = place(line, x0), step = (<usize>stride) << 2, count = last - first;
+        if (step == 4) joinColumns(begins, count, size, (<usize>across) << 2, 4, mean, factor, place(out, ox));
+        else joinColumns(begins, count, size, (<usize>across) << 2, 8, mean, factor, place(out, ox));
+        if (indices) findColumns(args, plane, x0, y0, y1, count, place(out, ox), place(places, ox));
+        ox = last - 1;
         continue;
       }
-      let best: f32 = indices ? -Infinity : 0;
-      let found = -1;
-      for (let y = y0; y < y1; y += down) {
-        for (let x = x0; x < x1; x += across) {
-          const value = load<f32>(place(plane, y * w + x));
-          if (!indices) best += value;
-          else if (found < 0 || (best == best && !(value <= best))) {
-            best = value;
-            found = y * w + x;
+      let best: f32 = mean ? 0 : -Infinity;
+      for (let x = x0; x < x1; x += across) {
+        const value = load<f32>(place(line, x));
+        best = mean ? best + value : max(best, value);
+      }
+      store<f32>(place(out, ox), mean ? best * factor : best);
+      if (indices) {
+        let found = -1;
+        for (let y = y0; found < 0 && y < y1; y += down) {
+          for (let x = x0; found < 0 && x < x1; x += across) {
+            const value = load<f32>(place(plane, y * w + x));
+            if (value == best || value != value) found = y * w + x;
           }
         }
+        store<i32>(place(places, ox), found);
       }
-      if (indices) store<i32>(place(places, ox), found);
-      else best /= count;
-      store<f32>(place(out, ox), best);
-      ox++;
     }
   }
 }

@@ -179,6 +179,9 @@ export interface PoolingAxis {
   readonly dilation: number;
 }
 
+/** The largest element of a window, or the mean of those on the axes, or of those in the padding too, which are 0. */
+export type PoolingKind = "max" | "mean" | "paddedMean";
+
 /**
  * Fused kernels that a backend may have. Unless said otherwise operands are contiguous float32, outputs are
  * preallocated, do not alias inputs, and hold anything before. Every one has a reference in `ops/`, made of primitives,
@@ -302,21 +305,21 @@ export interface FusedKernels {
   /** out, as weight above, = its gradient; dy [outChannels, images, rows, columns], the first two axes of the output swapped. */
   convolveWeights(x: Operand, dy: Operand, geometry: ConvolutionGeometry, out: Operand): void;
   /**
-   * out [planes…, rows, columns] = the largest element of each window of x, and where in its plane it stands (int32, −1 where a window
-   * has none): the first of equals, and the first NaN before all; or, without indices, the mean, in which padding counts if it should.
+   * out [planes…, rows, columns] from the windows of x [planes…, …]; indices, where wanted, int32: where in its plane the largest
+   * element stands, the first of equals and of NaNs, −1 where a window has none.
    */
   pool(
     x: Operand,
     axes: readonly PoolingAxis[],
-    countPadding: boolean,
+    kind: PoolingKind,
     out: Operand,
     indices: Operand | null,
   ): void;
-  /** dx [planes…, rows, columns] from dy of the output. */
+  /** dx from dy, both as above; indices of "max" alone. */
   poolBackward(
     dy: Operand,
     axes: readonly PoolingAxis[],
-    countPadding: boolean,
+    kind: PoolingKind,
     dx: Operand,
     indices: Operand | null,
   ): void;

@@ -2,8 +2,9 @@
 // made to fit a given number of outputs.
 
 import { requireOptions, use } from "../arguments.js";
+import { needsGraph } from "../autograd/graph.js";
 import { fusedBackward, gradientPlaces, type OwnRule } from "../autograd/rule.js";
-import type { PoolingAxis } from "../backend/types.js";
+import type { PoolingAxis, PoolingKind } from "../backend/types.js";
 import { fromValues, full } from "../creation.js";
 import { requireFloat } from "../dtype.js";
 import { ArgumentError, ShapeError } from "../errors.js";
@@ -16,7 +17,7 @@ import { cast, div, less, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { gather } from "./indexing.js";
 
-import { argmax, mean, sum } from "./reduce.js";
+import { argmax, sum } from "./reduce.js";
 import { takeFound } from "./selection.js";
 import { concat, expand, reshape, transpose, unsqueeze } from "./view.js";
 
@@ -53,9 +54,7 @@ const oneRow: PoolingAxis = { length: 1, count: 1, size: 1, stride: 1, padding: 
 
 interface Attributes {
   readonly axes: readonly PoolingAxis[];
-  /** Whether the mean is taken, and whether padding counts in it. */
-  readonly mean: boolean;
-  readonly countPadding: boolean;
+  readonly kind: PoolingKind;
 }
 
 /** The windows along both axes of x. */
@@ -124,10 +123,7 @@ function positionsOf({ length, count, size, stride, padding, dilation }: Pooling
  * What defines pooling: all elements of all windows by their places, the last place standing for what lies outside x, and the largest
  * of them, or their sum, by how many count.
  */
-function composition(
-  x: Tensor,
-  { axes, mean, countPadding }: Attributes,
-): { values: Tensor; indices: Tensor | null } {
+function composition(x: Tensor, { axes, kind }: Attributes): { values: Tensor; indices: Tensor | null } {
   const [batch, channels] = x.shape;
   const planes = batch * channels;
   const outside = sizeOf(axes.map(({ length }) => length));
@@ -138,7 +134,7 @@ function composition(
     const along = Array.from({ length: count }, (_, i) => positionsOf(axis, i));
     windows = windows.flatMap((before) =>
       along.map((positions) => {
-        const reach = countPadding ? padding : 0;
+        const reach = kind === "paddedMean" ? padding : 0;
         const inReach = positions.filter((at) => at >= -reach && at < length + reach);
         return {
           places: before.places.flatMap((place) =>
@@ -160,13 +156,13 @@ function composition(
   const { dtype, device } = x;
   const shape = outputShape(x, axes);
   return tidy(() => {
-    const filler = full([1, planes], mean ? 0 : Number.NEGATIVE_INFINITY, { dtype, device });
+    const filler = full([1, planes], kind === "max" ? Number.NEGATIVE_INFINITY : 0, { dtype, device });
     const elements = concat([transpose(reshape(x, [planes, outside]), 0, 1), filler], 0);
     const places = fromValues(backend, "int32", [windows.length, most], table);
     // [windows, elements, planes]
     const found = gather(elements, places);
     const back = (y: Tensor) => reshape(transpose(reshape(y, [windows.length, planes]), 0, 1), shape);
-    if (mean) {
+    if (kind !== "max") {
       const counts = fromValues(
         backend,
         "float32",
@@ -195,17 +191,21 @@ export const poolingRule: OwnRule<Attributes> = {
       1,
       ([x]) => composition(x, c.attributes).values,
       (dy) => {
-        const { axes, mean, countPadding } = c.attributes;
+        const { axes, kind } = c.attributes;
         const [places, [dx]] = gradientPlaces(c, dy);
-        const indices = mean ? null : operand(c.extra(0));
-        dy.storage.backend.fused.poolBackward!(operand(dy), axes, countPadding, dx!, indices);
+        const indices = kind === "max" ? operand(c.extra(0)) : null;
+        dy.storage.backend.fused.poolBackward!(operand(dy), axes, kind, dx!, indices);
         return places;
       },
     ),
 };
 
-function pooled(x: Tensor, attributes: Attributes): { values: Tensor; indices: Tensor | null } {
-  const { axes, mean, countPadding } = attributes;
+function pooled(
+  x: Tensor,
+  attributes: Attributes,
+  withIndices = false,
+): { values: Tensor; indices: Tensor | null } {
+  const { axes, kind } = attributes;
   const shape = outputShape(x, axes);
   if (!fusedKernels([x], "pool", "poolBackward") || x.size * sizeOf(shape) === 0)
     return composition(x, attributes);
@@ -213,27 +213,24 @@ function pooled(x: Tensor, attributes: Attributes): { values: Tensor; indices: T
     const { backend } = x.storage;
     const source = contiguous(x);
     const out = empty(backend, x.dtype, shape);
-    const indices = mean ? null : empty(backend, "int32", shape);
-    const places = indices && operand(indices);
-    backend.fused.pool!(operand(source), axes, countPadding, operand(out), places);
+    // The gradient of the largest goes where it stood.
+    const found = kind === "max" && (withIndices || needsGraph([x]));
+    const indices = found ? empty(backend, "int32", shape) : null;
+    backend.fused.pool!(operand(source), axes, kind, operand(out), indices && operand(indices));
     return { values: finishBy(poolingRule, [source], attributes, out, indices ? [indices] : []), indices };
   });
 }
 
-function maxPool(x: Tensor, axes: readonly PoolingAxis[]): Tensor {
-  return tidy(() => pooled(x, { axes, mean: false, countPadding: false }).values);
-}
+const maxPool = (x: Tensor, axes: readonly PoolingAxis[]): Tensor =>
+  tidy(() => pooled(x, { axes, kind: "max" }).values);
 
 function maxPoolWithIndices(x: Tensor, axes: readonly PoolingAxis[]): { values: Tensor; indices: Tensor } {
-  const { values, indices } = pooled(x, { axes, mean: false, countPadding: false });
+  const { values, indices } = pooled(x, { axes, kind: "max" }, true);
   return { values, indices: indices! };
 }
 
 function avgPool(x: Tensor, axes: readonly PoolingAxis[], countPadding: boolean): Tensor {
-  // One window over everything is the mean as it always is.
-  if (axes.every(({ length, count, size, padding }) => count === 1 && size === length && padding === 0))
-    return mean(x, x.rank === 3 ? [2] : [2, 3], true);
-  return pooled(x, { axes, mean: true, countPadding }).values;
+  return pooled(x, { axes, kind: countPadding ? "paddedMean" : "mean" }).values;
 }
 
 /** The largest element of each window of x [batch, channels, length]; the gradient goes to the first of equals. */

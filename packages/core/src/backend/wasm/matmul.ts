@@ -395,12 +395,13 @@ export function launchWindows(runtime: WasmRuntime, p: Product, walks: readonly 
   const columns = Math.min(share, ceilTo(p.n, panelColumns), mostWindows);
   const grain = Math.floor(grainOperations / (2 * rows * columns * p.k));
   const small = p.m * p.k <= 4096;
+  const few = small && columns <= 4 * panelColumns;
   const together = p.axes.every(({ a }) => a === 0) && !small;
   const { packedRows, allocator } = runtime;
   const packed = together ? packedRows.pack(p.a, p.m, p.k, rows) : 0;
   try {
     if (packed) p.a = packed;
-    const modeA = packed ? prepacked : small ? direct : packHere;
+    const modeA = packed ? prepacked : few ? direct : packHere;
     const launch = blockLaunch(p, rows, columns, modeA, windows, grain);
     launch.ints.push(...walks);
     launchBlocks(runtime, launch);

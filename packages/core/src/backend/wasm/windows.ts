@@ -2,7 +2,7 @@
 // shapes alone. Computes nothing itself.
 
 import { sizeOf } from "../../shape.js";
-import type { ConvolutionGeometry, Operand, PoolingAxis } from "../types.js";
+import type { ConvolutionGeometry, Operand, PoolingAxis, PoolingKind } from "../types.js";
 import { copy } from "./elementwise.js";
 import { grainOperations, launchWindows, windowProduct } from "./matmul.js";
 import type { WasmRuntime } from "./runtime.js";
@@ -14,28 +14,40 @@ const fewChannels = 3;
 const poolChunk = 16384;
 /** As in assembly/pooling.ts. */
 const windowBytes = 16;
+const poolingKinds: readonly PoolingKind[] = ["max", "mean", "paddedMean"];
+/** Most elements of frames that a thread makes for itself. */
+const ownFrame = 1 << 16;
 
-/** Runs `work` on the address of x [images, channels, rows, columns] with padding around, rows and columns long enough for `spans`. */
+/**
+ * Runs `work` on the address of x [images, channels, rows, columns] with padding around, rows and columns long enough for `spans`; where
+ * it makes its `own` frames, on x itself, and what kernels are told of frames: extents of x and of a frame, and the padding.
+ */
 function withFrame(
   runtime: WasmRuntime,
   x: Operand,
   { padding }: ConvolutionGeometry,
   spans: readonly number[],
-  work: (at: number, extents: readonly number[]) => void,
+  own: boolean,
+  work: (at: number, extents: readonly number[], around: readonly number[] | null) => void,
 ): void {
   const [images, channels, ...extents] = x.shape;
-  const fits = spans.every((span, i) => padding[i] === 0 && span <= extents[i]);
-  if (fits) {
-    work(runtime.address(x), extents);
+  const source = runtime.address(x);
+  if (spans.every((span, i) => padding[i] === 0 && span <= extents[i])) {
+    work(source, extents, null);
+    return;
+  }
+  const around = [...extents, ...spans, ...padding];
+  if (own) {
+    work(source, spans, around);
     return;
   }
   const { allocator, core } = runtime;
   const [rows, columns] = spans;
   const at = allocator.allocateUncounted(4 * images * channels * rows * columns);
   try {
-    const ints = [runtime.address(x), at, ...extents, rows, columns, ...padding];
-    core.launch("frame", images * channels * rows, ints, undefined, { grain: rowGrain(columns, poolChunk) });
-    work(at, spans);
+    const grain = rowGrain(columns, poolChunk);
+    core.launch("frame", images * channels * rows, [source, at, ...around], undefined, { grain });
+    work(at, spans, null);
   } finally {
     allocator.freeUncounted(at);
   }
@@ -63,11 +75,13 @@ export function convolve(
   const [, inChannels, ...kernel] = weight.shape;
   const { groups, stride, dilation } = geometry;
   const k = inChannels * sizeOf(kernel);
-  withFrame(runtime, x, geometry, spansOf(geometry, counts, kernel), (at, [rows, columns]) => {
+  const spans = spansOf(geometry, counts, kernel);
+  const m = outChannels / groups;
+  const own = m <= fewChannels && inChannels * sizeOf(spans) <= ownFrame;
+  withFrame(runtime, x, geometry, spans, own, (at, [rows, columns], around) => {
     const plane = 4 * rows * columns;
     const image = plane * inChannels * groups;
     const walk = [kernel[0], kernel[1], plane, 4 * columns * dilation[0], 4 * dilation[1]];
-    const m = outChannels / groups;
     const positions = counts[0] * counts[1];
     if (m <= fewChannels) {
       const ints = [
@@ -80,11 +94,17 @@ export function convolve(
         counts[1],
         k,
       ];
-      ints.push(image, plane * inChannels, 4 * columns * stride[0], 4 * stride[1], ...walk);
-      ints.push(bias ? runtime.address(bias) : 0);
-      const units = images * outChannels * counts[0];
-      const grain = Math.max(1, Math.ceil(grainOperations / (2 * k * counts[1] + 256)));
-      runtime.core.launch("windowRows", units, ints, undefined, { grain, scratchBytes: 4 * k });
+      const source = around ? 4 * x.shape[2] * x.shape[3] : plane;
+      ints.push(source * inChannels * groups, source * inChannels, 4 * columns * stride[0], 4 * stride[1]);
+      ints.push(...walk, bias ? runtime.address(bias) : 0);
+      if (around) ints.push(inChannels, ...around);
+      else ints.push(0);
+      // Whole planes, so that a frame is made once.
+      const planes = Math.ceil(grainOperations / ((2 * k * counts[1] + 256) * counts[0] * m));
+      runtime.core.launch("windowRows", images * outChannels * counts[0], ints, undefined, {
+        grain: around ? planes * m * counts[0] : Math.ceil(grainOperations / (2 * k * counts[1] + 256)),
+        scratchBytes: 4 * k + (around ? inChannels * plane : 0),
+      });
       return;
     }
     const across = [counts[0], counts[1], 0, 4 * columns * stride[0], 4 * stride[1]];
@@ -113,14 +133,24 @@ export function convolveWeights(
   const m = outChannels / groups;
   const n = inChannels * sizeOf(kernel);
   const k = images * counts[0] * counts[1];
-  withFrame(runtime, x, geometry, spansOf(geometry, counts, kernel), (at, [rows, columns]) => {
+  withFrame(runtime, x, geometry, spansOf(geometry, counts, kernel), false, (at, [rows, columns]) => {
     const plane = 4 * rows * columns;
     const image = plane * inChannels * groups;
-    const walk = [counts[0], counts[1], image, 4 * columns * stride[0], 4 * stride[1]];
-    const across = [kernel[0], kernel[1], plane, 4 * columns * dilation[0], 4 * dilation[1]];
+    const down = 4 * columns * stride[0];
+    const taps = [kernel[0], kernel[1], plane, 4 * columns * dilation[0], 4 * dilation[1]];
+    if (m <= fewChannels) {
+      const ints = [at, runtime.address(dy), runtime.address(out), images, m, counts[0], counts[1], n];
+      ints.push(image, plane * inChannels, down, 4 * stride[1], ...taps);
+      runtime.core.launch("windowDots", outChannels * Math.ceil(n / 4), ints, undefined, {
+        grain: Math.ceil(grainOperations / (8 * k)),
+        scratchBytes: 4 * n,
+      });
+      return;
+    }
+    const walk = [counts[0], counts[1], image, down, 4 * stride[1]];
     const axes = [{ length: groups, a: 4 * m * k, b: plane * inChannels, out: 4 * m * n }];
     const product = windowProduct(m, n, k, runtime.address(dy), at, runtime.address(out), axes);
-    launchWindows(runtime, product, [...walk, ...across]);
+    launchWindows(runtime, product, [...walk, ...taps]);
   });
 }
 
@@ -128,10 +158,10 @@ function poolInts(
   runtime: WasmRuntime,
   operands: readonly (Operand | null)[],
   axes: readonly PoolingAxis[],
-  countPadding: boolean,
+  kind: PoolingKind,
 ): number[] {
   const ints = operands.map((x) => (x ? runtime.address(x) : 0));
-  ints.push(countPadding ? 1 : 0);
+  ints.push(poolingKinds.indexOf(kind));
   for (const { length, count, size, stride, padding, dilation } of axes)
     ints.push(length, count, size, stride, padding, dilation);
   return ints;
@@ -142,17 +172,17 @@ export function pool(
   runtime: WasmRuntime,
   x: Operand,
   axes: readonly PoolingAxis[],
-  countPadding: boolean,
+  kind: PoolingKind,
   out: Operand,
   indices: Operand | null,
 ): void {
   const [rows, columns] = axes;
-  const ints = poolInts(runtime, [x, out, indices], axes, countPadding);
+  const ints = poolInts(runtime, [x, out, indices], axes, kind);
   const units = columns.count === 0 ? 0 : sizeOf(out.shape) / columns.count;
   const elements = columns.count * Math.max(1, rows.size * columns.size);
   runtime.core.launch("pool", units, ints, undefined, {
     grain: rowGrain(elements + 16, poolChunk),
-    scratchBytes: windowBytes * (columns.count + 1),
+    scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
   });
 }
 
@@ -161,13 +191,13 @@ export function poolBackward(
   runtime: WasmRuntime,
   dy: Operand,
   axes: readonly PoolingAxis[],
-  countPadding: boolean,
+  kind: PoolingKind,
   dx: Operand,
   indices: Operand | null,
 ): void {
   const [rows, columns] = axes;
   const plane = rows.length * columns.length;
-  const ints = poolInts(runtime, [dy, dx, indices], axes, countPadding);
+  const ints = poolInts(runtime, [dy, dx, indices], axes, kind);
   runtime.core.launch("poolBackward", plane === 0 ? 0 : sizeOf(dx.shape) / plane, ints, undefined, {
     grain: rowGrain(plane + 16, poolChunk),
     scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
