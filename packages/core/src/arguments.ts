@@ -1,23 +1,12 @@
 // What every public function asks of its arguments first, so that a wrong one ends in an error that names it. Packages that
 // build on this one import it as @nomoat/core/extend.
 
+import { describe } from "./describe.js";
 import { ArgumentError } from "./errors.js";
 import type { Storage } from "./storage.js";
 import type { Tensor } from "./tensor.js";
 
-/** A wrong value in few words. */
-export function describe(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
-  if (typeof value === "function") return "a function";
-  if (typeof value === "bigint") return `${value}n`;
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === "object" && value !== null) {
-    if (typeof (value as Tensor).use === "function") return "a tensor";
-    const names = ArrayBuffer.isView(value) ? [] : Object.keys(value).slice(0, 3);
-    return names.length > 0 ? `an object with ${names.join(", ")}` : "an object";
-  }
-  return String(value);
-}
+export { describe };
 
 /**
  * The storage of `x`.

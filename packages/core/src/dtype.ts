@@ -1,6 +1,6 @@
 // The element types, their storage, and promotion. Nothing here touches memory.
 
-import { describe } from "./arguments.js";
+import { describe } from "./describe.js";
 import { DTypeError } from "./errors.js";
 
 /** Element types. float16 and bfloat16 are for storage: arithmetic goes through float32. */

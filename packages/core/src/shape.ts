@@ -2,6 +2,9 @@
 
 import { describe, requireBoolean, requireThat } from "./arguments.js";
 import { ShapeError } from "./errors.js";
+import { sizeOf } from "./size.js";
+
+export { sizeOf };
 
 export type Shape = readonly number[];
 
@@ -13,13 +16,6 @@ export function range(count: number): number[] {
 /** One number, or several, as a list. */
 export function listOf(values: number | readonly number[]): readonly number[] {
   return Array.isArray(values) ? values : [values as number];
-}
-
-/** Number of elements; 1 for a scalar. */
-export function sizeOf(shape: Shape): number {
-  let size = 1;
-  for (const extent of shape) size *= extent;
-  return size;
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {

@@ -2,7 +2,7 @@
 // what is stored for the time of a part is bounded. A thread writes one number, so scores cannot stay within a kernel as they do on
 // a processor.
 
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { AttentionOptions, Operand } from "../types.js";
 import { clear, GpuBuffer } from "./buffer.js";
 import {

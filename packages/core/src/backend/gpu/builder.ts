@@ -1,7 +1,7 @@
 // Writing a kernel's source: its arguments, the index arithmetic of strided operands, and where its result goes.
 
 import { BackendError } from "../../errors.js";
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { Operand } from "../types.js";
 import {
   arrayOf,

@@ -2,7 +2,7 @@
 
 import type { DType } from "../../dtype.js";
 import { isFloat } from "../../dtype.js";
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { BinaryKind, CompareKind, Operand, UnaryKind } from "../types.js";
 import { bufferOf, constantOf, extentOf, setArray } from "./buffer.js";
 import { commit, commitConstant, KernelBuilder, outputIndices, planOutput, termsOf } from "./builder.js";

@@ -1,6 +1,6 @@
 // Fused kernels that pay on a device: they spare passes over memory and kernel launches. All others run as their compositions.
 
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { AdamWUpdate, BufferHandle, FusedKernels, Operand } from "../types.js";
 import { attention, attentionBackward } from "./attention.js";
 import { bufferOf, clear, GpuBuffer } from "./buffer.js";

@@ -3,7 +3,7 @@
 // once and checked. Floats are always computed on the device.
 
 import { bytesPerElement, isFloat } from "../../dtype.js";
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { ReferenceBuffer } from "../reference/strided.js";
 import type { Operand } from "../types.js";
 import { bufferOf, hostBytes, setHost } from "./buffer.js";

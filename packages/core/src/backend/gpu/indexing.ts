@@ -2,7 +2,7 @@
 
 import { viewAs } from "../../dtype.js";
 import { ShapeError } from "../../errors.js";
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { Operand } from "../types.js";
 import { hostBytes } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, termsOf, thread } from "./builder.js";

@@ -1,6 +1,6 @@
 // The batched matrix product: one thread an element, one sum over k. Transposes are strides.
 
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { MatmulOptions, Operand } from "../types.js";
 import {
   commit,

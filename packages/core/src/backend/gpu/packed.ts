@@ -1,7 +1,7 @@
 // Weights that stay packed on the device. Products of a few rows decode each element where they need it; those of more rows would
 // decode it again for each, so the weight is unpacked for the time of the product.
 
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { ElementScope, Operand, PackedWeight } from "../types.js";
 import { clear, GpuBuffer } from "./buffer.js";
 import { commit, KernelBuilder, outputIndices, planOutput, thread } from "./builder.js";

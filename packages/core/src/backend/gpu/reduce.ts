@@ -1,6 +1,6 @@
 // Reductions, running sums and the places of extremes. Long lines are reduced in two stages, so that many threads share the work.
 
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { ArgReduceKind, Operand, ReduceKind, ScanKind } from "../types.js";
 import {
   commit,

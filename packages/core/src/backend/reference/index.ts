@@ -4,7 +4,7 @@
 
 import { bytesPerElement, type DType, dtypes, viewAs } from "../../dtype.js";
 import { OutOfMemoryError } from "../../errors.js";
-import { sizeOf } from "../../shape.js";
+import { sizeOf } from "../../size.js";
 import type { Backend, BufferHandle } from "../types.js";
 import { binary, cast, compare, copy, fill, unary, where } from "./elementwise.js";
 import { gather, scatterAdd } from "./indexing.js";
