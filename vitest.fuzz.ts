@@ -5,10 +5,19 @@
  */
 import { relative } from "node:path";
 import { expect, vi } from "vitest";
-import { seed as first } from "./scripts/seeded-randomness.mjs";
+import { seed as first, reseed } from "./scripts/seeded-randomness.mjs";
 
 const seeds = Number(process.env.NOMOAT_FUZZ_SEEDS);
 const milliseconds = 1000 * Number(process.env.NOMOAT_FUZZ_SECONDS);
+
+/** The host's random numbers begin anew, core's default generator with them: a failure repeats, whatever ran before it. */
+function restart(seed: number): void {
+  reseed(seed);
+  const runtime = (globalThis as { [key: symbol]: { generator: unknown } | undefined })[
+    Symbol.for("@nomoat/core/runtime/1")
+  ];
+  if (runtime) runtime.generator = null;
+}
 
 vi.mock("fast-check", async (importOriginal) => {
   const original = await importOriginal<typeof import("fast-check")>();
@@ -25,7 +34,7 @@ vi.mock("fast-check", async (importOriginal) => {
       const name = JSON.stringify(currentTestName?.split(" > ").at(-1));
       process.stderr.write(
         `\nFailed with seed ${seed}. Once more, in ${process.cwd()}:\n` +
-          `  NOMOAT_TEST_SEED=${seed} npx vitest run ${file} -t ${name}\n`,
+          `  NOMOAT_TEST_SEED=${seed} NOMOAT_FUZZ_SEEDS=1 NOMOAT_FUZZ_SECONDS=1 npx vitest run ${file} -t ${name}\n`,
       );
       throw error;
     };
@@ -35,12 +44,14 @@ vi.mock("fast-check", async (importOriginal) => {
       return (async () => {
         for (let tried = 0; more(tried); tried += 1) {
           const seed = next(tried);
+          restart(seed);
           await (original.assert(property, { ...parameters, seed }) as Promise<void>).catch(repeat(seed));
         }
       })();
     }
     for (let tried = 0; more(tried); tried += 1) {
       const seed = next(tried);
+      restart(seed);
       try {
         original.assert(property, { ...parameters, seed });
       } catch (error) {

@@ -1,1 +1,2 @@
 export const seed: number;
+export function reseed(first: number): void;

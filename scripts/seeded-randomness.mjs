@@ -8,6 +8,12 @@ if (!Number.isInteger(seed) || seed < -(2 ** 31) || seed >= 2 ** 31) {
 }
 
 let state = seed >>> 0;
+
+/** Begins anew, from `first`. */
+export function reseed(first) {
+  state = first >>> 0;
+}
+
 Object.defineProperty(globalThis.crypto, "getRandomValues", {
   configurable: true,
   value: (array) => {

@@ -137,6 +137,25 @@ describe("Module", () => {
     expect(() => model.replaceModule(name, new Block())).toThrow(nm.ArgumentError);
   });
 
+  test("arrays of tensors are parameters, or buffers, too", () => {
+    class Mixture extends nn.Module {
+      scales = [1, 2].map((value) => nn.parameter(nm.full([2], value)));
+      means = [nm.keep(nm.zeros([2]))];
+      protected override readonly buffers = new Set(["means"]);
+      forward(): void {}
+    }
+    const model = new Mixture();
+    expect(Array.from(model.namedParameters(), ([name]) => name)).toEqual(["scales.0", "scales.1"]);
+    expect([...model.stateDict().keys()].sort()).toEqual(["means.0", "scales.0", "scales.1"]);
+    const other = new Mixture();
+    nm.noGrad(() => other.scales[1].fill_(7));
+    model.loadStateDict(other.stateDict());
+    expect(model.scales[1].toArray()).toEqual([7, 7]);
+    expect(() => model.getModule("scales.0")).toThrow('getModule: no module "scales.0" (stopped at "0")');
+    for (const each of [model, other]) each.dispose();
+    expect(model.means[0].disposed && model.scales[0].disposed).toBe(true);
+  });
+
   test("prints as the tree of its modules, each by its class", () => {
     class Mlp extends nn.Module {
       scale = nn.parameter(nm.ones([2]));

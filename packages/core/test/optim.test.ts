@@ -363,6 +363,15 @@ describe("optimizers", () => {
     expect(make).toThrow(message);
   });
 
+  test("a gradient of another shape than its parameter is refused, and nothing is counted", () => {
+    const p = nm.tensor([1, 2, 3, 4], { device: "wasm", requiresGrad: true });
+    p.grad = nm.keep(nm.ones([2], { device: "wasm" }));
+    const optimizer = new optim.AdamW([p]);
+    expect(() => optimizer.step()).toThrow("optimizer.step: a gradient [2] for a parameter [4]");
+    expect([optimizer.stepCount, optimizer.stateDict().tensors.size]).toEqual([0, 0]);
+    p.dispose();
+  });
+
   test("one parameter twice is refused", () => {
     const w = leaf(3);
     expect(() => new optim.AdamW([w, w])).toThrow("of shape [3] is given twice");

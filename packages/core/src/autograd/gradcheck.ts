@@ -8,7 +8,6 @@ import { mul } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
 import type { Tensor } from "../tensor.js";
 import { gradientsOf } from "./backward.js";
-import { noGrad } from "./graph.js";
 
 export interface GradcheckOptions {
   /** Step of the central differences (default 1e-5). */
@@ -57,18 +56,18 @@ export function gradcheck(
       const analytic = gradients[index].dataSync();
       for (let i = 0; i < values.length; i++) {
         const at = (value: number): number =>
-          tidy(() =>
-            noGrad(() => {
-              const moved = values.slice();
-              moved[i] = value;
-              const changed = tensor(moved, {
-                shape: handle.shape,
-                dtype: handle.dtype,
-                device: handle.device,
-              });
-              return weighted(handles.map((other) => (other === handle ? changed : other))).item();
-            }),
-          );
+          tidy(() => {
+            const moved = values.slice();
+            moved[i] = value;
+            // Recorded as the inputs are: `fn` may differentiate, too.
+            const changed = tensor(moved, {
+              shape: handle.shape,
+              dtype: handle.dtype,
+              device: handle.device,
+              requiresGrad: true,
+            });
+            return weighted(handles.map((other) => (other === handle ? changed : other))).item();
+          });
         const numeric = (at(values[i] + step) - at(values[i] - step)) / (2 * step);
         const difference = Math.abs(numeric - analytic[i]);
         if (!(difference <= absolute + relative * Math.abs(numeric))) {

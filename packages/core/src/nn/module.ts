@@ -19,14 +19,17 @@ export function parameter(tensor: Tensor, requiresGrad = true): Tensor {
 
 const inspect = Symbol.for("nodejs.util.inspect.custom");
 
-type Child = [name: string, value: Module | Tensor];
+type Child = [name: string, value: Module | Tensor, property: string];
 
-/** Own tensors and modules of `module` by property name; arrays count their modules. */
+const isChild = (value: unknown): value is Module | Tensor =>
+  value instanceof Module || value instanceof Tensor;
+
+/** Own tensors and modules of `module`, and those in its arrays, by name and by the property that holds them. */
 function* childrenOf(module: Module): Generator<Child> {
   for (const [name, value] of Object.entries(module)) {
-    if (value instanceof Module || value instanceof Tensor) yield [name, value];
+    if (isChild(value)) yield [name, value, name];
     else if (Array.isArray(value)) {
-      for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${name}.${i}`, item];
+      for (const [i, item] of value.entries()) if (isChild(item)) yield [`${name}.${i}`, item, name];
     }
   }
 }
@@ -44,7 +47,7 @@ function isInstance(kind: typeof Module, value: unknown): boolean {
 
 /**
  * Base class of layers and models. Own properties that are tensors are parameters (buffers when named in `buffers`), those
- * that are modules or arrays of modules are submodules; names follow the properties, as in PyTorch: `layers.0.weight`.
+ * that are modules are submodules, arrays of either hold several; names follow the properties, as in PyTorch: `layers.0.weight`.
  */
 export abstract class Module {
   /** False in evaluation mode: dropout does nothing. */
@@ -75,8 +78,9 @@ export abstract class Module {
 
   *#namedTensors(): Generator<[name: string, tensor: Tensor, buffer: boolean]> {
     for (const [path, module] of this.namedModules()) {
-      for (const [name, child] of childrenOf(module)) {
-        if (child instanceof Tensor) yield [path ? `${path}.${name}` : name, child, module.buffers.has(name)];
+      for (const [name, child, property] of childrenOf(module)) {
+        if (child instanceof Tensor)
+          yield [path ? `${path}.${name}` : name, child, module.buffers.has(property)];
       }
     }
   }

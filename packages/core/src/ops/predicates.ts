@@ -79,6 +79,7 @@ export function isclose(a: Tensor, b: Tensor, relative = 1e-5, absolute = 1e-8, 
   requireNonNegative("isclose", "relative", relative);
   requireNonNegative("isclose", "absolute", absolute);
   requireBoolean("isclose", "equalNan", equalNan);
+  broadcastShapes("isclose", a.shape, b.shape);
   return tidy(() => {
     // Differences of integers could overflow.
     const [x, y] = [a, b].map((t) => (isFloat(t.dtype) ? t.detach() : cast(t, "float32")));

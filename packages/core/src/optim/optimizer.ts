@@ -10,7 +10,7 @@ import {
 } from "../arguments.js";
 import { zeros } from "../creation.js";
 import type { DType } from "../dtype.js";
-import { ArgumentError } from "../errors.js";
+import { ArgumentError, ShapeError } from "../errors.js";
 import { keep } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -137,6 +137,13 @@ export abstract class Optimizer<O extends { learningRate: number }> {
       "a number",
       gradientScale,
     );
+    // Kernels take a gradient for as long as its parameter.
+    for (const { grad, shape } of this.parameters()) {
+      if (grad && !sameShape(grad.shape, shape))
+        throw new ShapeError(
+          `optimizer.step: a gradient ${formatShape(grad.shape)} for a parameter ${formatShape(shape)}`,
+        );
+    }
     const rates = this.learningRates();
     this.stepCount++;
     const updates: Update<O>[] = [];

@@ -80,7 +80,7 @@ export const layers: Record<string, WrongCall[]> = {
   ],
   unbind: [[() => nm.unbind(f()), nm.ShapeError, "unbind: axis 0 is out of range for rank 0"]],
   allclose: [
-    [() => nm.allclose(f(2), f(3)), nm.ShapeError, "shapes [2] and [3] do not broadcast"],
+    [() => nm.allclose(f(2), f(3)), nm.ShapeError, "isclose: shapes [2] and [3] do not broadcast"],
     [() => nm.isclose(f(2), f(2), -1), nm.ArgumentError, "isclose: relative must be finite and not negative"],
   ],
   scatterAdd: [
