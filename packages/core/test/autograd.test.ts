@@ -343,3 +343,29 @@ test.each(backends)(
     expect(list(x.grad)).toEqual([8, 16]);
   },
 );
+
+test.each(["wasm", "reference"] as const)(
+  "gradients of linear layers that share their input add up once (%s)",
+  (device) => {
+    const on = { device, requiresGrad: true } as const;
+    for (const shape of [
+      [2, 3],
+      [2, 2, 3],
+    ]) {
+      const [x, w, b] = [nm.ones(shape, on), nm.ones([4, 3], on), nm.ones([4], on)];
+      const rows = x.size / 3;
+      nm.tidy(() =>
+        nm
+          .linear(x, w, b)
+          .sum()
+          .add(nm.linear(x, w, b).sum())
+          .backward(),
+      );
+      nm.tidy(() => nm.linear(x, w, b).sum().backward());
+      expect(x.grad!.flatten().toArray()).toEqual(Array(x.size).fill(12));
+      expect(w.grad!.flatten().toArray()).toEqual(Array(12).fill(3 * rows));
+      expect(b.grad!.toArray()).toEqual(Array(4).fill(3 * rows));
+      for (const each of [x, w, b]) each.dispose();
+    }
+  },
+);

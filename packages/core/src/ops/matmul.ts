@@ -191,7 +191,13 @@ export const linearRule: OwnRule<null> = {
       options,
       c,
     );
-    return [dx && reshape(dx, c.shape(0)), dWeight, c.wants[2] ? sumTo(dy, c.shape(2)) : undefined];
+    // Not another handle of the gradient that the product was added to: that would be added once more.
+    const shape = c.shape(0);
+    return [
+      dx && (sameShape(dx.shape, shape) ? dx : reshape(dx, shape)),
+      dWeight,
+      c.wants[2] ? sumTo(dy, c.shape(2)) : undefined,
+    ];
   },
 };
 
