@@ -40,24 +40,31 @@ function gather4(dst: usize, src: usize, n: i32, stride: usize): void {
     const value = v128.load32_splat(src);
     for (; dst < stop; dst += 16) v128.store(dst, value);
   } else if (stride == <usize>-4) {
-    for (; dst + 64 <= stop; dst += 64, src += 4 * next) {
-      const a = v128.load(src - 12);
-      const b = v128.load(src - 28);
-      const c = v128.load(src - 44);
-      const d = v128.load(src - 60);
-      v128.store(dst, i32x4.shuffle(a, a, 3, 2, 1, 0));
-      v128.store(dst, i32x4.shuffle(b, b, 3, 2, 1, 0), 16);
-      v128.store(dst, i32x4.shuffle(c, c, 3, 2, 1, 0), 32);
-      v128.store(dst, i32x4.shuffle(d, d, 3, 2, 1, 0), 48);
+    // From the last element on: memory is read forwards.
+    let at = stop;
+    src -= ((<usize>n) << 2) - 4;
+    for (; at >= dst + 64; at -= 64, src += 64) {
+      const a = v128.load(src);
+      const b = v128.load(src, 16);
+      const c = v128.load(src, 32);
+      const d = v128.load(src, 48);
+      v128.store(at - 16, i32x4.shuffle(a, a, 3, 2, 1, 0));
+      v128.store(at - 32, i32x4.shuffle(b, b, 3, 2, 1, 0));
+      v128.store(at - 48, i32x4.shuffle(c, c, 3, 2, 1, 0));
+      v128.store(at - 64, i32x4.shuffle(d, d, 3, 2, 1, 0));
     }
-    for (; dst < stop; dst += 16, src += next) {
-      const x = v128.load(src - 12);
-      v128.store(dst, i32x4.shuffle(x, x, 3, 2, 1, 0));
+    for (; at > dst; at -= 16, src += 16) {
+      const a = v128.load(src);
+      v128.store(at - 16, i32x4.shuffle(a, a, 3, 2, 1, 0));
     }
   } else if (stride == 8) {
-    for (; dst < stop; dst += 16, src += next) {
-      v128.store(dst, i32x4.shuffle(v128.load(src), v128.load(src, 16), 0, 2, 4, 6));
+    for (; dst + 32 <= stop; dst += 32, src += 64) {
+      const a = i32x4.shuffle(v128.load(src), v128.load(src, 16), 0, 2, 4, 6);
+      const b = i32x4.shuffle(v128.load(src, 32), v128.load(src, 48), 0, 2, 4, 6);
+      v128.store(dst, a);
+      v128.store(dst, b, 16);
     }
+    if (dst < stop) v128.store(dst, i32x4.shuffle(v128.load(src), v128.load(src, 16), 0, 2, 4, 6));
   } else {
     for (; dst < stop; dst += 16, src += next) {
       const a = load<u32>(src);

@@ -70,7 +70,7 @@ export function staged(args: usize, begin: i32, end: i32, scratch: usize): void 
       if (place == 0) continue;
       const at = scratch + 64 + 40 * p;
       // An operand that stands there twice is copied once.
-      if (place > last) gather(args, scratch, p, first, scratch + place, <usize>load<u32>(at));
+      if (place > last) gather(args, scratch, p, scratch + place, <usize>load<u32>(at));
       last = max(last, place);
       store<u32>(at, <u32>(scratch + place));
     }
@@ -123,25 +123,40 @@ function arrange(args: usize, scratch: usize, firstExtent: i32, nextExtent: i32)
   return rows;
 }
 
-/** Copies operand p's box, from `axis` on. */
-function gather(args: usize, scratch: usize, p: i32, axis: i32, dst: usize, src: usize): void {
-  const bytes = int(args, 66 + p);
+/** Copies operand p's box. */
+function gather(args: usize, scratch: usize, p: i32, dst: usize, src: usize): void {
   const last = int(args, 3) - 1;
   const first = int(args, 57);
+  const bytes = int(args, 66 + p);
   const along = strideOf(args, p, last);
+  const columns = int(scratch + EXTENTS, last);
   const turned = bytes == 4 && along != 4 && strideOf(args, p, first) == 4;
-  const across = turned ? first : last - 1;
+  // Of a transposed operand with axes between, few columns at a time: along the axes between, it may lie on without a gap. Four, where
+  // lines of more columns, a power of two apart, would push each other out before what was fetched beside them is read.
+  const few = int(scratch + STRIDES, first) > 512 ? 4 : 16;
+  const step = turned && last - first > 1 ? few : columns;
+  for (let j = 0; j < columns; j += step, dst += <usize>(step * bytes), src += <usize>step * along) {
+    gatherFrom(args, scratch, p, first, turned ? first : last - 1, min(step, columns - j), dst, src);
+  }
+}
+
+/** Copies operand p's box from `axis` on; rows along `across` and columns along the last axis are innermost. */
+function gatherFrom(args: usize, scratch: usize, p: i32, axis: i32, across: i32, columns: i32, dst: usize, src: usize): void {
+  const bytes = int(args, 66 + p);
+  const last = int(args, 3) - 1;
   if (axis == across) axis++;
   if (axis < last) {
     const extent = int(scratch + EXTENTS, axis);
     const step = boxStride(args, scratch, p, axis);
-    for (let i = 0; i < extent; i++, dst += step, src += strideOf(args, p, axis)) gather(args, scratch, p, axis + 1, dst, src);
+    for (let i = 0; i < extent; i++, dst += step, src += strideOf(args, p, axis)) {
+      gatherFrom(args, scratch, p, axis + 1, across, columns, dst, src);
+    }
     return;
   }
+  const along = strideOf(args, p, last);
   const rows = int(scratch + EXTENTS, across);
-  const columns = int(scratch + EXTENTS, last);
   const step = boxStride(args, scratch, p, across);
-  if (turned) {
+  if (bytes == 4 && along != 4 && strideOf(args, p, across) == 4) {
     transposeBlock(dst, src, rows, columns, step, along);
     return;
   }

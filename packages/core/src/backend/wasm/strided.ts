@@ -210,10 +210,11 @@ export function launchWalk(
   else launchStaged(runtime, kernel, axes, awkward, addresses, bytes, chunk, extra);
 }
 
-/** Elements that a row of a box has at least and at most, and a box that is not transposed. */
+/** Elements that a transposed box's rows should have, and may have though the box has many; those of a box, transposed or not. */
 const leastRow = 256;
 const longestRow = 2048;
-const wholeBox = 16384;
+const largestBox = 2 ** 18;
+const wholeBox = 2 ** 14;
 /** Bytes of scratch before the copies. */
 const stagedScratch = 4096;
 
@@ -241,9 +242,12 @@ function launchStaged(
   const least = turned < 0 ? wholeBox : leastRow;
   while (next > 0 && inner * shape[other(next)] < least) inner *= shape[other(next--)];
   const extent = shape[other(next)];
-  // Few rows that stay in the nearest cache; where rows are long, more of them, of which each line of memory is read at once.
-  const reach = Math.min(rows, inner * extent <= leastRow ? 16 : 128);
-  const most = turned < 0 ? wholeBox : Math.max(longestRow, wholeBox / reach);
+  // Few rows that stay in the nearest cache; where rows are long, more of them, so that longer stretches of memory are read at once.
+  const reach = Math.min(
+    rows,
+    inner * extent <= leastRow ? 16 : Math.min(256, 16 * Math.ceil(Math.max(1024, rows) / 128)),
+  );
+  const most = turned < 0 ? wholeBox : Math.max(longestRow, largestBox / reach);
   const nextReach = Math.min(extent, Math.max(1, Math.floor(most / inner)));
   // Rows that lie a multiple of 2 KB apart would share few sets of the cache.
   const pad = turned >= 0 && (nextReach * inner) % 512 === 0 ? 16 : 0;
