@@ -67,7 +67,7 @@ function sources(folder) {
 function inputsHash(packageName, memoryBase) {
   const hash = createHash("sha256");
   hash.update(compilerVersion());
-  for (const script of ["build-kernels.mjs", "pack-kernels.mjs", "lzma.mjs"]) {
+  for (const script of ["build-kernels.mjs", "pack-kernels.mjs", "order-functions.mjs", "lzma.mjs"]) {
     hash.update(readFileSync(join(root, "scripts", script)));
   }
   hash.update(JSON.stringify([flags(memoryBase), unpacker]));

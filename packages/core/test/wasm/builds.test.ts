@@ -2,6 +2,7 @@ import { setFlagsFromString } from "node:v8";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compress } from "../../../../scripts/lzma.mjs";
+import { bySimilarity } from "../../../../scripts/order-functions.mjs";
 import { packKernels, takeApart } from "../../../../scripts/pack-kernels.mjs";
 import { hasRelaxedSimd, unpack, unpackBuild } from "../../src/backend/wasm/builds.js";
 import { builds } from "../../src/backend/wasm/generated/kernels.js";
@@ -70,6 +71,17 @@ function relaxedModule(instruction: number[], locals = 0): Buffer {
 function leb(value: number): number[] {
   return value < 128 ? [value] : [(value & 127) | 128, ...leb(value >> 7)];
 }
+
+describe("bySimilarity", () => {
+  it("names each function once, those beside each other that are most alike", () => {
+    const [a, b] = [Buffer.from("a function of some length"), Buffer.from("quite another one, longer too")];
+    const order = bySimilarity([a, b, Buffer.concat([a, a.subarray(3, 9)]), b, Buffer.alloc(0)]);
+    expect(order.slice(0, 2)).toEqual([0, 2]);
+    expect(Math.abs(order.indexOf(1) - order.indexOf(3))).toBe(1);
+    expect([...order].sort()).toEqual([0, 1, 2, 3, 4]);
+    expect(bySimilarity([])).toEqual([]);
+  });
+});
 
 describe("packKernels", () => {
   it("comes to the same parts when it packs what was unpacked", () => {

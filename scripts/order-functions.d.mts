@@ -1,0 +1,1 @@
+export function bySimilarity(functions: readonly Uint8Array[]): number[];
