@@ -70,6 +70,7 @@ export const matmulCases: OpCase[] = [
     [normal(5, 4), normal(2, 4), normal(6, 3)],
   ),
   op("groupedMatmul of no group", (x, a) => groupedMatmul(x, [a], []), [normal(3, 2), normal(2, 2)]),
+  op("linear, of a matrix", (x, w, b) => ops.linear(x, w, b), [normal(2, 3), normal(4, 3), normal(4)]),
   op("linear", (x, w, b) => ops.linear(x, w, b), [normal(2, 3, 4), normal(5, 4), normal(5)]),
   op("linear without bias", (x, w) => ops.linear(x, w), [normal(3, 4), normal(2, 4)]),
 ];
