@@ -8,6 +8,7 @@ export { staged } from "./stage";
 export { cast } from "./cast";
 export * from "./reduce";
 export { logSoftmax, logSoftmaxBackward, softmax, softmaxBackward } from "./softmax";
+export { statistic } from "./statistics";
 export { crossEntropy } from "./loss";
 export * from "./norm";
 export * from "./rope";

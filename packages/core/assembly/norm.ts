@@ -2,7 +2,7 @@
 
 import { address, float, int, laneSum } from "./abi";
 import { sumOf } from "./reduce";
-import { dotOf } from "./softmax";
+import { squaresAround } from "./statistics";
 
 /** Arguments: 0 row length, 1 x, 2 weight, 3 out, 4 inverse; float 0 eps. A unit is a row. */
 export function rmsNorm(args: usize, begin: i32, end: i32, _scratch: usize): void {
@@ -13,7 +13,7 @@ export function rmsNorm(args: usize, begin: i32, end: i32, _scratch: usize): voi
     let x = address(args, 1) + <usize>row * bytes;
     let weight = address(args, 2);
     let out = address(args, 3) + <usize>row * bytes;
-    const inverse = <f32>(1.0 / sqrt<f64>(dotOf(x, x, n) / <f64>n + eps));
+    const inverse = <f32>(1.0 / sqrt<f64>(squaresAround(x, n, 0) / <f64>n + eps));
     store<f32>(address(args, 4) + ((<usize>row) << 2), inverse);
     const s = f32x4.splat(inverse);
     const whole = x + ((<usize>(n & ~3)) << 2);
@@ -95,29 +95,6 @@ export function rmsNormBackward(args: usize, begin: i32, end: i32, _scratch: usi
       if (partial) addWeightGradient(sum, x, dy, n, inverse);
     }
   }
-}
-
-/** Σ (x − mean)² over a row. */
-function squaresAround(x: usize, n: i32, mean: f32): f64 {
-  const m = f32x4.splat(mean);
-  let total: f64 = 0;
-  while (n > 0) {
-    const run = min(n, 512);
-    const whole = x + ((<usize>(run & ~3)) << 2);
-    const stop = x + ((<usize>run) << 2);
-    let sum = i32x4.splat(0);
-    for (; x < whole; x += 16) {
-      const d = f32x4.sub(v128.load(x), m);
-      sum = f32x4.add(sum, f32x4.mul(d, d));
-    }
-    total += <f64>laneSum(sum);
-    for (; x < stop; x += 4) {
-      const d = load<f32>(x) - mean;
-      total += <f64>(d * d);
-    }
-    n -= run;
-  }
-  return total;
 }
 
 /** Arguments: 0 row length, 1 x, 2 weight, 3 bias, 4 out, 5 mean, 6 inverse; float 0 eps. A unit is a row. */

@@ -67,6 +67,9 @@ export type CompareKind = "equal" | "notEqual" | "less" | "lessEqual" | "greater
 /** max and min return NaN when a NaN is among the elements. */
 export type ReduceKind = "sum" | "prod" | "max" | "min";
 
+/** Mean, variance, standard deviation, √Σ x² and log Σ e^x. */
+export type StatisticKind = "mean" | "variance" | "std" | "norm" | "logsumexp";
+
 /** Running sum and running product. */
 export type ScanKind = "cumsum" | "cumprod";
 
@@ -195,6 +198,8 @@ export interface FusedKernels {
   logSoftmax(x: Operand, out: Operand): void;
   /** dx = dy − exp(y) · Σ dy. */
   logSoftmaxBackward(y: Operand, dy: Operand, dx: Operand): void;
+  /** Each `length` (at least 1) elements of x that follow one another to one of out; sums of a mean, a variance or its root by `divisor`. */
+  statistic(kind: StatisticKind, x: Operand, length: number, divisor: number, out: Operand): void;
   /** out = x · inverse · weight, inverse [rows] = 1/√(mean x² + eps), kept for backward. */
   rmsNorm(x: Operand, weight: Operand, eps: number, out: Operand, inverse: Operand): void;
   /** dx [rows, n] and dWeight [n]; either may be null when nobody wants it. */

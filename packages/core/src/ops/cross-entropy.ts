@@ -19,8 +19,9 @@ import { commonBackend, contiguous, empty, finishBy, hostValues, operand } from 
 import { add, cast, div, equal, mul, neg, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { reductions } from "./pointwise-loss.js";
-import { mean, sum } from "./reduce.js";
+import { sum } from "./reduce.js";
 import { logSoftmax } from "./softmax.js";
+import { mean } from "./statistics.js";
 import { clone, unsqueeze } from "./view.js";
 
 export interface CrossEntropyArguments {

@@ -72,13 +72,13 @@ export {
   unbind,
   view,
 } from "./rearrange.js";
-export { argmax, argmin, logsumexp, max, mean, min, prod, sum, variance } from "./reduce.js";
+export { argmax, argmin, max, min, prod, sum } from "./reduce.js";
 export { rope } from "./rope.js";
 export { cumprod, cumsum } from "./scan.js";
 export { oneHot, type ScatterArguments, scatter, take, takeAlongAxis } from "./selection.js";
 export { logSoftmax, softmax } from "./softmax.js";
 export { argsort, sort, topk, type UniqueResult, unique } from "./sort.js";
-export { norm, std } from "./spread.js";
+export { logsumexp, mean, norm, std, variance } from "./statistics.js";
 export {
   clone,
   concat,

@@ -23,7 +23,8 @@ import { add, equal, mul, sub, where } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { gather } from "./indexing.js";
 import { matmul } from "./matmul.js";
-import { mean, sum } from "./reduce.js";
+import { sum } from "./reduce.js";
+import { mean } from "./statistics.js";
 import { slice } from "./view.js";
 
 function checkFactors(operation: string, x: Tensor, weight: Tensor): void {

@@ -146,7 +146,7 @@ function checkOut(out: Tensor, shape: readonly number[], dtype: string, inputs: 
   if (!sameShape(out.shape, shape))
     throw new ShapeError(`matmul: out ${formatShape(out.shape)} should be ${formatShape(shape)}`);
   if (out.dtype !== dtype) throw new DTypeError(`matmul: out is ${out.dtype}, the product ${dtype}`);
-  if (shape[shape.length - 1] > 1 && out.strides[out.rank - 1] !== 1)
+  if (out.size > 0 && shape[shape.length - 1] > 1 && out.strides[out.rank - 1] !== 1)
     throw new ShapeError("matmul: the last stride of out must be 1");
   if (inputs.some((input) => input.storage === out.storage && layoutsMeet(input.layout, out.layout)))
     throw new ShapeError(

@@ -13,7 +13,7 @@ import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.
 import { add, mul, rsqrt, square, sub } from "./elementwise.js";
 import { fusedKernels } from "./fused.js";
 import { throughFloat32 } from "./narrow.js";
-import { mean } from "./reduce.js";
+import { mean } from "./statistics.js";
 import { reshape } from "./view.js";
 
 /**

@@ -8,7 +8,8 @@ import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend } from "./dispatch.js";
 import { add, div, exp, greater, log, mul, neg, softplus, square, sub, where } from "./elementwise.js";
-import { mean, sum } from "./reduce.js";
+import { sum } from "./reduce.js";
+import { mean } from "./statistics.js";
 
 /** What becomes of the losses of elements: their mean, their sum, or they stay as they are. */
 export type Reduction = "mean" | "sum" | "none";

@@ -1,6 +1,6 @@
 // Reductions over one, several or all axes. No axes named means all; an empty list means none.
 
-import { requireBoolean, requireFinite, use } from "../arguments.js";
+import { requireBoolean, use } from "../arguments.js";
 import type { ArgReduceKind, ReduceKind } from "../backend/types.js";
 import { isFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
@@ -8,8 +8,7 @@ import { tidy } from "../memory.js";
 import { formatShape, normalizeAxis, reducedAxes, reducedShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { commonBackend, empty, finish, operand } from "./dispatch.js";
-import { add, cast, div, exp, log, mul, square, sub, where } from "./elementwise.js";
-import { throughFloat32 } from "./narrow.js";
+import { add, cast, mul } from "./elementwise.js";
 import { concat, permute, reshape, slice } from "./view.js";
 
 type Axes = number | readonly number[] | undefined;
@@ -64,54 +63,6 @@ export function prodReference(x: Tensor, axes: readonly number[]): Tensor {
       factors = factors.shape[0] % 2 === 0 ? pairs : concat([pairs, slice(factors, [2 * half])]);
     }
     return reshape(factors, reducedShape(x.shape, axes, true));
-  });
-}
-
-function countOver(x: Tensor, axes: readonly number[]): number {
-  return sizeOf(axes.map((axis) => x.shape[axis]));
-}
-
-/** Arithmetic mean, in float32 for integers and for 16-bit floats, whose sums would overflow; NaN over empty axes. */
-export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
-  const backend = commonBackend("mean", [x]);
-  const count = countOver(x, reducedAxes("mean", axes, keepDims, x.rank));
-  if (isFloat(x.dtype) && backend.arithmetic.has(x.dtype))
-    return tidy(() => div(sum(x, axes, keepDims), count));
-  return tidy(() => {
-    const wide = div(sum(cast(x, "float32"), axes, keepDims), count);
-    return isFloat(x.dtype) ? cast(wide, x.dtype) : wide;
-  });
-}
-
-/** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
-export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  use("variance", x);
-  const list = reducedAxes("variance", axes, keepDims, x.rank);
-  requireFinite("variance", "correction", correction);
-  const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
-  if (narrow) return narrow;
-  return tidy(() => {
-    const squares = sum(square(sub(x, mean(x, list, true))), list, keepDims);
-    return div(squares, Math.max(0, countOver(x, list) - correction));
-  });
-}
-
-/** log Σ e^x without overflow, in float32 for integers; −∞ over empty axes, as in PyTorch. */
-export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
-  use("logsumexp", x);
-  const list = reducedAxes("logsumexp", axes, keepDims, x.rank);
-  if (!isFloat(x.dtype)) return tidy(() => logsumexp(cast(x, "float32"), list, keepDims));
-  const narrow = throughFloat32(x, (wide) => logsumexp(wide, list, keepDims));
-  if (narrow) return narrow;
-  return tidy(() => {
-    if (list.some((axis) => x.shape[axis] === 0))
-      return add(sum(x, list, keepDims), Number.NEGATIVE_INFINITY);
-    const top = max(x.detach(), list, true);
-    // An infinite maximum would make ∞ − ∞: shift by 0 there, the sum is then right by itself.
-    const finite = mul(top, 0).equal(0);
-    const shift = where(finite, top, 0);
-    const result = add(log(sum(exp(sub(x, shift)), list, true)), shift);
-    return keepDims ? result : reshape(result, reducedShape(x.shape, list, false));
   });
 }
 

@@ -6,7 +6,7 @@ import { noGrad } from "../autograd/graph.js";
 import { tidy } from "../memory.js";
 import { hostValues } from "../ops/dispatch.js";
 import { add, div, maximum, mul, rsqrt, square, sub } from "../ops/elementwise.js";
-import { mean } from "../ops/reduce.js";
+import { mean } from "../ops/statistics.js";
 import type { Tensor } from "../tensor.js";
 import { Optimizer, type ParameterGroup, type SlotForm, type UpdateContext } from "./optimizer.js";
 

@@ -7,7 +7,7 @@ import { clip } from "../ops/clip.js";
 import { hostValues, operand } from "../ops/dispatch.js";
 import { mul, square } from "../ops/elementwise.js";
 import { sum } from "../ops/reduce.js";
-import { norm } from "../ops/spread.js";
+import { norm } from "../ops/statistics.js";
 import type { Tensor } from "../tensor.js";
 
 /** Up to so many elements a host adds up as fast as two kernels and their temporaries. */

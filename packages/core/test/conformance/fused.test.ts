@@ -29,6 +29,26 @@ const fused: Record<string, (shape: number[]) => { inputs: nm.Tensor[]; run: () 
     const x = fill(shape, 1);
     return { inputs: [x], run: () => nm.logSoftmax(x) };
   },
+  mean: (shape) => {
+    const x = fill(shape, 1);
+    return { inputs: [x], run: () => nm.mean(x, shape.length === 2 ? undefined : [1, 2], true) };
+  },
+  variance: (shape) => {
+    const x = fill(shape, 1);
+    return { inputs: [x], run: () => nm.variance(x, -1, false, 0) };
+  },
+  std: (shape) => {
+    const x = fill(shape, 1);
+    return { inputs: [x], run: () => nm.std(x, -1, true) };
+  },
+  norm: (shape) => {
+    const x = fill(shape, 1);
+    return { inputs: [x], run: () => nm.norm(x, 2, [-1, -2]) };
+  },
+  logsumexp: (shape) => {
+    const x = fill(shape, 1);
+    return { inputs: [x], run: () => nm.logsumexp(x, -1) };
+  },
   rmsNorm: (shape) => {
     const [x, w] = [fill(shape, 1), fill(shape.slice(-1), 2)];
     return { inputs: [x, w], run: () => nm.rmsNorm(x, w) };
@@ -86,6 +106,27 @@ const sizes: Record<string, number[][]> = {
     [37, 65],
     [3, 1],
     [2, 3, 130],
+  ],
+  mean: [
+    [37, 65],
+    [2, 3, 130],
+  ],
+  variance: [
+    [37, 65],
+    [2, 3, 1030],
+  ],
+  std: [
+    [37, 65],
+    [2, 3, 2],
+  ],
+  norm: [
+    [37, 65],
+    [2, 3, 130],
+  ],
+  logsumexp: [
+    [37, 65],
+    [3, 1],
+    [2, 3, 1030],
   ],
   rmsNorm: [
     [37, 65],

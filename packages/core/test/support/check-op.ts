@@ -11,8 +11,10 @@ import {
   gradcheck,
   gradientsOf,
   isFloat,
+  mul,
   permute,
   slice,
+  sum,
   type Tensor,
   tensor,
   tidy,
@@ -259,8 +261,35 @@ function compare(given: OpCase, subject: Subject, layout: string, tolerance: num
 }
 
 /**
+ * What else uses the operands adds to their gradients, whichever comes first: rules may write into a gradient that is there already. Of a
+ * sum of the operands, which is walked before the operation, that is 1.
+ */
+function checkAdding({ name, fn, inputs }: OpCase, subject: Subject, tolerance: number): void {
+  const once = (also: boolean): ArrayLike<number>[] =>
+    expectNoLeak(`${name}: adding`, () =>
+      tidy(() => {
+        const creation = { device: subject.device, dtype: subject.dtype };
+        const leaves = inputs.map((input) => leafOf(input, "contiguous", creation, true));
+        const shared = leaves.map((leaf) => (leaf.requiresGrad ? mul(leaf, 1) : leaf));
+        const output = fn(...shared);
+        if (!output.requiresGrad) return [];
+        const wanted = shared.filter((x) => x.requiresGrad);
+        const sums = also ? wanted.map((x) => sum(x)) : [];
+        const dy = tensor(weights(output.size), { ...creation, shape: output.shape });
+        const gradients = [dy, ...sums.map(() => null)];
+        return gradientsOf([output, ...sums], wanted, { gradients }).map((g) => g.dataSync());
+      }),
+    );
+  const alone = once(false);
+  once(true).forEach((gradient, i) => {
+    const expected = Float64Array.from(alone[i], (value) => value + 1);
+    expectClose(gradient, expected, tolerance, `${name}: gradient ${i}, added to another`);
+  });
+}
+
+/**
  * Checks an operation on a backend: values and gradients against the float64 oracle in every layout, gradients against finite
- * differences, gradients of gradients, no leak.
+ * differences, gradients of gradients, sums of gradients, no leak.
  * @returns the operations that were recorded, so that a suite can tell which gradient rules it has checked
  */
 export function checkOp(given: OpCase, subject: Subject): Set<string> {
@@ -272,6 +301,7 @@ export function checkOp(given: OpCase, subject: Subject): Set<string> {
   }
   if (given.options.gradient ?? true) {
     if (subject === oracle) checkNumerically(given);
+    checkAdding(given, subject, tolerance);
     for (const name of checkSecondOrder(given, subject)) operations.add(name);
   }
   return operations;

@@ -1,7 +1,7 @@
 // The fused kernels of the contract on wasm. What each computes stands in ../types.ts; how, in assembly/.
 
 import { sizeOf } from "../../shape.js";
-import type { AttentionOptions, FusedKernels, Operand } from "../types.js";
+import type { AttentionOptions, FusedKernels, Operand, StatisticKind } from "../types.js";
 import { launchGroup } from "./group.js";
 import { matmulGroup } from "./matmul-group.js";
 import { sumColumns } from "./reduce.js";
@@ -26,6 +26,9 @@ const attentionUnits = 8;
 /** Kinds of masks, as in assembly/attention-tiles.ts. */
 const boolMask = 1;
 const floatMask = 2;
+
+/** As in assembly/statistics.ts. */
+const statisticKinds: readonly StatisticKind[] = ["mean", "variance", "std", "norm", "logsumexp"];
 
 /** Adds the address and the byte strides of all axes but the last of a float32 operand of rank 4. */
 function describe(ints: number[], runtime: WasmRuntime, x: Operand): void {
@@ -129,6 +132,13 @@ export function fusedKernels(runtime: WasmRuntime): Omit<FusedKernels, "unpack" 
 
     logSoftmaxBackward(y, dy, dx) {
       launchOverRows("logSoftmaxBackward", y, [address(y), address(dy), address(dx)]);
+    },
+
+    statistic(kind, x, length, divisor, out) {
+      const ints = [length, statisticKinds.indexOf(kind), address(x), address(out)];
+      core.launch("statistic", sizeOf(out.shape), ints, [divisor], {
+        grain: rowGrain(length + 32, heavyChunk),
+      });
     },
 
     rmsNorm(x, weight, eps, out, inverse) {

@@ -1,0 +1,210 @@
+// Means, variances, standard deviations, p-norms and log Σ e^x: compositions of sums, in place of which a kernel reduces rows in one go.
+
+import { requireFinite, requireThat, use } from "../arguments.js";
+import { fusedBackward, type OwnRule } from "../autograd/rule.js";
+import type { StatisticKind } from "../backend/types.js";
+import { isFloat } from "../dtype.js";
+import { tidy } from "../memory.js";
+import { reducedAxes, reducedShape, sizeOf } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { commonBackend, empty, finishBy, operand } from "./dispatch.js";
+import {
+  abs,
+  add,
+  cast,
+  div,
+  equal,
+  exp,
+  log,
+  mul,
+  notEqual,
+  pow,
+  sqrt,
+  square,
+  sub,
+  where,
+} from "./elementwise.js";
+import { fusedKernels } from "./fused.js";
+import { throughFloat32 } from "./narrow.js";
+import { max, min, sum } from "./reduce.js";
+import { softmax } from "./softmax.js";
+import { expand, reshape } from "./view.js";
+
+type Axes = number | readonly number[] | undefined;
+
+interface Attributes {
+  /** Those reduced. */
+  readonly axes: readonly number[];
+  readonly divisor: number;
+  readonly composition: (x: Tensor) => Tensor;
+}
+
+/** Longer rows are reduced by several threads, and read from memory in every pass anyway. */
+const longestRow = 65536;
+
+/** By the kernel, where x lies in memory row after row; and otherwise by the composition of other operations that defines it. */
+function statistic(
+  kind: StatisticKind,
+  x: Tensor,
+  axes: readonly number[],
+  keepDims: boolean,
+  divisor: number,
+  composition: (x: Tensor) => Tensor,
+): Tensor {
+  const length = countOver(x, axes);
+  const rows =
+    length > 0 &&
+    length <= longestRow &&
+    x.isContiguous &&
+    axes.every((axis) => axis >= x.rank - axes.length);
+  const kernels = rows ? fusedKernels([x], "statistic") : null;
+  if (!kernels) return tidy(() => composition(x));
+  const out = empty(x.storage.backend, x.dtype, reducedShape(x.shape, axes, keepDims));
+  kernels.statistic(kind, operand(x), length, divisor, operand(out));
+  return finishBy(statisticRules[kind], [x], { axes, divisor, composition }, out);
+}
+
+function countOver(x: Tensor, axes: readonly number[]): number {
+  return sizeOf(axes.map((axis) => x.shape[axis]));
+}
+
+/** @param slope - dy times the derivative by x; dy and y have reduced axes of length 1 */
+function ruleOf(
+  name: StatisticKind,
+  needsOutput: boolean,
+  slope: (dy: Tensor, attributes: Attributes, x: Tensor, y: () => Tensor) => Tensor,
+): OwnRule<Attributes> {
+  return {
+    name,
+    needs: () => (needsOutput ? [0, "output"] : [0]),
+    backward: (c, dy) =>
+      fusedBackward(
+        c,
+        dy,
+        1,
+        ([x]) => c.attributes.composition(x),
+        (dy) => {
+          const kept = (t: Tensor) => reshape(t, reducedShape(c.shape(0), c.attributes.axes, true));
+          return [slope(kept(dy), c.attributes, c.input(0), () => kept(c.output()))];
+        },
+      ),
+  };
+}
+
+const deviation = (x: Tensor, axes: readonly number[]): Tensor => sub(x, mean(x, axes, true));
+
+/** dy / y, and 0 where y is 0. */
+const overRoot = (dy: Tensor, y: Tensor): Tensor => where(equal(y, 0), 0, div(dy, y));
+
+const statisticRules: Record<StatisticKind, OwnRule<Attributes>> = /* @__PURE__ */ (() => ({
+  mean: {
+    name: "mean",
+    needs: () => [],
+    backward: (c, dy) => {
+      const each = div(reshape(dy, reducedShape(c.shape(0), c.attributes.axes, true)), c.attributes.divisor);
+      return [expand(each, c.shape(0))];
+    },
+  },
+  variance: ruleOf("variance", false, (dy, { axes, divisor }, x) =>
+    mul(deviation(x, axes), mul(dy, 2 / divisor)),
+  ),
+  std: ruleOf("std", true, (dy, { axes, divisor }, x, y) =>
+    mul(deviation(x, axes), div(overRoot(dy, y()), divisor)),
+  ),
+  norm: ruleOf("norm", true, (dy, _, x, y) => mul(x, overRoot(dy, y()))),
+  // e^(x − y) would have y's rounding in every exponential.
+  logsumexp: ruleOf("logsumexp", false, (dy, { axes }, x) => {
+    const rows = reshape(x, [...dy.shape.slice(0, dy.rank - axes.length), -1]);
+    return mul(reshape(softmax(rows), x.shape), dy);
+  }),
+}))();
+
+/** Arithmetic mean, in float32 for integers and for 16-bit floats, whose sums would overflow; NaN over empty axes. */
+export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
+  commonBackend("mean", [x]);
+  const list = reducedAxes("mean", axes, keepDims, x.rank);
+  if (!isFloat(x.dtype)) return tidy(() => mean(cast(x, "float32"), list, keepDims));
+  const narrow = throughFloat32(x, (wide) => mean(wide, list, keepDims));
+  if (narrow) return narrow;
+  const count = countOver(x, list);
+  return statistic("mean", x, list, keepDims, count, (x) => div(sum(x, list, keepDims), count));
+}
+
+/** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
+export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+  use("variance", x);
+  const list = reducedAxes("variance", axes, keepDims, x.rank);
+  requireFinite("variance", "correction", correction);
+  const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
+  if (narrow) return narrow;
+  const divisor = Math.max(0, countOver(x, list) - correction);
+  return statistic("variance", x, list, keepDims, divisor, (x) =>
+    div(sum(square(deviation(x, list)), list, keepDims), divisor),
+  );
+}
+
+/** `root` of x where x is not 0, and 0 with a gradient of 0 where it is (as PyTorch defines it). */
+function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
+  const zero = equal(x, 0);
+  return where(zero, 0, root(where(zero, 1, x)));
+}
+
+/** Standard deviation, √variance; correction 1 is PyTorch's default, 0 NumPy's. The gradient of a constant is 0. */
+export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+  use("std", x);
+  const list = reducedAxes("std", axes, keepDims, x.rank);
+  requireFinite("std", "correction", correction);
+  const narrow = throughFloat32(x, (wide) => std(wide, list, keepDims, correction));
+  if (narrow) return narrow;
+  return statistic("std", x, list, keepDims, Math.max(0, countOver(x, list) - correction), (x) =>
+    rootOrZero(variance(x, list, keepDims, correction), sqrt),
+  );
+}
+
+/**
+ * The p-norm (Σ |x|^p)^(1/p) of all elements or along axes, as torch.linalg.vector_norm. `p` may be 0 (how many are not 0), Infinity
+ * (the largest magnitude) and −Infinity (the smallest).
+ * @throws {ShapeError} for ±Infinity over an empty axis
+ */
+export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
+  use("norm", x);
+  const list = reducedAxes("norm", axes, keepDims, x.rank);
+  requireThat(typeof p === "number" && !Number.isNaN(p), "norm", "p", "a number", p);
+  if (!isFloat(x.dtype)) return tidy(() => norm(cast(x, "float32"), p, list, keepDims));
+  const narrow = throughFloat32(x, (wide) => norm(wide, p, list, keepDims));
+  if (narrow) return narrow;
+  if (p === 2)
+    return statistic("norm", x, list, keepDims, 1, (x) => rootOrZero(sum(square(x), list, keepDims), sqrt));
+  return tidy(() => {
+    if (p === 0) return sum(cast(notEqual(x, 0), x.dtype), list, keepDims);
+    const magnitude = abs(x);
+    if (p === 1) return sum(magnitude, list, keepDims);
+    if (!Number.isFinite(p)) return (p > 0 ? max : min)(magnitude, list, keepDims);
+    if (p < 0) {
+      // One 0 makes the norm 0, whose gradient PyTorch defines as 0.
+      const zero = equal(magnitude, 0);
+      const powers = where(zero, Number.POSITIVE_INFINITY, pow(where(zero, 1, magnitude), p));
+      return pow(sum(powers, list, keepDims), 1 / p);
+    }
+    const powers = rootOrZero(magnitude, (positive) => pow(positive, p));
+    return rootOrZero(sum(powers, list, keepDims), (total) => pow(total, 1 / p));
+  });
+}
+
+/** log Σ e^x without overflow, in float32 for integers; −∞ over empty axes, as in PyTorch. */
+export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
+  use("logsumexp", x);
+  const list = reducedAxes("logsumexp", axes, keepDims, x.rank);
+  if (!isFloat(x.dtype)) return tidy(() => logsumexp(cast(x, "float32"), list, keepDims));
+  const narrow = throughFloat32(x, (wide) => logsumexp(wide, list, keepDims));
+  if (narrow) return narrow;
+  return statistic("logsumexp", x, list, keepDims, 1, (x) => {
+    if (countOver(x, list) === 0) return add(sum(x, list, keepDims), Number.NEGATIVE_INFINITY);
+    const top = max(x.detach(), list, true);
+    // An infinite maximum would make ∞ − ∞: shift by 0 there, the sum is then right by itself.
+    const finite = mul(top, 0).equal(0);
+    const shift = where(finite, top, 0);
+    const result = add(log(sum(exp(sub(x, shift)), list, true)), shift);
+    return keepDims ? result : reshape(result, reducedShape(x.shape, list, false));
+  });
+}
