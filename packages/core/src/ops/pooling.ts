@@ -19,7 +19,6 @@ import { gather } from "./indexing.js";
 
 import { argmax, sum } from "./reduce.js";
 import { takeFound } from "./selection.js";
-import { mean } from "./statistics.js";
 import { concat, expand, reshape, transpose, unsqueeze } from "./view.js";
 
 export interface PoolingArguments {
