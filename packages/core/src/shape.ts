@@ -10,7 +10,9 @@ export type Shape = readonly number[];
 
 /** 0 … count − 1: the axes of a tensor, mostly. */
 export function range(count: number): number[] {
-  return Array.from({ length: count }, (_, i) => i);
+  const list = new Array<number>(count);
+  for (let i = 0; i < count; i++) list[i] = i;
+  return list;
 }
 
 /** One number, or several, as a list. */

@@ -115,7 +115,7 @@ export const rules: RuleTable = {
     return ops.mul(dy, ops.mul(ops.add(ops.add(t, 1), curve), 0.5));
   }),
   softplus: unary([0], (dy, c) => ops.mul(dy, ops.sigmoid(c.input(0)))),
-  relu: unary(["output"], (dy, c) => ops.mul(dy, ops.cast(ops.greater(c.output(), 0), dy.dtype))),
+  relu: unary(["output"], (dy, c) => ops.where(ops.greater(c.output(), 0), dy, 0)),
   square: unary([0], (dy, c) => ops.mul(dy, ops.mul(c.input(0), 2))),
   reciprocal: unary(["output"], (dy, c) => ops.neg(ops.mul(dy, ops.square(c.output())))),
 

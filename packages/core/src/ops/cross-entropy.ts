@@ -66,15 +66,20 @@ export function checkTargets(
       `${operation}: targets ${formatShape(targets.shape)} should be ${formatShape(shape)}, one for each row of logits (classes are the last axis)`,
     );
   }
+  const { backend } = targets.storage;
+  // Read where they are if that may be: a copy of a few takes as long as a kernel.
+  const there = targets.isContiguous && backend.window;
+  const values = there ? there(operand(targets)) : hostValues(operation, targets);
   let counted = 0;
-  hostValues(operation, targets).forEach((target, i) => {
-    if (target === ignoreIndex) return;
+  for (let i = 0; i < values.length; i++) {
+    const target = values[i];
+    if (target === ignoreIndex) continue;
     if (target < 0 || target >= classes)
       throw new ShapeError(
         `${operation}: target ${target} at position ${i} is not within 0 to ${classes - 1}`,
       );
     counted += weights ? weights[target] : 1;
-  });
+  }
   return counted;
 }
 
@@ -137,7 +142,8 @@ export function crossEntropy(
   return tidy(() => {
     const losses = perTargetLosses(logits, asInt32(targets), ignoreIndex, labelSmoothing, weight);
     if (reduction === "none") return losses;
-    return reduction === "sum" ? sum(losses) : div(sum(losses), counted);
+    if (reduction === "sum") return sum(losses);
+    return counted === losses.size ? mean(losses) : div(sum(losses), counted);
   });
 }
 

@@ -1,13 +1,29 @@
 // Losses that compare element by element: mean squared error, binary cross entropy, Kullback-Leibler divergence.
 
 import { requireOneOf, requireOptions } from "../arguments.js";
+import { withGradMode } from "../autograd/graph.js";
+import type { OwnRule } from "../autograd/rule.js";
 import { requireFloat } from "../dtype.js";
 import { ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend } from "./dispatch.js";
-import { add, div, exp, greater, log, mul, neg, softplus, square, sub, where } from "./elementwise.js";
+import { commonBackend, finishBy } from "./dispatch.js";
+import {
+  add,
+  cast,
+  div,
+  exp,
+  greater,
+  log,
+  mul,
+  neg,
+  sigmoid,
+  softplus,
+  square,
+  sub,
+  where,
+} from "./elementwise.js";
 import { sum } from "./reduce.js";
 import { mean } from "./statistics.js";
 
@@ -33,12 +49,38 @@ function reduced(operation: string, losses: Tensor, reduction: Reduction): Tenso
   return reduction === "none" ? losses : (reduction === "sum" ? sum : mean)(losses);
 }
 
+/** A loss by `forward`, unrecorded and reduced, whose gradients are those of `rule`: one step of the graph in place of its parts. */
+function pointwise(
+  rule: OwnRule<{ scale: number }>,
+  inputs: readonly [input: Tensor, target: Tensor],
+  reduction: Reduction,
+  forward: () => Tensor,
+): Tensor {
+  const out = withGradMode(false, () => tidy(() => reduced(rule.name, forward(), reduction)));
+  return finishBy(rule, inputs, { scale: reduction === "mean" ? 1 / inputs[0].size : 1 }, out);
+}
+
 /** (prediction − target)², averaged, summed or for each element, as torch.nn.functional.mse_loss. Shapes must be equal. */
 export function mse(prediction: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
   check("mse", prediction, target);
   requireOptions("mse", options, ["reduction"]);
-  return tidy(() => reduced("mse", square(sub(prediction, target)), options.reduction ?? "mean"));
+  return pointwise(mseRule, [prediction, target], options.reduction ?? "mean", () =>
+    square(sub(prediction, target)),
+  );
 }
+
+export const mseRule: OwnRule<{ scale: number }> = {
+  name: "mse",
+  needs: () => [0, 1],
+  backward: (c, dy) => {
+    const [prediction, target] = [c.input(0), c.input(1)];
+    const slope = mul(sub(prediction, target), mul(dy, 2 * c.attributes.scale));
+    return [
+      c.wants[0] ? cast(slope, prediction.dtype) : undefined,
+      c.wants[1] ? cast(neg(slope), target.dtype) : undefined,
+    ];
+  },
+};
 
 export interface BinaryCrossEntropyArguments {
   reduction?: Reduction;
@@ -62,6 +104,10 @@ export function bceWithLogits(
   requireOptions("bceWithLogits", options, ["reduction", "weight", "posWeight"]);
   const { weight, posWeight, reduction = "mean" } = options;
   commonBackend("bceWithLogits", [logits, ...[weight, posWeight].filter((t) => t !== undefined)]);
+  if (!weight && !posWeight)
+    return pointwise(bceWithLogitsRule, [logits, target], reduction, () =>
+      sub(softplus(logits), mul(logits, target)),
+    );
   return tidy(() => {
     let losses: Tensor;
     if (posWeight) {
@@ -72,6 +118,19 @@ export function bceWithLogits(
     return reduced("bceWithLogits", weight ? mul(losses, weight) : losses, reduction);
   });
 }
+
+export const bceWithLogitsRule: OwnRule<{ scale: number }> = {
+  name: "bceWithLogits",
+  needs: () => [0, 1],
+  backward: (c, dy) => {
+    const [logits, target] = [c.input(0), c.input(1)];
+    const scaled = c.attributes.scale === 1 ? dy : mul(dy, c.attributes.scale);
+    return [
+      c.wants[0] ? cast(mul(sub(sigmoid(logits), target), scaled), logits.dtype) : undefined,
+      c.wants[1] ? cast(neg(mul(logits, scaled)), target.dtype) : undefined,
+    ];
+  },
+};
 
 export interface KlDivergenceArguments {
   /** "batchmean" (default) is the sum over the length of the first axis, the divergence as it is defined; "mean" is over all elements. */

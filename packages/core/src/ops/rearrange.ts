@@ -133,20 +133,18 @@ export function tile(x: Tensor, repetitions: number | readonly number[]): Tensor
   const front = (values: readonly number[]) => [...Array<number>(rank - values.length).fill(1), ...values];
   const shape = front(x.shape);
   const times = front(list);
-  return tidy(() => {
-    const apart = reshape(
-      x,
-      shape.flatMap((extent) => [1, extent]),
-    );
-    const wide = expand(
-      apart,
-      shape.flatMap((extent, i) => [times[i], extent]),
-    );
-    return reshape(
-      wide,
+  const apart: number[] = [];
+  const wide: number[] = [];
+  for (let i = 0; i < rank; i++) {
+    apart.push(1, shape[i]);
+    wide.push(times[i], shape[i]);
+  }
+  return tidy(() =>
+    reshape(
+      expand(reshape(x, apart), wide),
       shape.map((extent, i) => times[i] * extent),
-    );
-  });
+    ),
+  );
 }
 
 /** Which elements of x stand around it: mirrored ones (the edge once), the edge, or those of the other end. */
