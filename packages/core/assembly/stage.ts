@@ -132,8 +132,8 @@ function gather(args: usize, scratch: usize, p: i32, dst: usize, src: usize): vo
   const columns = int(scratch + EXTENTS, last);
   const turned = bytes == 4 && along != 4 && strideOf(args, p, first) == 4;
   // Of a transposed operand with axes between, few columns at a time: along the axes between, it may lie on without a gap. Four, where
-  // lines of more columns, a power of two apart, would push each other out before what was fetched beside them is read.
-  const few = int(scratch + STRIDES, first) > 512 ? 4 : 16;
+  // lines of more would share sets of the cache, and push each other out before what was fetched beside them is read.
+  const few = along & 0xffff ? 16 : 4;
   const step = turned && last - first > 1 ? few : columns;
   for (let j = 0; j < columns; j += step, dst += <usize>(step * bytes), src += <usize>step * along) {
     gatherFrom(args, scratch, p, first, turned ? first : last - 1, min(step, columns - j), dst, src);
