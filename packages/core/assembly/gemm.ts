@@ -218,7 +218,8 @@ const ONCE_COLUMNS: i32 = 32;
  * 11 rows of a block, 12 columns of a group (a multiple of 16, or all), 13 mode of A (PREPACKED with the same rows of a block and without
  * batch axes), 14 mode of B (DIRECT only with columns contiguous and A DIRECT);
  * 15 number of batch axes, innermost first, 16 + 4·axis: its length and the strides of a, b, c; then, for windows, the walk over k and
- * that over columns (`windowOffsets`; strides 4 and 5 are 0). Floats: alpha, beta.
+ * that over columns (`windowOffsets`; strides 4 and 5 are 0), and what C holds before (with beta 1), a float for each of its rows, or 0,
+ * and how many there are. Floats: alpha, beta.
  * Scratch: EDGE_BYTES, packed A (block rows × KC), and, unless B comes packed, packed B (k × group columns, or,
  * with one block of rows or windows, KC × ONCE_COLUMNS), and for windows KC + group columns offsets.
  */
@@ -266,7 +267,17 @@ export function gemm(args: usize, begin: i32, end: i32, scratch: usize): void {
         packedFor = product;
       }
     }
-    if (windows) windowOffsets(columnOffsets, args, 21 + 4 * axes, j, nc);
+    if (windows) {
+      windowOffsets(columnOffsets, args, 21 + 4 * axes, j, nc);
+      const addends = address(args, 26 + 4 * axes);
+      if (addends) {
+        const channel = ((c - address(args, 6)) / row) % address(args, 27 + 4 * axes);
+        for (let r = 0; r < mc; r++) {
+          const value = load<f32>(addends + ((channel + <usize>r) << 2));
+          for (let at = c + (<usize>r) * row, end = at + ((<usize>nc) << 2); at < end; at += 4) store<f32>(at, value);
+        }
+      }
+    }
     for (let p = 0; p < k; p += KC) {
       const kc = min(KC, k - p);
       const factor: f32 = p == 0 ? beta : 1;

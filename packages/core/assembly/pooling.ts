@@ -38,32 +38,47 @@ function windowsOf(args: usize, axis: i32, i: i32, count: i32, to: usize): void 
   }
 }
 
-// The largest so far of equal places, the first of equals; a NaN stays.
-// @ts-ignore: decorator
-@inline
-function larger(best: v128, value: v128): v128 {
-  return v128.or(f32x4.pmax(best, value), f32x4.ne(value, value));
-}
-
+// The larger of equal places, which loses NaNs: rows that have any are noticed and taken one by one.
 // @ts-ignore: decorator
 @inline
 function joined(best: v128, value: v128, mean: bool): v128 {
-  return mean ? f32x4.add(best, value) : larger(best, value);
+  return mean ? f32x4.add(best, value) : f32x4.pmax(best, value);
 }
 
-// One row from some rows, `step` bytes apart, of a plane: their sums or largest elements.
+// The first of equals; a NaN stays.
 // @ts-ignore: decorator
 @inline
-function joinRows(from: usize, end: usize, step: usize, bytes: usize, mean: bool, line: usize): void {
+function joinedOne(best: f32, value: f32, mean: bool): f32 {
+  return mean ? best + value : best < value || value != value ? value : best;
+}
+
+// One row from some rows, `step` bytes apart, of a plane: their sums or largest elements, one by one.
+function joinOnes(from: usize, end: usize, step: usize, line: usize, stop: usize, mean: bool): void {
+  for (; line < stop; line += 4, from += 4) {
+    let best: f32 = mean ? 0 : -Infinity;
+    for (let at = from; at < end; at += step) best = joinedOne(best, load<f32>(at), mean);
+    store<f32>(line, best);
+  }
+}
+
+// The same, sixteen and four at once, and of the largest the sum of all: a NaN where there is one (or infinities of both signs).
+// @ts-ignore: decorator
+@inline
+function joinRows(from: usize, end: usize, step: usize, bytes: usize, mean: bool, line: usize): v128 {
   const first = f32x4.splat(mean ? 0 : -Infinity);
   const stop = line + bytes;
+  let sum = f32x4.splat(0), sums = sum;
   for (; line + 64 <= stop; line += 64, from += 64) {
     let a = first, b = first, c = first, d = first;
     for (let at = from; at < end; at += step) {
-      a = joined(a, v128.load(at), mean);
-      b = joined(b, v128.load(at, 16), mean);
-      c = joined(c, v128.load(at, 32), mean);
-      d = joined(d, v128.load(at, 48), mean);
+      const x = v128.load(at), y = v128.load(at, 16), z = v128.load(at, 32), u = v128.load(at, 48);
+      a = joined(a, x, mean);
+      b = joined(b, y, mean);
+      c = joined(c, z, mean);
+      d = joined(d, u, mean);
+      if (mean) continue;
+      sum = f32x4.add(f32x4.add(sum, x), z);
+      sums = f32x4.add(f32x4.add(sums, y), u);
     }
     v128.store(line, a);
     v128.store(line, b, 16);
@@ -72,14 +87,14 @@ function joinRows(from: usize, end: usize, step: usize, bytes: usize, mean: bool
   }
   for (; line + 16 <= stop; line += 16, from += 16) {
     let a = first;
-    for (let at = from; at < end; at += step) a = joined(a, v128.load(at), mean);
+    for (let at = from; at < end; at += step) {
+      a = joined(a, v128.load(at), mean);
+      if (!mean) sum = f32x4.add(sum, v128.load(at));
+    }
     v128.store(line, a);
   }
-  for (; line < stop; line += 4, from += 4) {
-    let best: f32 = mean ? 0 : -Infinity;
-    for (let at = from; at < end; at += step) best = mean ? best + load<f32>(at) : max(best, load<f32>(at));
-    store<f32>(line, best);
-  }
+  joinOnes(from, end, step, line, stop, mean);
+  return f32x4.add(sum, sums);
 }
 
 // Windows side by side that lie within the row, four at once, the last four again where fewer are left.
@@ -124,8 +139,7 @@ function findColumns(args: usize, plane: usize, start: i32, y0: i32, y1: i32, co
     for (let y = last; y >= y0; y -= down) {
       const row = y * w + start + j * stride;
       for (let at = row + span; at >= row; at -= across) {
-        const value = loadFour(place(plane, at), (<usize>stride) << 2);
-        const here = v128.or(f32x4.eq(value, best), f32x4.ne(value, value));
+        const here = f32x4.eq(loadFour(place(plane, at), (<usize>stride) << 2), best);
         found = v128.bitselect(i32x4.add(lanes, i32x4.splat(at)), found, here);
       }
     }
@@ -157,15 +171,23 @@ export function pool(args: usize, begin: i32, end: i32, scratch: usize): void {
     const out = address(args, 1) + (((<usize>unit) * (<usize>width)) << 2);
     const places = indices + (((<usize>unit) * (<usize>width)) << 2);
     const from = plane + (<usize>y0) * bytes, until = plane + (<usize>y1) * bytes;
-    if (mean) joinRows(from, until, (<usize>down) * bytes, bytes, true, line);
-    else joinRows(from, until, (<usize>down) * bytes, bytes, false, line);
+    const step = (<usize>down) * bytes;
+    let vectors = first;
+    if (mean) joinRows(from, until, step, bytes, true, line);
+    else {
+      const sum = joinRows(from, until, step, bytes, false, line);
+      if (v128.any_true(f32x4.ne(sum, sum))) {
+        joinOnes(from, until, step, line, line + bytes, false);
+        vectors = -1;
+      }
+    }
     for (let ox = 0; ox < width; ox++) {
       const window = scratch + <usize>(ox * WINDOW);
       const x0 = load<i32>(window), x1 = load<i32>(window, 4);
       const factor: f32 = 1 / <f32>(load<i32>(row, 8) * load<i32>(window, 8));
-      if (ox == first) {
-        const begins = place(line, x0), step = (<usize>stride) << 2, count = last - first;
-        if (step == 4) joinColumns(begins, count, size, (<usize>across) << 2, 4, mean, factor, place(out, ox));
+      if (ox == vectors) {
+        const begins = place(line, x0), count = last - first;
+        if (stride == 1) joinColumns(begins, count, size, (<usize>across) << 2, 4, mean, factor, place(out, ox));
         else joinColumns(begins, count, size, (<usize>across) << 2, 8, mean, factor, place(out, ox));
         if (indices) findColumns(args, plane, x0, y0, y1, count, place(out, ox), place(places, ox));
         ox = last - 1;
@@ -173,8 +195,7 @@ export function pool(args: usize, begin: i32, end: i32, scratch: usize): void {
       }
       let best: f32 = mean ? 0 : -Infinity;
       for (let x = x0; x < x1; x += across) {
-        const value = load<f32>(place(line, x));
-        best = mean ? best + value : max(best, value);
+        best = joinedOne(best, load<f32>(place(line, x)), mean);
       }
       store<f32>(place(out, ox), mean ? best * factor : best);
       if (indices) {

@@ -385,7 +385,7 @@ export function windowProduct(
   return { m, n, k, a, aRow, aK, b, bK: 0, bColumn: 0, out, outRow, axes, batch, alpha: 1, beta: 0 };
 }
 
-/** A product whose B is windows of an image, walked over along k and along columns as assembly/windows.ts says. */
+/** A product whose B is windows of an image; `walks` over k and columns, and what C holds before, as assembly/gemm.ts says. */
 export function launchWindows(runtime: WasmRuntime, p: Product, walks: readonly number[]): void {
   const rows = ceilTo(p.m / Math.ceil(p.m / sharedBlockRows), tileRows);
   const units = Math.ceil(p.m / rows) * p.batch;

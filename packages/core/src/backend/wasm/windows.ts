@@ -3,7 +3,6 @@
 
 import { sizeOf } from "../../shape.js";
 import type { ConvolutionGeometry, Operand, PoolingAxis, PoolingKind } from "../types.js";
-import { copy } from "./elementwise.js";
 import { grainOperations, launchWindows, windowProduct } from "./matmul.js";
 import type { WasmRuntime } from "./runtime.js";
 import { rowGrain } from "./strided.js";
@@ -113,9 +112,9 @@ export function convolve(
       { length: images, a: 0, b: image, out: 4 * outChannels * positions },
     ];
     const product = windowProduct(m, positions, k, runtime.address(weight), at, runtime.address(out), axes);
+    const addends = bias ? [runtime.address(bias), outChannels] : [0, 1];
     if (bias) product.beta = 1;
-    if (bias) copy(runtime, { ...bias, shape: out.shape, strides: [0, bias.strides[0], 0, 0] }, out);
-    launchWindows(runtime, product, [...walk, ...across]);
+    launchWindows(runtime, product, [...walk, ...across, ...addends]);
   });
 }
 
@@ -150,7 +149,7 @@ export function convolveWeights(
     const walk = [counts[0], counts[1], image, down, 4 * stride[1]];
     const axes = [{ length: groups, a: 4 * m * k, b: plane * inChannels, out: 4 * m * n }];
     const product = windowProduct(m, n, k, runtime.address(dy), at, runtime.address(out), axes);
-    launchWindows(runtime, product, [...walk, ...taps]);
+    launchWindows(runtime, product, [...walk, ...taps, 0, 1]);
   });
 }
 
