@@ -10,7 +10,7 @@ import { rowGrain } from "./strided.js";
 /** Most output channels a group that are summed where the windows stand: packing pays for more. */
 const fewChannels = 3;
 /** Elements of a chunk of pooling, and of copies. */
-const poolChunk = 16384;
+const poolChunk = 65536;
 /** As in assembly/pooling.ts. */
 const windowBytes = 16;
 const poolingKinds: readonly PoolingKind[] = ["max", "mean", "paddedMean"];
