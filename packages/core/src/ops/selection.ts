@@ -53,8 +53,9 @@ export function take(x: Tensor, indices: Tensor, axis?: number): Tensor {
     const list = wrapped("take", indices, extent, at);
     const shape = [...before, ...indices.shape, ...after];
     const starts = sizeOf(before);
-    const rowsOf = (table: Tensor, rows: Int32Array) =>
-      gather(table, fromValues(backend, "int32", [rows.length], rows));
+    const rowsOf = (table: Tensor, rows: Int32Array, form: readonly number[] = [rows.length]) =>
+      gather(table, fromValues(backend, "int32", form, rows));
+    if (at === 0) return rowsOf(source, list, indices.shape);
     if (starts * list.length <= mostRows) {
       const rows = new Int32Array(starts * list.length);
       for (let i = 0, start = 0; i < rows.length; start += extent)
