@@ -279,10 +279,12 @@ function launchStaged(
     block[62 + p] = 0;
     if (((awkward >> p) & 1) === 0) continue;
     block[62 + p] = scratchBytes;
-    const same = strides.findIndex(
-      (list, q) =>
-        q > 0 && addresses[q] === addresses[p] && bytes[q] === bytes[p] && sameShape(list, strides[p]),
-    );
+    let same = 1;
+    while (
+      same < p &&
+      !(addresses[same] === addresses[p] && bytes[same] === bytes[p] && sameShape(strides[same], strides[p]))
+    )
+      same++;
     if (same < p) block[62 + p] = block[62 + same];
     else scratchBytes += Math.ceil((box * bytes[p]) / 64) * 64;
   }
