@@ -2,12 +2,12 @@
 // (columns: 64 rows) in float32 lanes and over the runs in float64, so that their error hardly grows with the length.
 // Which elements meet in which order depends on shapes alone.
 //
-// Rows: arguments 0 row length, 1 blocks per row, 2 block length, 3 x, 4 byte stride of rows, 5 out; unit u is block
-// u mod blocks of row u / blocks, and gives out[u].
+// Rows: arguments 0 row length, 1 blocks per row, 2 block length, 3 x, 4 byte stride of rows, 5 out, 6 whether only every other element
+// counts; float 0 a factor of sums. Unit u is block u mod blocks of row u / blocks, and gives out[u].
 // Columns of x [outer, rows, columns]: 0 rows, 1 columns, 2 column blocks, 3 row blocks, 4 rows per row block, 5 x,
 // 6 byte stride of outer, 7 byte stride of rows, 8 out [outer, row blocks, columns]. A column block has 512 columns.
 
-import { address, int } from "./abi";
+import { address, float, int } from "./abi";
 
 const F_SUM: i32 = 0;
 const F_PROD: i32 = 1;
@@ -46,10 +46,10 @@ function combine(kind: i32, a: v128, b: v128): v128 {
   return i32x4.min_s(a, b);
 }
 
-/** All elements of one contiguous run, in lane 0. */
+/** All elements of one contiguous run, in lane 0; or, when they lie `apart`, every other one, from the first to the last. */
 // @ts-ignore: decorator
 @inline
-function reduceRun(kind: i32, x: usize, n: i32): v128 {
+function reduceRun(kind: i32, x: usize, n: i32, apart: i32): v128 {
   const stop = x + ((<usize>n) << 2);
   const wide = x + ((<usize>(n & ~15)) << 2);
   const whole = x + ((<usize>(n & ~3)) << 2);
@@ -66,21 +66,30 @@ function reduceRun(kind: i32, x: usize, n: i32): v128 {
   for (; x < whole; x += 16) a = combine(kind, a, v128.load(x));
   a = combine(kind, combine(kind, a, b), combine(kind, c, d));
   a = combine(kind, a, i32x4.shuffle(a, a, 2, 3, 0, 1));
-  a = combine(kind, a, i32x4.shuffle(a, a, 1, 0, 3, 2));
-  for (; x < stop; x += 4) a = combine(kind, a, v128.load32_splat(x));
+  // Those in between have met in the odd lanes.
+  if (!apart) a = combine(kind, a, i32x4.shuffle(a, a, 1, 0, 3, 2));
+  const step: usize = 4 << apart;
+  for (; x < stop; x += step) a = combine(kind, a, v128.load32_splat(x));
   return a;
+}
+
+/** Σ x over a run, as in {@link reduceRun}. */
+// @ts-ignore: decorator
+@inline
+function sumRun(x: usize, n: i32, apart: i32): f64 {
+  let total: f64 = 0;
+  for (; n > 512; n -= 512, x += 2048) total += <f64>f32x4.extract_lane(reduceRun(F_SUM, x, 512, apart), 0);
+  return total + <f64>f32x4.extract_lane(reduceRun(F_SUM, x, n, apart), 0);
 }
 
 /** Σ x over n contiguous elements. */
 export function sumOf(x: usize, n: i32): f64 {
-  let total: f64 = 0;
-  for (; n > 512; n -= 512, x += 2048) total += <f64>f32x4.extract_lane(reduceRun(F_SUM, x, 512), 0);
-  return total + <f64>f32x4.extract_lane(reduceRun(F_SUM, x, n), 0);
+  return sumRun(x, n, 0);
 }
 
 /** max x over n contiguous elements; NaN when one is. */
 export function maxOf(x: usize, n: i32): f32 {
-  return f32x4.extract_lane(reduceRun(F_MAX, x, n), 0);
+  return f32x4.extract_lane(reduceRun(F_MAX, x, n, 0), 0);
 }
 
 // @ts-ignore: decorator
@@ -92,35 +101,48 @@ function rows(kind: i32, args: usize, begin: i32, end: i32): void {
   const x = address(args, 3);
   const stride = address(args, 4);
   const out = address(args, 5);
+  const apart = int(args, 6);
   for (let unit = begin; unit < end; unit++) {
     const start = (unit % blocks) * block;
-    const n = min(block, length - start);
-    const run = x + <usize>(unit / blocks) * stride + ((<usize>start) << 2);
+    const n = (min(block, length - start) << apart) - apart;
+    const run = x + <usize>(unit / blocks) * stride + ((<usize>start) << (2 + apart));
     const dst = out + ((<usize>unit) << 2);
-    if (kind == F_SUM) store<f32>(dst, <f32>sumOf(run, n));
-    else v128.store_lane<u32>(dst, reduceRun(kind, run, n), 0);
+    if (kind == F_SUM) store<f32>(dst, <f32>(sumRun(run, n, apart) * float(args, 0)));
+    else v128.store_lane<u32>(dst, reduceRun(kind, run, n, apart), 0);
   }
 }
 
-/** Four columns at a time (or one, when `single`), all rows in order. */
+/** One column, in lane 0. */
 // @ts-ignore: decorator
 @inline
-function columnGroup(kind: i32, x: usize, rows: i32, stride: usize, single: bool): v128 {
-  if (kind == F_SUM) {
-    let low = f64x2.splat(0);
-    let high = low;
-    for (let row = 0; row < rows; row += 64) {
-      const stop = min(row + 64, rows);
-      let sum = i32x4.splat(0);
-      for (let r = row; r < stop; r++, x += stride) sum = f32x4.add(sum, single ? v128.load32_zero(x) : v128.load(x));
-      low = f64x2.add(low, f64x2.promote_low_f32x4(sum));
-      high = f64x2.add(high, f64x2.promote_low_f32x4(i32x4.shuffle(sum, sum, 2, 3, 2, 3)));
-    }
-    return i32x4.shuffle(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 1, 4, 5);
-  }
+function columnRun(kind: i32, x: usize, rows: i32, stride: usize): v128 {
+  let total: f64 = 0;
   let y = identity(kind);
-  for (let r = 0; r < rows; r++, x += stride) y = combine(kind, y, single ? v128.load32_splat(x) : v128.load(x));
-  return y;
+  for (let r = 0; r < rows; r++, x += stride) {
+    if (kind == F_SUM) total += <f64>load<f32>(x);
+    else y = combine(kind, y, v128.load32_splat(x));
+  }
+  return kind == F_SUM ? f32x4.splat(<f32>total) : y;
+}
+
+/** `n` columns (a multiple of 4), row after row as they lie in memory; `dst` holds what they have come to. */
+// @ts-ignore: decorator
+@inline
+function combineColumns(kind: i32, x: usize, rows: i32, stride: usize, n: i32, dst: usize): void {
+  const bytes = (<usize>n) << 2;
+  for (let at: usize = 0; at < bytes; at += 16) v128.store(dst + at, identity(kind));
+  let r = 0;
+  for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+    for (let at: usize = 0; at < bytes; at += 16) {
+      const p = x + at;
+      const low = combine(kind, v128.load(p), v128.load(p + stride));
+      const high = combine(kind, v128.load(p + 2 * stride), v128.load(p + 3 * stride));
+      v128.store(dst + at, combine(kind, v128.load(dst + at), combine(kind, low, high)));
+    }
+  }
+  for (; r < rows; r++, x += stride) {
+    for (let at: usize = 0; at < bytes; at += 16) v128.store(dst + at, combine(kind, v128.load(dst + at), v128.load(x + at)));
+  }
 }
 
 /**
@@ -131,21 +153,8 @@ function sumColumns(x: usize, rows: i32, stride: usize, n: i32, dst: usize, sums
   const bytes = (<usize>n) << 2;
   const totals = sums + ((<usize>COLUMNS) << 2);
   memory.fill(totals, 0, bytes << 1);
-  for (let row = 0; row < rows; row += 64) {
-    const stop = min(row + 64, rows);
-    memory.fill(sums, 0, bytes);
-    let r = row;
-    for (; r + 4 <= stop; r += 4, x += 4 * stride) {
-      for (let at: usize = 0; at < bytes; at += 16) {
-        const p = x + at;
-        const low = f32x4.add(v128.load(p), v128.load(p + stride));
-        const high = f32x4.add(v128.load(p + 2 * stride), v128.load(p + 3 * stride));
-        v128.store(sums + at, f32x4.add(v128.load(sums + at), f32x4.add(low, high)));
-      }
-    }
-    for (; r < stop; r++, x += stride) {
-      for (let at: usize = 0; at < bytes; at += 16) v128.store(sums + at, f32x4.add(v128.load(sums + at), v128.load(x + at)));
-    }
+  for (let row = 0; row < rows; row += 64, x += 64 * stride) {
+    combineColumns(F_SUM, x, min(64, rows - row), stride, n, sums);
     for (let at: usize = 0; at < bytes; at += 16) {
       const sum = v128.load(sums + at);
       const total = totals + 2 * at;
@@ -181,17 +190,12 @@ function columns(kind: i32, args: usize, begin: i32, end: i32, scratch: usize): 
     const n = min(perBlock, rows - row);
     const src = x + <usize>(outRow / rowBlocks) * outerStride + <usize>row * stride;
     const dst = out + ((<usize>outRow * <usize>columns) << 2);
-    let c = first;
-    if (kind == F_SUM) {
-      const at = (<usize>c) << 2;
-      sumColumns(src + at, n, stride, (last - c) & ~3, dst + at, scratch);
-      c += (last - c) & ~3;
-    }
-    for (; c + 4 <= last; c += 4) {
-      v128.store(dst + ((<usize>c) << 2), columnGroup(kind, src + ((<usize>c) << 2), n, stride, false));
-    }
-    for (; c < last; c++) {
-      v128.store_lane<u32>(dst + ((<usize>c) << 2), columnGroup(kind, src + ((<usize>c) << 2), n, stride, true), 0);
+    const at = (<usize>first) << 2;
+    const whole = (last - first) & ~3;
+    if (kind == F_SUM) sumColumns(src + at, n, stride, whole, dst + at, scratch);
+    else combineColumns(kind, src + at, n, stride, whole, dst + at);
+    for (let c = first + whole; c < last; c++) {
+      v128.store_lane<u32>(dst + ((<usize>c) << 2), columnRun(kind, src + ((<usize>c) << 2), n, stride), 0);
     }
   }
 }
@@ -268,7 +272,7 @@ function argRows(kind: i32, args: usize, begin: i32, end: i32): void {
   const out = address(args, 2);
   for (let row = begin; row < end; row++) {
     const src = x + (((<usize>row) * <usize>length) << 2);
-    const best = reduceRun(kind, src, length);
+    const best = reduceRun(kind, src, length, 0);
     const value = i32x4.splat(i32x4.extract_lane(best, 0));
     let i = 0;
     for (; i < length; i++) {

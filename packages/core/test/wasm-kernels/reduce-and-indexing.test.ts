@@ -13,6 +13,7 @@ import {
   outputOf,
   randomizer,
   shapeAndViews,
+  viewsOf,
   wasm,
 } from "./support.js";
 
@@ -50,6 +51,51 @@ describe("reduce", () => {
       );
     },
   );
+
+  /** Beyond the extents at which rows and columns are cut, and cut unevenly. */
+  const large = [[40_001], [3, 20_001], [700, 5], [5, 1030], [600, 67], [2, 130, 515], [1030, 2, 3]];
+
+  it.each(kinds)("%s of what is long, backwards, every other, repeated or in another order", (kind) => {
+    const views = fc.constantFrom(...large).chain((shape) => viewsOf(shape, 0.1));
+    fc.assert(
+      fc.property(views, fc.nat(), fc.integer({ min: 1, max: 7 }), (x, seed, mask) => {
+        const axes = [...x.shape.keys()].filter((axis) => mask & (1 << axis));
+        const shape = x.shape.map((extent, i) => (axes.includes(i) ? 1 : extent));
+        const near = (i: number) => (1 - 2 * (i % 2)) * (1 + (i % 7) / 1e7);
+        const fill = () => (kind === "prod" ? near : fillerOf("float32", seed));
+        const [a, b] = onBoth(
+          [{ dtype: "float32", view: x, fill }],
+          { dtype: "float32", view: shape },
+          (backend, [input], out) => backend.reduce(kind, input, axes, out),
+        );
+        expect(
+          firstDifference(a, b, kind === "sum" ? 1e-3 : 1e-37, kind === "prod" ? 1e-2 : 1e-6),
+        ).toBeNull();
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it.each(kinds)("%s of every other element does not see those in between", (kind) => {
+    for (const [rows, length] of [
+      [3, 1],
+      [2, 2],
+      [1, 37],
+      [2, 530],
+      [1, 16_400],
+    ]) {
+      const view = { shape: [rows, length], strides: [2 * length, 2], offset: 0, span: 2 * rows * length };
+      for (const axis of [0, 1]) {
+        const x = operandOf(wasm, "float32", view, (i) => (i % 2 === 1 ? Number.NaN : 1));
+        const out = outputOf(wasm, "float32", axis === 0 ? [1, length] : [rows, 1]);
+        wasm.reduce(kind, x, [axis], out);
+        const expected = kind === "sum" ? (axis === 0 ? rows : length) : 1;
+        expect(new Set(wasm.window(out))).toEqual(new Set([expected]));
+        wasm.free(x.buffer);
+        wasm.free(out.buffer);
+      }
+    }
+  });
 
   it.each(["argmax", "argmin"] as const)("%s", (kind) => {
     for (const dtype of ["float32", "int32"] as const) {

@@ -200,7 +200,7 @@ function onNumbersOnce(
   out: Operand,
   run: (x: Operand, out: Operand) => void,
 ): void {
-  if (sizeOf(out.shape) <= 1 || innerStride(axesOf([out, x]), 1) !== 0) {
+  if (isContiguous(x) || innerStride(axesOf([out, x]), 1) !== 0) {
     run(x, out);
     return;
   }

@@ -35,6 +35,11 @@ interface Run {
   reduced: boolean;
 }
 
+/** R for a run that is reduced, K for one that is kept. */
+function patternOf(runs: readonly Run[]): string {
+  return runs.map((run) => (run.reduced ? "R" : "K")).join("");
+}
+
 function runsOf(x: Operand, axes: readonly number[]): Run[] {
   const runs: Run[] = [];
   for (let i = 0; i < x.shape.length; i++) {
@@ -64,28 +69,43 @@ export function reduce(
     return;
   }
   const suffix = arithmeticSuffix(kind, x.dtype);
-  const runs = runsOf(x, axes);
-  const pattern = runs.map((run) => (run.reduced ? "R" : "K")).join("");
+  let runs = runsOf(x, axes);
+  // What is repeated along a reduced axis counts once, and a sum of it as often as it stands there.
+  let repeated = 1;
+  if (kind !== "prod" && suffix === "") {
+    const distinct = runs.filter(({ reduced, stride }) => !reduced || stride !== 0);
+    if (distinct.length < runs.length && (kind !== "sum" || /^K?R?$/.test(patternOf(distinct)))) {
+      for (const { reduced, stride, extent } of runs) if (reduced && stride === 0) repeated *= extent;
+      runs = distinct;
+    }
+  }
+  const pattern = patternOf(runs);
   const address = runtime.address(x);
   const target = runtime.address(out);
   const inner = runs.at(-1);
-  if (!pattern.includes("R")) copy(runtime, { ...x, shape: out.shape }, out);
-  else if ((pattern === "R" || pattern === "KR") && inner!.stride === 1) {
-    const [outer] = pattern === "R" ? [{ extent: 1, stride: 0 }] : runs;
-    rows(
-      runtime,
-      kernelName("rows", kind, suffix),
-      address,
-      outer.extent,
-      outer.stride,
-      inner!.extent,
-      target,
-    );
-  } else if ((pattern === "RK" || pattern === "KRK") && inner!.stride === 1) {
+  const besides = pattern.endsWith("R") ? inner! : { extent: 1, stride: 1 };
+  // Memory is read ahead of rows that follow one another, not of those that come before.
+  const longBackwards = pattern === "KR" && runs[0].stride < 0 && inner!.extent >= 512;
+  if (!pattern.includes("R") && (repeated === 1 || kind !== "sum"))
+    copy(runtime, { ...x, shape: out.shape }, out);
+  else if (/^K?R?$/.test(pattern) && (besides.stride === 1 || besides.stride === 2) && !longBackwards) {
+    const outer = pattern.startsWith("K") ? runs[0] : { extent: 1, stride: 0 };
+    rows(runtime, kernelName("rows", kind, suffix), address, outer, besides, target, repeated);
+  } else if (/^K?RK$/.test(pattern) && (inner!.stride === 1 || inner!.stride === 2)) {
     const outer = pattern === "RK" ? { extent: 1, stride: 0 } : runs[0];
     const middle = runs[runs.length - 2];
     const name = kernelName("columns", kind, suffix);
-    columns(runtime, name, address, outer, middle, inner!.extent, target);
+    const { extent, stride } = inner!;
+    if (stride === 1) columns(runtime, name, address, outer, middle, extent, target);
+    else {
+      // Those in between come from the same lines of memory: all are reduced, and every other one is taken.
+      const width = 2 * extent - 1;
+      withTemporary(runtime, out.dtype, [outer.extent, width], (all) => {
+        columns(runtime, name, address, outer, middle, width, runtime.address(all));
+        const shape = [outer.extent, extent];
+        copy(runtime, { ...all, shape, strides: [width, 2] }, { ...out, shape, strides: [extent, 1] });
+      });
+    }
   } else if (!reduceInMemoryOrder(runtime, kind, x, axes, out)) {
     reduceCopied(runtime, kind, x, axes, out, pattern);
   }
@@ -110,18 +130,20 @@ function reduceInMemoryOrder(
   const view = forwards(x, order);
   const reduced = [...order.keys()].filter((place) => axes.includes(order[place]));
   const runs = runsOf(view, reduced);
-  const pattern = runs.map((run) => (run.reduced ? "R" : "K")).join("");
-  if (pattern === "RR" && runs[1].stride === 1) {
+  const pattern = patternOf(runs);
+  if (pattern === "RR" && runs[1].stride <= 2) {
     // All of rows that lie apart or are one: each row, then their results.
     const [outer, inner] = runs;
-    const both = { shape: [outer.extent, inner.extent], strides: [outer.stride, 1] };
+    const both = { shape: [outer.extent, inner.extent], strides: [outer.stride, inner.stride] };
     withTemporary(runtime, out.dtype, [outer.extent], (temporary) => {
       reduce(runtime, kind, { ...view, ...both }, [1], { ...temporary, shape: [outer.extent, 1] });
       reduce(runtime, kind, temporary, [0], { ...out, shape: [1] });
     });
     return true;
   }
-  if (runs.at(-1)?.stride !== 1 || !/^(K?R|K?RK)$/.test(pattern)) return false;
+  const stride = runs.at(-1)?.stride;
+  if (!(stride === 1 || (stride === 2 && pattern.endsWith("R"))) || !/^(K?R|K?RK)$/.test(pattern))
+    return false;
   const kept = order.filter((axis) => !axes.includes(axis));
   const shape = kept.map((axis) => x.shape[axis]);
   const compact = view.shape.map((extent, place) => (reduced.includes(place) ? 1 : extent));
@@ -188,27 +210,32 @@ function reduceCopied(
   });
 }
 
-/** Contiguous rows of `length` elements → one number a row. */
+/** Rows of elements that are neighbours, or of every other one → one number a row; sums `repeated` times. */
 function rows(
   runtime: WasmRuntime,
   name: string,
   x: number,
-  count: number,
-  stride: number,
-  length: number,
+  outer: { extent: number; stride: number },
+  inner: { extent: number; stride: number },
   out: number,
+  repeated = 1,
 ): void {
-  const blocks = Math.ceil(length / rowBlock);
-  const stage = (target: number) =>
-    runtime.core.launch(name, count * blocks, [length, blocks, rowBlock, x, stride * 4, target], undefined, {
-      grain: rowGrain(Math.min(length, rowBlock) + 16, chunk),
-    });
-  if (blocks === 1) stage(out);
+  const blocks = Math.ceil(inner.extent / rowBlock);
+  const stage = (target: number, factor: number) =>
+    runtime.core.launch(
+      name,
+      outer.extent * blocks,
+      [inner.extent, blocks, rowBlock, x, outer.stride * 4, target, inner.stride - 1],
+      [factor],
+      { grain: rowGrain(Math.min(inner.extent, rowBlock) + 16, chunk) },
+    );
+  if (blocks === 1) stage(out, repeated);
   else {
-    withTemporary(runtime, "float32", [count, blocks], (partial) => {
+    withTemporary(runtime, "float32", [outer.extent, blocks], (partial) => {
       const address = runtime.address(partial);
-      stage(address);
-      rows(runtime, name, address, count, blocks, blocks, out);
+      stage(address, 1);
+      const sums = { extent: outer.extent, stride: blocks };
+      rows(runtime, name, address, sums, { extent: blocks, stride: 1 }, out, repeated);
     });
   }
 }
