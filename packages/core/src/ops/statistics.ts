@@ -7,7 +7,7 @@ import { isFloat } from "../dtype.js";
 import { tidy } from "../memory.js";
 import { reducedAxes, reducedShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { commonBackend, empty, finishBy, operand } from "./dispatch.js";
+import { commonBackend, contiguous, empty, finishBy, operand } from "./dispatch.js";
 import {
   abs,
   add,
@@ -28,40 +28,49 @@ import { fusedKernels } from "./fused.js";
 import { throughFloat32 } from "./narrow.js";
 import { max, min, sum } from "./reduce.js";
 import { softmax } from "./softmax.js";
-import { expand, reshape } from "./view.js";
+import { expand, permute, reshape } from "./view.js";
 
 type Axes = number | readonly number[] | undefined;
 
+/** The operation made of others. */
+type Composition = (x: Tensor, axes: readonly number[], keepDims: boolean) => Tensor;
+
 interface Attributes {
-  /** Those reduced. */
   readonly axes: readonly number[];
+  readonly keepDims: boolean;
   readonly divisor: number;
-  readonly composition: (x: Tensor) => Tensor;
+  readonly composition: Composition;
 }
 
-/** Longer rows are reduced by several threads, and read from memory in every pass anyway. */
+/** Longer rows are reduced by several threads, and read from memory in every pass anyway. As many elements in other orders are put in order first. */
 const longestRow = 65536;
 
-/** By the kernel, where x lies in memory row after row; and otherwise by the composition of other operations that defines it. */
+/** By the kernel, for rows that follow one another in memory or are few; and otherwise by the composition that defines the operation. */
 function statistic(
   kind: StatisticKind,
   x: Tensor,
   axes: readonly number[],
   keepDims: boolean,
   divisor: number,
-  composition: (x: Tensor) => Tensor,
+  composition: Composition,
 ): Tensor {
   const length = countOver(x, axes);
-  const rows =
-    length > 0 &&
-    length <= longestRow &&
-    x.isContiguous &&
-    axes.every((axis) => axis >= x.rank - axes.length);
-  const kernels = rows ? fusedKernels([x], "statistic") : null;
-  if (!kernels) return tidy(() => composition(x));
-  const out = empty(x.storage.backend, x.dtype, reducedShape(x.shape, axes, keepDims));
+  const rows = x.isContiguous && axes.every((axis) => axis >= x.rank - axes.length);
+  const short = length > 0 && (rows ? length : x.size) <= longestRow;
+  const kernels = short ? fusedKernels([x], "statistic") : null;
+  if (!kernels) return tidy(() => composition(x, axes, keepDims));
+  const shape = reducedShape(x.shape, axes, keepDims);
+  if (!rows) {
+    const kept = [...x.shape.keys()].filter((axis) => !axes.includes(axis));
+    const last = axes.map((_, i) => kept.length + i);
+    return tidy(() => {
+      const moved = contiguous(permute(x, [...kept, ...axes]));
+      return reshape(statistic(kind, moved, last, false, divisor, composition), shape);
+    });
+  }
+  const out = empty(x.storage.backend, x.dtype, shape);
   kernels.statistic(kind, operand(x), length, divisor, operand(out));
-  return finishBy(statisticRules[kind], [x], { axes, divisor, composition }, out);
+  return finishBy(statisticRules[kind], [x], { axes, keepDims, divisor, composition }, out);
 }
 
 function countOver(x: Tensor, axes: readonly number[]): number {
@@ -82,7 +91,7 @@ function ruleOf(
         c,
         dy,
         1,
-        ([x]) => c.attributes.composition(x),
+        ([x]) => c.attributes.composition(x, c.attributes.axes, c.attributes.keepDims),
         (dy) => {
           const kept = (t: Tensor) => reshape(t, reducedShape(c.shape(0), c.attributes.axes, true));
           return [slope(kept(dy), c.attributes, c.input(0), () => kept(c.output()))];
@@ -127,7 +136,9 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   const narrow = throughFloat32(x, (wide) => mean(wide, list, keepDims));
   if (narrow) return narrow;
   const count = countOver(x, list);
-  return statistic("mean", x, list, keepDims, count, (x) => div(sum(x, list, keepDims), count));
+  return statistic("mean", x, list, keepDims, count, (x, axes, keepDims) =>
+    div(sum(x, axes, keepDims), count),
+  );
 }
 
 /** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
@@ -138,8 +149,8 @@ export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 
   const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
   if (narrow) return narrow;
   const divisor = Math.max(0, countOver(x, list) - correction);
-  return statistic("variance", x, list, keepDims, divisor, (x) =>
-    div(sum(square(deviation(x, list)), list, keepDims), divisor),
+  return statistic("variance", x, list, keepDims, divisor, (x, axes, keepDims) =>
+    div(sum(square(deviation(x, axes)), axes, keepDims), divisor),
   );
 }
 
@@ -156,8 +167,9 @@ export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): T
   requireFinite("std", "correction", correction);
   const narrow = throughFloat32(x, (wide) => std(wide, list, keepDims, correction));
   if (narrow) return narrow;
-  return statistic("std", x, list, keepDims, Math.max(0, countOver(x, list) - correction), (x) =>
-    rootOrZero(variance(x, list, keepDims, correction), sqrt),
+  const divisor = Math.max(0, countOver(x, list) - correction);
+  return statistic("std", x, list, keepDims, divisor, (x, axes, keepDims) =>
+    rootOrZero(variance(x, axes, keepDims, correction), sqrt),
   );
 }
 
@@ -174,7 +186,9 @@ export function norm(x: Tensor, p = 2, axes?: Axes, keepDims = false): Tensor {
   const narrow = throughFloat32(x, (wide) => norm(wide, p, list, keepDims));
   if (narrow) return narrow;
   if (p === 2)
-    return statistic("norm", x, list, keepDims, 1, (x) => rootOrZero(sum(square(x), list, keepDims), sqrt));
+    return statistic("norm", x, list, keepDims, 1, (x, axes, keepDims) =>
+      rootOrZero(sum(square(x), axes, keepDims), sqrt),
+    );
   return tidy(() => {
     if (p === 0) return sum(cast(notEqual(x, 0), x.dtype), list, keepDims);
     const magnitude = abs(x);
@@ -198,13 +212,13 @@ export function logsumexp(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   if (!isFloat(x.dtype)) return tidy(() => logsumexp(cast(x, "float32"), list, keepDims));
   const narrow = throughFloat32(x, (wide) => logsumexp(wide, list, keepDims));
   if (narrow) return narrow;
-  return statistic("logsumexp", x, list, keepDims, 1, (x) => {
-    if (countOver(x, list) === 0) return add(sum(x, list, keepDims), Number.NEGATIVE_INFINITY);
-    const top = max(x.detach(), list, true);
+  return statistic("logsumexp", x, list, keepDims, 1, (x, axes, keepDims) => {
+    if (countOver(x, axes) === 0) return add(sum(x, axes, keepDims), Number.NEGATIVE_INFINITY);
+    const top = max(x.detach(), axes, true);
     // An infinite maximum would make ∞ − ∞: shift by 0 there, the sum is then right by itself.
     const finite = mul(top, 0).equal(0);
     const shift = where(finite, top, 0);
-    const result = add(log(sum(exp(sub(x, shift)), list, true)), shift);
-    return keepDims ? result : reshape(result, reducedShape(x.shape, list, false));
+    const result = add(log(sum(exp(sub(x, shift)), axes, true)), shift);
+    return keepDims ? result : reshape(result, reducedShape(x.shape, axes, false));
   });
 }
