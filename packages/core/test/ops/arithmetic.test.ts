@@ -197,6 +197,26 @@ describe.each(backends)("$name", (subject) => {
     });
   });
 
+  test("variances of numbers far from 0 keep their digits, and of equal numbers are 0", () => {
+    const far = Float64Array.from({ length: 1000 }, (_, i) => 8192 + ((i * 37) % 64) / 64);
+    const average = far.reduce((a, b) => a + b) / far.length;
+    const exact = far.reduce((total, value) => total + (value - average) ** 2, 0) / (far.length - 1);
+    tidy(() => {
+      const x = ops.cast(tensor(far, { ...on(subject), shape: [1000] }), subject.dtype);
+      for (const axis of [undefined, -1]) {
+        expect(Math.abs(ops.variance(x, axis).item() / exact - 1)).toBeLessThan(1e-6);
+        expect(Math.abs(ops.std(x, axis).item() / Math.sqrt(exact) - 1)).toBeLessThan(1e-6);
+      }
+      const same = ops.full([3, 700], 0.1, on(subject));
+      for (const value of [...ops.variance(same, 1).dataSync(), ...ops.std(same, 1, true).dataSync()])
+        expect(value).toBeLessThan(1e-14);
+      expect([...ops.logsumexp(float(-inf, -inf)).dataSync()]).toEqual([-inf]);
+      expect(ops.logsumexp(float(1, inf)).item()).toBe(inf);
+      expect(ops.logsumexp(float(1, nan)).item()).toBeNaN();
+      expect(ops.variance(float(1, inf)).item()).toBeNaN();
+    });
+  });
+
   test("norm and std at 0 have the gradient 0", () => {
     for (const fn of [
       (x: ops.Tensor) => ops.norm(x),
