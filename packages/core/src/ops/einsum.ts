@@ -6,11 +6,12 @@ import { ArgumentError, ShapeError } from "../errors.js";
 import { tidy } from "../memory.js";
 import { formatShape, range, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { diagonal } from "./diagonal.js";
 import { commonBackend } from "./dispatch.js";
 import { alias, mul } from "./elementwise.js";
 import { matmul } from "./matmul.js";
 import { sum } from "./reduce.js";
-import { arranged, expand, permute, reshape, slice } from "./view.js";
+import { arranged, expand, reshape } from "./view.js";
 
 /** An operand with a label for each axis; those of an ellipsis are called …1, …2 from the back. */
 interface Labelled {
@@ -48,7 +49,7 @@ export function einsum(equation: string, ...operands: readonly Tensor[]): Tensor
 
 /** The product of all operands, pair by pair, with labels of the result and others. */
 function contractAll(operands: readonly Labelled[], result: readonly string[], extents: Extents): Labelled {
-  let rest = operands.map(diagonals).map((operand) => ({ ...operand, x: spread(operand, extents) }));
+  let rest = operands.map((operand) => diagonals({ ...operand, x: spread(operand, extents) }));
   while (rest.length > 1) {
     const [i, j] = cheapest(rest, result, extents);
     const others = rest.filter((_, k) => k !== i && k !== j);
@@ -170,13 +171,8 @@ function diagonals({ x, labels }: Labelled): Labelled {
   const twice = labels.findIndex((label, i) => labels.indexOf(label) !== i);
   if (twice < 0) return { x, labels };
   const first = labels.indexOf(labels[twice]);
-  const rest = labels.map((_, i) => i).filter((i) => i !== first && i !== twice);
-  const shape = rest.map((i) => x.shape[i]);
-  const n = Math.max(x.shape[first], x.shape[twice]);
-  // [..., n, n] → [..., n²], of which every (n + 1)th is on the diagonal.
-  const last = expand(permute(x, [...rest, first, twice]), [...shape, n, n]);
-  const diagonal = slice(reshape(last, [...shape, n * n]), ...rest.map(() => null), [null, null, n + 1]);
-  return diagonals({ x: diagonal, labels: [...rest.map((i) => labels[i]), labels[first]] });
+  const rest = labels.filter((_, i) => i !== first && i !== twice);
+  return diagonals({ x: diagonal(x, 0, first, twice), labels: [...rest, labels[first]] });
 }
 
 /** The operand with axes of length 1 repeated to their label's length. */

@@ -153,17 +153,25 @@ export function convolveWeights(
   });
 }
 
-function poolInts(
+/** Runs a kernel of pooling on rows or planes, `units` of `elements` each. */
+function launchPooling(
   runtime: WasmRuntime,
+  kernel: string,
+  units: number,
+  elements: number,
   operands: readonly (Operand | null)[],
   axes: readonly PoolingAxis[],
   kind: PoolingKind,
-): number[] {
+): void {
   const ints = operands.map((x) => (x ? runtime.address(x) : 0));
   ints.push(poolingKinds.indexOf(kind));
   for (const { length, count, size, stride, padding, dilation } of axes)
     ints.push(length, count, size, stride, padding, dilation);
-  return ints;
+  const [, columns] = axes;
+  runtime.core.launch(kernel, units, ints, undefined, {
+    grain: rowGrain(elements + 16, poolChunk),
+    scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
+  });
 }
 
 /** See `pool` of the contract. */
@@ -175,14 +183,10 @@ export function pool(
   out: Operand,
   indices: Operand | null,
 ): void {
-  const [rows, columns] = axes;
-  const ints = poolInts(runtime, [x, out, indices], axes, kind);
-  const units = columns.count === 0 ? 0 : sizeOf(out.shape) / columns.count;
-  const elements = columns.count * Math.max(1, rows.size * columns.size);
-  runtime.core.launch("pool", units, ints, undefined, {
-    grain: rowGrain(elements + 16, poolChunk),
-    scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
-  });
+  const [{ size }, columns] = axes;
+  const elements = columns.count * Math.max(1, size * columns.size);
+  const units = sizeOf(out.shape.slice(0, -1));
+  launchPooling(runtime, "pool", units, elements, [x, out, indices], axes, kind);
 }
 
 /** See `poolBackward` of the contract. */
@@ -194,11 +198,7 @@ export function poolBackward(
   dx: Operand,
   indices: Operand | null,
 ): void {
-  const [rows, columns] = axes;
-  const plane = rows.length * columns.length;
-  const ints = poolInts(runtime, [dy, dx, indices], axes, kind);
-  runtime.core.launch("poolBackward", plane === 0 ? 0 : sizeOf(dx.shape) / plane, ints, undefined, {
-    grain: rowGrain(plane + 16, poolChunk),
-    scratchBytes: windowBytes * (columns.count + 1) + 4 * columns.length,
-  });
+  const plane = axes[0].length * axes[1].length;
+  const planes = sizeOf(dx.shape.slice(0, 2));
+  launchPooling(runtime, "poolBackward", planes, plane, [dy, dx, indices], axes, kind);
 }
