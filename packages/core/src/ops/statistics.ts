@@ -141,15 +141,29 @@ export function mean(x: Tensor, axes?: Axes, keepDims = false): Tensor {
   );
 }
 
-/** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
-export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  use("variance", x);
-  const list = reducedAxes("variance", axes, keepDims, x.rank);
-  requireFinite("variance", "correction", correction);
-  const narrow = throughFloat32(x, (wide) => variance(wide, list, keepDims, correction));
+/** What {@link variance} and {@link std} share: their checks, 16-bit floats through float32, the degrees of freedom. */
+function dispersion(
+  kind: "variance" | "std",
+  x: Tensor,
+  axes: Axes,
+  keepDims: boolean,
+  correction: number,
+  composition: (x: Tensor, axes: readonly number[], keepDims: boolean, divisor: number) => Tensor,
+): Tensor {
+  use(kind, x);
+  const list = reducedAxes(kind, axes, keepDims, x.rank);
+  requireFinite(kind, "correction", correction);
+  const narrow = throughFloat32(x, (wide) => dispersion(kind, wide, list, keepDims, correction, composition));
   if (narrow) return narrow;
   const divisor = Math.max(0, countOver(x, list) - correction);
-  return statistic("variance", x, list, keepDims, divisor, (x, axes, keepDims) =>
+  return statistic(kind, x, list, keepDims, divisor, (x, axes, keepDims) =>
+    composition(x, axes, keepDims, divisor),
+  );
+}
+
+/** Variance, Σ(x − mean)² / (n − correction); correction 1 is the unbiased estimate, as in PyTorch. */
+export function variance(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
+  return dispersion("variance", x, axes, keepDims, correction, (x, axes, keepDims, divisor) =>
     div(sum(square(deviation(x, axes)), axes, keepDims), divisor),
   );
 }
@@ -162,13 +176,7 @@ function rootOrZero(x: Tensor, root: (x: Tensor) => Tensor): Tensor {
 
 /** Standard deviation, √variance; correction 1 is PyTorch's default, 0 NumPy's. The gradient of a constant is 0. */
 export function std(x: Tensor, axes?: Axes, keepDims = false, correction = 1): Tensor {
-  use("std", x);
-  const list = reducedAxes("std", axes, keepDims, x.rank);
-  requireFinite("std", "correction", correction);
-  const narrow = throughFloat32(x, (wide) => std(wide, list, keepDims, correction));
-  if (narrow) return narrow;
-  const divisor = Math.max(0, countOver(x, list) - correction);
-  return statistic("std", x, list, keepDims, divisor, (x, axes, keepDims) =>
+  return dispersion("std", x, axes, keepDims, correction, (x, axes, keepDims) =>
     rootOrZero(variance(x, axes, keepDims, correction), sqrt),
   );
 }
